@@ -1,0 +1,105 @@
+"""Class sets: names, prompts, palette, and the one ignore label."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Bool, UInt8
+from torch import Tensor
+
+IGNORE_LABEL = -1
+"""The label of a point that has no class: not annotated, or not seen by any view."""
+
+UNLABELLED_COLOR = (190, 190, 190)
+"""The colour of points with the ignore label, in every figure."""
+
+
+@dataclass(frozen=True)
+class ClassSet:
+    """An ordered set of K classes. ``palette`` holds one RGB colour (0-255) a class, the same in every figure.
+
+    >>> ROOMS_12.prompts("a {name} in a scene")[6]
+    'a chair in a scene'
+    >>> ROOMS_12.mask(["chair", "floor"]).sum()
+    tensor(2)
+    """
+
+    name: str
+    names: tuple[str, ...]
+    palette: tuple[tuple[int, int, int], ...]
+
+    def __post_init__(self) -> None:
+        if not self.names:
+            raise ValueError(f"class set {self.name!r} is empty")
+        if len(set(self.names)) != len(self.names):
+            raise ValueError(f"class set {self.name!r} names a class twice: {self.names}")
+        if len(self.palette) != len(self.names):
+            raise ValueError(f"class set {self.name!r} has {len(self.names)} names and {len(self.palette)} colours")
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    def index(self, name: str) -> int:
+        """Index of a class; ValueError naming the known classes otherwise."""
+        if name not in self.names:
+            raise ValueError(f"unknown class {name!r} in class set {self.name!r}; known: {', '.join(self.names)}")
+        return self.names.index(name)
+
+    def mask(self, present: Iterable[str]) -> Bool[Tensor, " K"]:
+        """Scene labels as a boolean mask over the classes (M of the paper), from the names that are present."""
+        mask = torch.zeros(len(self), dtype=torch.bool)
+        mask[[self.index(name) for name in present]] = True
+        return mask
+
+    def present(self, mask: Bool[Tensor, " K"]) -> tuple[str, ...]:
+        """The inverse of :meth:`mask`: the names of the classes that a mask marks."""
+        return tuple(name for name, here in zip(self.names, mask.tolist(), strict=True) if here)
+
+    def prompts(self, template: str = "{name}") -> tuple[str, ...]:
+        """One text a class: bare names in stage 1 of the paper, ``"a {name} in a scene"`` at its evaluation."""
+        return tuple(template.format(name=name) for name in self.names)
+
+    def colors(self) -> UInt8[Tensor, "K 3"]:
+        """The palette as a (K, 3) uint8 tensor."""
+        return torch.tensor(self.palette, dtype=torch.uint8)
+
+
+# Colours chosen so that all pairs stay apart under simulated colour-vision deficiency (tests/test_classes.py).
+_PALETTE = (
+    (174, 199, 232), (152, 223, 138), (130, 130, 130), (44, 160, 160), (140, 86, 75), (255, 127, 14), (188, 189, 34),
+    (214, 39, 40), (148, 103, 189), (23, 60, 120), (247, 182, 210), (255, 213, 79), (0, 100, 0), (90, 200, 250),
+    (200, 80, 160), (60, 60, 60), (255, 170, 130), (110, 150, 60), (120, 40, 110), (225, 225, 180),
+)  # fmt: skip
+
+ROOMS_12 = ClassSet(
+    "rooms-12",
+    ("ceiling", "floor", "wall", "window", "door", "table", "chair", "sofa", "bookcase", "board", "bed", "cabinet"),
+    _PALETTE[:12],
+)
+SCANNET_20 = ClassSet(
+    "scannet-20",
+    ("wall", "floor", "cabinet", "bed", "chair", "sofa", "table", "door", "window", "bookshelf", "picture", "counter",
+     "desk", "curtain", "refrigerator", "shower curtain", "toilet", "sink", "bathtub", "other"),
+    _PALETTE,
+)  # fmt: skip
+S3DIS_13 = ClassSet(
+    "s3dis-13",
+    ("ceiling", "floor", "wall", "beam", "column", "window", "door", "table", "chair", "sofa", "bookcase", "board",
+     "clutter"),
+    _PALETTE[:13],
+)  # fmt: skip
+
+CLASS_SETS = {class_set.name: class_set for class_set in (ROOMS_12, SCANNET_20, S3DIS_13)}
+
+
+def get_class_set(name: str) -> ClassSet:
+    """A class set by name; ValueError naming the known ones otherwise."""
+    if name not in CLASS_SETS:
+        raise ValueError(f"unknown class set {name!r}; known: {', '.join(CLASS_SETS)}")
+    return CLASS_SETS[name]
+
+
+def own_class_set(names: Sequence[str]) -> ClassSet:
+    """A class set of a user's own words, coloured from the common palette (repeated after 20 classes)."""
+    palette = tuple(_PALETTE[i % len(_PALETTE)] for i in range(len(names)))
+    return ClassSet("own", tuple(names), palette)

@@ -1,0 +1,62 @@
+"""Sizes: every number that a run of the book may change stands here, one frozen dataclass a profile."""
+
+import os
+from dataclasses import asdict, dataclass
+
+import torch
+
+
+@dataclass(frozen=True)
+class Profile:
+    """The sizes of one run: the world, the frozen teacher, projection, and the training of the adapter.
+
+    ``shift`` is the share of object colours that the teacher never saw (0 to 1). ``depth_tolerance`` is relative to the
+    depth and ``depth_slack`` is absolute, in metres: a point is visible
+    where |d - Z| <= depth_slack + depth_tolerance * d.
+    """
+
+    name: str
+    train_rooms: int
+    test_rooms: int
+    views: int
+    width: int
+    height: int
+    shift: float = 0.5
+    teacher: str = "small-region"
+    prompt_template: str = "a {name}"
+    depth_tolerance: float = 0.01
+    depth_slack: float = 0.05
+    image_border: int = 0
+    temperature: float = 0.05
+    adapter: str = "affine"
+    adapter_steps: int = 400
+    adapter_batch_rooms: int = 4
+    adapter_points_per_room: int = 10_000
+    adapter_learning_rate: float = 3e-3
+    adapter_weight_decay: float = 4e-4
+
+    def __str__(self) -> str:
+        return ", ".join(f"{name}={value}" for name, value in asdict(self).items())
+
+
+PROFILES = {
+    profile.name: profile
+    for profile in (
+        Profile("fast", train_rooms=8, test_rooms=4, views=12, width=160, height=120, adapter_steps=200),
+        Profile("colab", train_rooms=100, test_rooms=16, views=20, width=160, height=120, adapter_steps=1500),
+        Profile("book", train_rooms=64, test_rooms=16, views=20, width=160, height=120, adapter_steps=1500),
+        Profile("full", train_rooms=200, test_rooms=50, views=40, width=320, height=240, adapter_steps=3000),
+    )
+}
+
+
+def get_profile(name: str = "auto") -> Profile:
+    """A profile by name. ``auto`` means the environment variable VLG_PROFILE, else colab on CUDA, else fast.
+
+    Raises ValueError naming the known profiles for any other name.
+    """
+    if name == "auto":
+        name = os.environ.get("VLG_PROFILE") or ("colab" if torch.cuda.is_available() else "fast")
+    if name not in PROFILES:
+        raise ValueError(f"unknown profile {name!r}; known: auto, {', '.join(PROFILES)}")
+    return PROFILES[name]

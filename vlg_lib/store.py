@@ -1,0 +1,92 @@
+"""Files between stages: safetensors and JSON, each written whole or not at all, each named by what made it."""
+
+import hashlib
+import json
+import os
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+from torch import Tensor
+
+_MANIFEST = "manifest"
+
+
+class StoreError(ValueError):
+    """A stored file is missing, cut short or foreign; the message names the file and the mend."""
+
+
+@contextmanager
+def atomic_write(path: Path) -> Iterator[BinaryIO]:
+    """Open a temporary neighbour of ``path`` for writing and rename it into place when the block ends well."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        with temporary.open("wb") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write JSON, whole or not at all; NaN and infinity are refused (ValueError)."""
+    text = json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False)
+    with atomic_write(path) as file:
+        file.write(text.encode() + b"\n")
+
+
+def read_json(path: Path) -> Any:
+    """Read JSON; StoreError where the file is missing or is not JSON."""
+    if not path.is_file():
+        raise StoreError(f"{path}: no such file")
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise StoreError(f"{path}: not JSON ({error}); delete the file and make it again") from error
+
+
+def save_tensors(path: Path, tensors: Mapping[str, Tensor], manifest: Mapping[str, Any] | None = None) -> None:
+    """Write named tensors and a JSON manifest (what made them) into one safetensors file, atomically."""
+    ready = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+    metadata = {_MANIFEST: json.dumps(dict(manifest or {}), allow_nan=False)}
+    with atomic_write(path) as file:
+        file.write(save(ready, metadata=metadata))
+
+
+def load_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Read what :func:`save_tensors` wrote: (tensors, manifest). StoreError for a missing, cut or foreign file."""
+    if not path.is_file():
+        raise StoreError(f"{path}: no such file")
+    try:
+        with safe_open(path, framework="pt") as file:
+            manifest = json.loads((file.metadata() or {}).get(_MANIFEST, "{}"))
+            return {name: file.get_tensor(name) for name in file.keys()}, manifest  # noqa: SIM118
+    except (SafetensorError, json.JSONDecodeError) as error:
+        raise StoreError(f"{path}: not a whole safetensors file ({error}); delete it and make it again") from error
+
+
+def key_of(**parts: Any) -> str:
+    """A short stable hash of JSON-able parts: the name under which an artefact that depends on them is kept."""
+    text = json.dumps(parts, sort_keys=True, default=str)
+    return hashlib.sha256(text.encode()).hexdigest()[:12]
+
+
+def hash_files(*paths: Path) -> str:
+    """A short hash of the contents of files (and of the ``*.py`` files in folders): artefacts follow the code."""
+    digest = hashlib.sha256()
+    for path in sorted(file for given in paths for file in (given.rglob("*.py") if given.is_dir() else [given])):
+        digest.update(path.name.encode() + path.read_bytes())
+    return digest.hexdigest()[:12]
+
+
+def once(path: Path, make: Callable[[], tuple[Mapping[str, Tensor], Mapping[str, Any]]]) -> dict[str, Tensor]:
+    """The tensors stored at ``path``; made by ``make`` and stored first where the file is not there yet."""
+    if not path.is_file():
+        save_tensors(path, *make())
+    return load_tensors(path)[0]
