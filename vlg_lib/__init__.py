@@ -5,3 +5,18 @@ and the evaluation. Each module is one chapter's subject; start with :mod:`vlg_l
 """
 
 __version__ = "0.1.0"
+
+
+def describe() -> str:
+    """One line for the top of a notebook: versions, device and the profile that ``auto`` means here."""
+    import platform
+
+    import torch
+
+    from vlg_lib.profiles import get_profile
+
+    device = torch.cuda.get_device_name() if torch.cuda.is_available() else f"CPU, {torch.get_num_threads()} threads"
+    return (
+        f"vlg_lib {__version__} · Python {platform.python_version()} · torch {torch.__version__} · {device} · "
+        f"profile {get_profile().name}"
+    )

@@ -1,0 +1,75 @@
+# The two commands of the README are `make book` and `make test`; each sets up its own environment in .venv first.
+PYTHON  ?= python3
+PROFILE ?= auto
+SEED    ?= 0
+# Where the reader has a smaller CPU-only torch: make book TORCH_INDEX=<index URL that holds torch and torchvision>
+TORCH_INDEX ?=
+BIN := .venv/bin
+export VLG_CACHE ?= $(CURDIR)/build/cache
+export PYTHONWARNINGS ?= ignore::DeprecationWarning:jupyter_client
+
+.PHONY: help env book test lint unit notebooks nbval site browser lab times sync lock minkowski clean
+
+help:
+	@echo "make book       run every chapter and build the site into _build/html"
+	@echo "make test       lint, tests, chapters, nbval, strict site, browser checks"
+	@echo "make lab        open the chapters in JupyterLab"
+	@echo "make times      run the chapters, time them and write the times into their headers"
+	@echo "make sync       regenerate what notebooks share (setup cell, links) and the student notebooks"
+	@echo "make lock       resolve requirements.in into requirements.txt"
+	@echo "options:        PROFILE=auto|fast|colab|book|full  SEED=0  PYTHON=python3.12  TORCH_INDEX=URL"
+
+env: .venv/.installed
+
+.venv/.installed: requirements.txt pyproject.toml tools/env.sh
+	@PYTHON="$(PYTHON)" TORCH_INDEX="$(TORCH_INDEX)" bash tools/env.sh
+
+book: notebooks site
+	@echo "The book is ready: open _build/html/index.html"
+
+test: lint unit notebooks nbval site browser
+	@echo "all checks passed"
+
+lint: env
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check vlg_lib tests tools data_scripts benchmarks book
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(BIN)/python tools/notebooks.py check
+
+unit: env
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile -m "not book" tests
+
+notebooks: env
+	$(BIN)/python tools/execute.py --profile $(PROFILE) --seed $(SEED)
+
+# VLG_PROFILE reaches the notebooks because nbval cannot inject parameters.
+nbval: notebooks
+	VLG_PROFILE=fast $(BIN)/python -m pytest -q -p no:cacheprovider --nbval-lax --nbval-current-env notebooks/[0-9]*.ipynb
+
+site: notebooks
+	$(BIN)/python tools/build_site.py
+
+browser: site
+	$(BIN)/python -m pytest -m book tests
+
+lab: env
+	$(BIN)/jupyter lab notebooks
+
+times: env
+	$(BIN)/python tools/execute.py --profile $(PROFILE) --seed $(SEED) --force
+	$(BIN)/python tools/notebooks.py times
+
+sync: env
+	$(BIN)/python tools/notebooks.py sync
+
+minkowski:
+	@echo "MinkowskiEngine cannot be installed with pip on any current Python: its 2021 source does not build as it is."
+	@echo "The build script that patches it comes with the 3D chapters; nothing in the chapters so far needs it."
+
+lock: env
+	$(BIN)/uv pip compile --universal --python-version 3.11 --no-header --no-annotate requirements.in -o requirements.lock.tmp
+	$(BIN)/python tools/lock.py requirements.lock.tmp requirements.txt
+
+clean:
+	rm -rf build _build
