@@ -38,7 +38,7 @@ lint: env
 	$(BIN)/python tools/notebooks.py check
 
 unit: env
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile -m "not book" tests
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile -m "not book" --doctest-modules tests vlg_lib
 
 notebooks: env
 	$(BIN)/python tools/execute.py --profile $(PROFILE) --seed $(SEED)
