@@ -1,0 +1,293 @@
+"""The frames of a scene folder: colour images, 16-bit depth images, poses and intrinsics, loaded when asked for."""
+
+import re
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import overload
+
+import numpy as np
+import torch
+from jaxtyping import Float, Shaped, UInt8
+from PIL import Image
+from torch import Tensor
+
+from vlg_lib.projection import check_pose
+from vlg_lib.scene import Camera, Frame
+
+COLOR_SUFFIXES = (".png", ".jpg", ".jpeg")
+INTRINSICS = Path("intrinsic/intrinsic_color.txt")
+INTRINSICS_DEPTH = Path("intrinsic/intrinsic_depth.txt")
+_LARGEST_CODE = 65535
+_IMAGE_ERRORS = (OSError, SyntaxError, ValueError, EOFError)  # what Pillow raises for files that are cut or foreign
+
+
+class LayoutError(ValueError):
+    """A file of a scene folder is missing or wrong: the message names it, what was expected and found, and the mend."""
+
+
+@dataclass(frozen=True, eq=False)
+class FrameFolder(Sequence[Frame]):
+    """The frames of one scene, each read from its files when it is asked for; a slice is a FrameFolder too.
+
+    ``poses``: (F, 4, 4) float64 camera-to-world, so that geometry needs no image. ``depth_scale``: depth units a metre;
+    None where the scene has no depth images. ``depth_missing``: codes that mean "no depth", besides 0.
+    """
+
+    folder: Path
+    names: tuple[str, ...]
+    camera: Camera
+    poses: Float[Tensor, "F 4 4"]
+    depth_scale: float | None
+    depth_missing: tuple[int, ...] = ()
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    @overload
+    def __getitem__(self, index: int) -> Frame: ...
+    @overload
+    def __getitem__(self, index: slice) -> "FrameFolder": ...
+    def __getitem__(self, index: int | slice) -> "Frame | FrameFolder":
+        """Load one frame (LayoutError where an image went bad since the folder was opened), or take a part."""
+        if isinstance(index, slice):
+            return replace(self, names=self.names[index], poses=self.poses[index])
+        name = self.names[index]
+        color = read_color(_color_file(self.folder, name))
+        depth = None
+        if self.depth_scale is not None:
+            depth = read_depth(self.folder / "depth" / f"{name}.png", self.depth_scale, self.depth_missing)
+            _check_same_size(self.folder, name, tuple(depth.shape), tuple(color.shape[:2]))
+        return Frame(name, self.camera, self.poses[index], color, depth)
+
+
+def open_frames(
+    folder: Path, depth_scale: float = 1000.0, depth_missing: Sequence[int] = ()
+) -> tuple[Sequence[Frame], Counter[str]]:
+    """The usable frames of a scene folder, in natural order of their names, and what was left out and how often.
+
+    Left out and counted: frames without colour image, pose or (where others have one) depth image; unreadable images;
+    poses that are not rigid or hold NaN or infinity. LayoutError where the intrinsics are wrong, an image has another
+    size than the others, or no frame is left. A folder without any frame file gives ``()``.
+    """
+    colors = {path.stem: path for path in _files(folder / "color", COLOR_SUFFIXES)}
+    depths = {path.stem: path for path in _files(folder / "depth", (".png",))}
+    poses = {path.stem: path for path in _files(folder / "pose", (".txt",))}
+    skipped: Counter[str] = Counter()
+    names, kept_poses, size = [], [], None
+    for name in sorted(colors.keys() | depths.keys() | poses.keys(), key=natural_key):
+        pose = _pose_or_none(poses[name]) if name in poses else None
+        reason = _why_unusable(name, colors, depths, poses, pose)
+        if reason or pose is None:
+            skipped[reason or "invalid pose"] += 1
+            continue
+        found = _image_size(colors[name])
+        if size is not None and found != size:
+            raise LayoutError(
+                f"{colors[name]}: expected {size[1]} x {size[0]} pixels like the images before it, found {found[1]} x "
+                f"{found[0]}; all images of a scene share one size: resample them"
+            )
+        size = found
+        if depths:
+            _check_same_size(folder, name, _image_size(depths[name]), size)
+        names.append(name)
+        kept_poses.append(pose)
+    if size is None:
+        if skipped:
+            counts = ", ".join(f"{count} x {reason}" for reason, count in skipped.items())
+            raise LayoutError(f"{folder}: none of the {sum(skipped.values())} frames can be used ({counts})")
+        return (), skipped
+    camera = _read_camera(folder, width=size[1], height=size[0], with_depth=bool(depths))
+    scale = depth_scale if depths else None
+    return FrameFolder(folder, tuple(names), camera, torch.stack(kept_poses), scale, tuple(depth_missing)), skipped
+
+
+def write_frame(folder: Path, frame: Frame, depth_scale: float = 1000.0) -> None:
+    """Write the colour, depth and pose files of one frame.
+
+    Depth (metres) is rounded to whole units of 1/``depth_scale`` m in 16 bits. ValueError, naming the frame, for an
+    invalid pose, an image that does not fit the camera, a depth that is negative, not finite or too large for 16 bits.
+    """
+    if Path(frame.name).name != frame.name:
+        raise ValueError(f"frame {frame.name!r}: the name must do as a file name")
+    try:
+        check_pose(frame.camera_to_world)
+    except ValueError as error:
+        raise ValueError(f"frame {frame.name!r}: {error}") from error
+    shapes = [tuple(image.shape[:2]) for image in (frame.color, frame.depth) if image is not None]
+    if any(shape != (frame.camera.height, frame.camera.width) for shape in shapes):
+        raise ValueError(
+            f"frame {frame.name!r}: images of (height, width) {shapes} for a camera of {frame.camera.width} x "
+            f"{frame.camera.height} pixels"
+        )
+    for part in ("color", "depth", "pose") if frame.depth is not None else ("color", "pose"):
+        (folder / part).mkdir(parents=True, exist_ok=True)
+    Image.fromarray(frame.color.numpy(force=True)).save(folder / "color" / f"{frame.name}.png")
+    write_matrix(folder / "pose" / f"{frame.name}.txt", frame.camera_to_world)
+    if frame.depth is not None:
+        codes = (frame.depth.double() * depth_scale).round().numpy(force=True)
+        if not np.isfinite(codes).all() or codes.min() < 0 or codes.max() > _LARGEST_CODE:
+            raise ValueError(
+                f"frame {frame.name!r}: depth must lie in 0 to {_LARGEST_CODE / depth_scale:g} m (16 bits, 0 = "
+                "missing); mark what is missing or farther as 0"
+            )
+        Image.fromarray(codes.astype(np.uint16)).save(folder / "depth" / f"{frame.name}.png")
+
+
+def write_intrinsics(folder: Path, camera: Camera, with_depth: bool) -> None:
+    """Write the 4x4 intrinsics of the colour images and, the same again, of the depth images."""
+    matrix = torch.eye(4, dtype=torch.float64)
+    matrix[:3, :3] = camera.matrix
+    for path in (INTRINSICS, INTRINSICS_DEPTH) if with_depth else (INTRINSICS,):
+        (folder / path).parent.mkdir(parents=True, exist_ok=True)
+        write_matrix(folder / path, matrix)
+
+
+def write_matrix(path: Path, matrix: Float[Tensor, "rows columns"]) -> None:
+    """Write a matrix as text, one row a line, with all its digits."""
+    rows = (" ".join(repr(number) for number in row) for row in matrix.double().tolist())
+    path.write_text("\n".join(rows) + "\n")
+
+
+def read_matrix(path: Path) -> Float[Tensor, "rows columns"]:
+    """Read a matrix of numbers (float64; nan and inf are numbers here), one row a line; LayoutError otherwise."""
+    if not path.is_file():
+        raise LayoutError(f"{path}: no such file")
+    try:
+        rows = [[float(word) for word in line.split()] for line in path.read_text().splitlines() if line.strip()]
+    except ValueError as error:
+        raise LayoutError(f"{path}: expected rows of numbers, found something else ({error})") from error
+    if not rows or len({len(row) for row in rows}) != 1:
+        raise LayoutError(f"{path}: expected a matrix, found rows of {sorted({len(row) for row in rows})} numbers")
+    return torch.tensor(rows, dtype=torch.float64)
+
+
+def read_color(path: Path) -> UInt8[Tensor, "height width 3"]:
+    """Read an 8-bit image as RGB; LayoutError where it is missing, cut short or of more than 8 bits a channel."""
+    with _open(path) as image:
+        if image.mode.startswith(("I", "F")):
+            raise LayoutError(f"{path}: expected an 8-bit colour image, found Pillow mode {image.mode!r}; convert it")
+        pixels = np.array(_loaded(path, image).convert("RGB"))
+    return torch.from_numpy(pixels)
+
+
+def read_depth_codes(path: Path) -> Shaped[Tensor, "height width"]:
+    """Read a 16-bit depth image as int32 codes; LayoutError where it is missing, cut short or not 16-bit grey."""
+    with _open(path) as image:
+        if not image.mode.startswith("I"):
+            raise LayoutError(
+                f"{path}: expected a 16-bit grey image, found Pillow mode {image.mode!r}; depth of 8 bits or in "
+                "colours was made to be looked at: export the raw depth"
+            )
+        pixels = np.array(_loaded(path, image)).astype(np.int32)
+    return torch.from_numpy(pixels)
+
+
+def read_depth(path: Path, scale: float, missing: Sequence[int] = ()) -> Float[Tensor, "height width"]:
+    """Read a 16-bit depth image in metres (float32): code / scale, and 0 where the code is 0 or means "missing"."""
+    codes = read_depth_codes(path)
+    depth = (codes.double() / scale).float()
+    return depth.masked_fill(torch.isin(codes, torch.tensor(missing, dtype=codes.dtype)), 0.0)
+
+
+def natural_key(name: str) -> list[str | int]:
+    """A sort key that puts "frame2" before "frame10"."""
+    return [int(part) if part.isdigit() else part for part in re.split(r"([0-9]+)", name)]
+
+
+def _files(folder: Path, suffixes: Sequence[str]) -> list[Path]:
+    paths = folder.iterdir() if folder.is_dir() else ()
+    return [path for path in paths if path.suffix.lower() in suffixes and not path.name.startswith(".")]
+
+
+def _why_unusable(
+    name: str, colors: dict[str, Path], depths: dict[str, Path], poses: dict[str, Path], pose: Tensor | None
+) -> str | None:
+    if name not in colors:
+        return "missing image"
+    if name not in poses:
+        return "missing pose"
+    if depths and name not in depths:
+        return "missing depth"
+    if pose is None:
+        return "invalid pose"
+    if not _is_whole(colors[name]):
+        return "unreadable image"
+    if depths and not _is_whole(depths[name]):
+        return "unreadable depth"
+    return None
+
+
+def _pose_or_none(path: Path) -> Float[Tensor, "4 4"] | None:
+    try:
+        pose = read_matrix(path)
+        check_pose(pose)
+    except ValueError:
+        return None
+    return pose
+
+
+def _is_whole(path: Path) -> bool:
+    """Whether a file is an image; for PNG its checksums are read too, so that a cut file is found before the work."""
+    try:
+        with Image.open(path) as image:
+            image.verify()
+    except _IMAGE_ERRORS:
+        return False
+    return True
+
+
+def _image_size(path: Path) -> tuple[int, int]:
+    with Image.open(path) as image:
+        return image.height, image.width
+
+
+def _open(path: Path) -> Image.Image:
+    if not path.is_file():
+        raise LayoutError(f"{path}: no such file")
+    try:
+        return Image.open(path)
+    except _IMAGE_ERRORS as error:
+        raise LayoutError(f"{path}: not an image ({error}); export it again, or delete it to skip the frame") from error
+
+
+def _loaded(path: Path, image: Image.Image) -> Image.Image:
+    try:
+        image.load()
+    except _IMAGE_ERRORS as error:
+        raise LayoutError(
+            f"{path}: the image is cut short or damaged ({error}); export it again, or delete it to skip the frame"
+        ) from error
+    return image
+
+
+def _color_file(folder: Path, name: str) -> Path:
+    paths = (folder / "color" / f"{name}{suffix}" for suffix in COLOR_SUFFIXES)
+    return next((path for path in paths if path.is_file()), folder / "color" / f"{name}.png")
+
+
+def _check_same_size(folder: Path, name: str, depth: tuple[int, ...], color: tuple[int, ...]) -> None:
+    if depth != color:
+        raise LayoutError(
+            f"{folder / 'depth' / name}.png: expected {color[1]} x {color[0]} pixels like its colour image, found "
+            f"{depth[1]} x {depth[0]}; bring both to one grid with data_scripts/convert_rgbd.py"
+        )
+
+
+def _read_camera(folder: Path, width: int, height: int, with_depth: bool) -> Camera:
+    path = folder / INTRINSICS
+    matrix = read_matrix(path)
+    try:
+        camera = Camera.from_matrix(matrix, width, height)
+    except ValueError as error:
+        raise LayoutError(f"{path}: {error}") from error
+    other = folder / INTRINSICS_DEPTH
+    if with_depth and other.is_file():
+        depth_matrix = read_matrix(other)
+        if depth_matrix.shape != matrix.shape or not torch.allclose(depth_matrix, matrix, rtol=1e-9):
+            raise LayoutError(
+                f"{other}: expected the intrinsics of {path.name}, since colour and depth share one camera; bring both "
+                "to one grid with data_scripts/convert_rgbd.py"
+            )
+    return camera

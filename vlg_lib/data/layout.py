@@ -1,0 +1,219 @@
+"""The one layout of a scene on disk, its writer and its reader.
+
+A scene is a folder in the layout of ScanNet's exporter, with points and labels apart::
+
+    color/NAME.png                 8-bit RGB (or .jpg)
+    depth/NAME.png                 16-bit, depth_scale units a metre, 0 = missing; the size of the colour image
+    pose/NAME.txt                  4x4 camera-to-world, metres
+    intrinsic/intrinsic_color.txt  4x4; intrinsic_depth.txt, where it exists, is equal
+    points.ply                     x y z (metres, z up) red green blue
+    labels.ply                     the same points with an int property label; optional, for evaluation only
+    scene.json                     name, class set, scene labels, depth code, provenance, counts of what was skipped
+
+Weakly supervised code calls :func:`read_scene`, which never opens ``labels.ply``; :func:`read_point_labels` is the only
+door to point labels. Every other format is the business of a converter in ``data_scripts/``.
+"""
+
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from vlg_lib.classes import CLASS_SETS, IGNORE_LABEL, UNLABELLED_COLOR, ClassSet, get_class_set, own_class_set
+from vlg_lib.data.frames import FrameFolder, LayoutError, natural_key, open_frames, write_frame, write_intrinsics
+from vlg_lib.data.ply import read_points, write_points
+from vlg_lib.scene import Camera, Frame, Scene
+from vlg_lib.store import StoreError, atomic_folder, read_json, write_json
+
+__all__ = [
+    "FrameFolder",
+    "LayoutError",
+    "read_manifest",
+    "read_point_labels",
+    "read_scene",
+    "scene_folders",
+    "write_scene",
+]
+
+FORMAT = "vlg-scene-1"
+POINTS, LABELS, MANIFEST = "points.ply", "labels.ply", "scene.json"
+_KEYS: dict[str, type | tuple[type, ...]] = {
+    "format": str, "name": str, "class_set": (str, dict), "scene_labels": list, "depth_scale": (int, float),
+    "depth_missing": list, "provenance": dict, "skipped": dict,
+}  # fmt: skip
+
+
+def write_scene(
+    folder: Path,
+    scene: Scene,
+    *,
+    point_labels: Int[Tensor, " N"] | None = None,
+    provenance: Mapping[str, Any],
+    depth_scale: float = 1000.0,
+    axis_alignment: Float[Tensor, "4 4"] | None = None,
+) -> None:
+    """Write a scene into ``folder``, one frame in memory at a time; the folder appears whole or not at all.
+
+    An existing folder is replaced. ``point_labels``: (N,) true classes, IGNORE_LABEL where there is none, for
+    evaluation. ``provenance``: what made the scene (JSON-able). ``depth_scale``: depth units a metre in the 16-bit
+    images. ``axis_alignment``: the transform from the source's world to the scene's, already applied to points and
+    poses, kept for the record. Scene labels may be empty (not known).
+
+    ValueError where labels do not fit the points or the classes, where frames do not share one camera, and for all that
+    :func:`vlg_lib.data.frames.write_frame` and :func:`vlg_lib.data.ply.write_points` refuse.
+    """
+    if point_labels is not None:
+        _check_labels(f"point labels of scene {scene.name!r}", point_labels, len(scene.points), scene.class_set)
+    with atomic_folder(folder) as temporary:
+        write_points(temporary / POINTS, scene.points, scene.colors)
+        if point_labels is not None:
+            colors = torch.cat([scene.class_set.colors(), torch.tensor([UNLABELLED_COLOR], dtype=torch.uint8)])
+            write_points(temporary / LABELS, scene.points, colors[point_labels.cpu()], labels=point_labels)
+        frames = 0
+        for frame in _of_one_camera(scene):
+            if frames == 0:
+                write_intrinsics(temporary, frame.camera, with_depth=frame.depth is not None)
+            write_frame(temporary, frame, depth_scale)
+            frames += 1
+        manifest = {
+            "format": FORMAT,
+            "name": scene.name,
+            "class_set": _class_set_entry(scene.class_set),
+            "scene_labels": list(scene.class_set.present(scene.scene_labels)),
+            "points": len(scene.points),
+            "frames": frames,
+            "depth_scale": depth_scale,
+            "depth_missing": [0],
+            "axis_alignment": None if axis_alignment is None else axis_alignment.tolist(),
+            "provenance": dict(provenance),
+            "skipped": dict(scene.skipped),
+        }
+        write_json(temporary / MANIFEST, manifest)
+
+
+def _of_one_camera(scene: Scene) -> Iterator[Frame]:
+    """The frames of a scene; ValueError when one has another camera, name or kind of depth than the layout can hold."""
+    camera: Camera | None = None
+    with_depth, names = False, set()
+    for frame in scene.frames:
+        if camera is None:
+            camera, with_depth = frame.camera, frame.depth is not None
+        if frame.camera != camera or (frame.depth is not None) != with_depth:
+            raise ValueError(
+                f"scene {scene.name!r}, frame {frame.name!r}: all frames of a scene share one camera, and all or none "
+                f"have depth; expected {camera}, found {frame.camera}"
+            )
+        if frame.name in names:
+            raise ValueError(f"scene {scene.name!r}: two frames are named {frame.name!r}")
+        names.add(frame.name)
+        yield frame
+
+
+def _class_set_entry(class_set: ClassSet) -> str | dict[str, Any]:
+    if CLASS_SETS.get(class_set.name) == class_set:
+        return class_set.name
+    return {"name": class_set.name, "names": list(class_set.names)}
+
+
+def read_scene(folder: Path) -> Scene:
+    """Read a scene: points, colours, scene labels, and frames that load when they are asked for.
+
+    Frames that cannot be used (missing or unreadable image, invalid pose) are left out and counted in
+    ``Scene.skipped``. LayoutError or PlyError, naming the file and the mend, where the scene itself is wrong: no
+    ``scene.json``, no points, a scene label outside the class set, wrong intrinsics, depth of another size than colour.
+    Point labels are never opened here. A class set of one's own takes its colours from the common palette.
+    """
+    manifest = read_manifest(folder)
+    path = folder / MANIFEST
+    try:
+        class_set = _read_class_set(manifest["class_set"])
+        scene_labels = class_set.mask(manifest["scene_labels"])
+    except (ValueError, KeyError, TypeError) as error:
+        raise LayoutError(f"{path}: {error}; correct class_set or scene_labels") from error
+    points, colors, _ = read_points(folder / POINTS)
+    _check_count(folder / POINTS, len(points), manifest)
+    frames, skipped = open_frames(folder, float(manifest["depth_scale"]), manifest["depth_missing"])
+    vanished = int(manifest.get("frames", 0)) - len(frames) - sum(skipped.values())
+    if vanished > 0:
+        skipped["missing frame"] += vanished
+    if len(frames) == 0 and manifest.get("frames") != 0:
+        raise LayoutError(f"{folder}: no frames, found nothing in color/, depth/ and pose/; export the images again")
+    total = Counter(manifest["skipped"]) + skipped
+    return Scene(manifest["name"], points, colors, frames, class_set, scene_labels, dict(total))
+
+
+def read_manifest(folder: Path) -> dict[str, Any]:
+    """Read and check ``scene.json``: what made the scene, its class set, its labels. LayoutError where it is wrong."""
+    path = folder / MANIFEST
+    try:
+        manifest = read_json(path)
+    except StoreError as error:
+        raise LayoutError(
+            f"{error}: not a scene folder; a converter of data_scripts/ (or a person) writes scene.json"
+        ) from error
+    if not isinstance(manifest, dict) or manifest.get("format") != FORMAT:
+        raise LayoutError(f'{path}: expected "format": "{FORMAT}"; convert the scene again')
+    for key, kind in _KEYS.items():
+        if not isinstance(manifest.get(key), kind) or isinstance(manifest[key], bool):
+            expected = kind.__name__ if isinstance(kind, type) else " or ".join(each.__name__ for each in kind)
+            raise LayoutError(f"{path}: expected {key!r} to be {expected}, found {manifest.get(key)!r}")
+    if not manifest["depth_scale"] > 0:
+        raise LayoutError(f"{path}: depth_scale (units a metre) must be positive, found {manifest['depth_scale']}")
+    return manifest
+
+
+def _read_class_set(entry: str | dict[str, Any]) -> ClassSet:
+    if isinstance(entry, str):
+        return get_class_set(entry)
+    own = own_class_set(entry["names"])
+    return ClassSet(entry.get("name", own.name), own.names, own.palette)
+
+
+def read_point_labels(folder: Path) -> Int[Tensor, " N"]:
+    """The true class of each point, (N,) int64 with IGNORE_LABEL where there is none: for evaluation only.
+
+    This is the one door to point labels: weakly supervised code never calls it (the tests check that). LayoutError
+    where the scene has none, or they do not fit its points or its class set.
+    """
+    path = folder / LABELS
+    if not path.is_file():
+        raise LayoutError(f"{path}: no such file; this scene has no point labels, so it cannot be scored")
+    manifest = read_manifest(folder)
+    _, _, extra = read_points(path)
+    if "label" not in extra or extra["label"].dtype != torch.int64:
+        raise LayoutError(f"{path}: expected an int property 'label' for each point, found {sorted(extra) or 'none'}")
+    points, _, _ = read_points(folder / POINTS)
+    _check_labels(str(path), extra["label"], len(points), _read_class_set(manifest["class_set"]))
+    return extra["label"]
+
+
+def scene_folders(root: Path) -> list[Path]:
+    """The scene folders under ``root``, in natural order of their names; LayoutError where there is none."""
+    folders = [path.parent for path in root.glob(f"*/{MANIFEST}") if not path.parent.name.startswith(".")]
+    if not folders:
+        raise LayoutError(
+            f"{root}: expected folders with a {MANIFEST} in them, found none; convert or make scenes first"
+        )
+    return sorted(folders, key=lambda folder: natural_key(folder.name))
+
+
+def _check_labels(what: str, labels: Tensor, points: int, class_set: ClassSet) -> None:
+    if len(labels) != points:
+        raise LayoutError(f"{what}: expected one label for each of the {points} points, found {len(labels)}")
+    low, high = int(labels.min()), int(labels.max())
+    if low < IGNORE_LABEL or high >= len(class_set):
+        raise LayoutError(
+            f"{what}: expected labels from {IGNORE_LABEL} (none) to {len(class_set) - 1} for class set "
+            f"{class_set.name!r}, found {low} to {high}"
+        )
+
+
+def _check_count(path: Path, points: int, manifest: Mapping[str, Any]) -> None:
+    if manifest.get("points", points) != points:
+        raise LayoutError(
+            f"{path}: expected {manifest['points']} points (scene.json), found {points}; make the scene again"
+        )
