@@ -5,6 +5,7 @@ SEED    ?= 0
 # Where the reader has a smaller CPU-only torch: make book TORCH_INDEX=<index URL that holds torch and torchvision>
 TORCH_INDEX ?=
 BIN := .venv/bin
+STRIP_KEYS := metadata.papermill cell.metadata.papermill cell.metadata.execution metadata.language_info
 export VLG_CACHE ?= $(CURDIR)/build/cache
 export PYTHONWARNINGS ?= ignore::DeprecationWarning:jupyter_client
 
@@ -36,6 +37,7 @@ lint: env
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	$(BIN)/python tools/notebooks.py check
+	$(BIN)/nbstripout --verify --keep-count --extra-keys "$(STRIP_KEYS)" notebooks/[0-9]*.ipynb notebooks/student/*.ipynb
 
 unit: env
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile -m "not book" --doctest-modules tests vlg_lib

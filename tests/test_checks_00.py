@@ -1,0 +1,46 @@
+"""Chapter 00's exercise checks pass the solution and fail typical wrong answers with a hint."""
+
+import pytest
+import torch
+from torch import Tensor
+
+from vlg_lib.checks import chapter00 as checks
+
+
+def masked_choice(scores: Tensor, tags: Tensor) -> Tensor:
+    return scores.masked_fill(~tags, float("-inf")).argmax(dim=1)
+
+
+def test_masked_choice(capsys: pytest.CaptureFixture[str]) -> None:
+    checks.check_masked_choice(masked_choice)
+    assert "ok: masked_choice" in capsys.readouterr().out
+    with pytest.raises(AssertionError, match="negative"):
+        checks.check_masked_choice(lambda scores, tags: (scores * tags).argmax(dim=1))
+    with pytest.raises(AssertionError, match="returns nothing"):
+        checks.check_masked_choice(lambda scores, tags: None)
+    with pytest.raises(AssertionError, match="work on a copy"):
+        checks.check_masked_choice(lambda scores, tags: scores.masked_fill_(~tags, -1e9).argmax(dim=1))
+
+
+def test_silenced() -> None:
+    checks.check_silenced(lambda scores, tags: float((~tags[scores.argmax(dim=1)]).float().mean()))
+    with pytest.raises(AssertionError, match="two of three"):
+        checks.check_silenced(lambda scores, tags: float((~tags).float().mean()))
+    with pytest.raises(AssertionError, match=r"best|two of three"):
+        checks.check_silenced(lambda scores, tags: float((~tags[scores.argmin(dim=1)]).float().mean()))
+
+
+def test_best_absence() -> None:
+    def solution(scores: Tensor, truth: Tensor, absent: list[int]) -> int:
+        def right_without(index: int) -> int:
+            tags = torch.ones(scores.shape[1], dtype=torch.bool)
+            tags[index] = False
+            return int((masked_choice(scores, tags) == truth).sum())
+
+        return max(absent, key=right_without)
+
+    checks.check_best_absence(solution)
+    with pytest.raises(AssertionError, match="only the classes"):
+        checks.check_best_absence(lambda scores, truth, absent: 0)
+    with pytest.raises(AssertionError, match="three points are right"):
+        checks.check_best_absence(lambda scores, truth, absent: 2)

@@ -1,0 +1,1 @@
+"""Automatic checks of the chapters' exercises, one module a chapter: properties and hints, never the answer."""
