@@ -82,7 +82,7 @@ def open_frames(
         if reason or pose is None:
             skipped[reason or "invalid pose"] += 1
             continue
-        found = _image_size(colors[name])
+        found = image_size(colors[name])
         if size is not None and found != size:
             raise LayoutError(
                 f"{colors[name]}: expected {size[1]} x {size[0]} pixels like the images before it, found {found[1]} x "
@@ -90,7 +90,7 @@ def open_frames(
             )
         size = found
         if depths:
-            _check_same_size(folder, name, _image_size(depths[name]), size)
+            _check_same_size(folder, name, image_size(depths[name]), size)
         names.append(name)
         kept_poses.append(pose)
     if size is None:
@@ -212,9 +212,9 @@ def _why_unusable(
         return "missing depth"
     if pose is None:
         return "invalid pose"
-    if not _is_whole(colors[name]):
+    if not is_whole_image(colors[name]):
         return "unreadable image"
-    if depths and not _is_whole(depths[name]):
+    if depths and not is_whole_image(depths[name]):
         return "unreadable depth"
     return None
 
@@ -228,7 +228,7 @@ def _pose_or_none(path: Path) -> Float[Tensor, "4 4"] | None:
     return pose
 
 
-def _is_whole(path: Path) -> bool:
+def is_whole_image(path: Path) -> bool:
     """Whether a file is an image; for PNG its checksums are read too, so that a cut file is found before the work."""
     try:
         with Image.open(path) as image:
@@ -238,7 +238,8 @@ def _is_whole(path: Path) -> bool:
     return True
 
 
-def _image_size(path: Path) -> tuple[int, int]:
+def image_size(path: Path) -> tuple[int, int]:
+    """(height, width) of an image, from its header."""
     with Image.open(path) as image:
         return image.height, image.width
 

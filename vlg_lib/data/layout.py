@@ -58,7 +58,8 @@ def write_scene(
 ) -> None:
     """Write a scene into ``folder``, one frame in memory at a time; the folder appears whole or not at all.
 
-    An existing folder is replaced. ``point_labels``: (N,) true classes, IGNORE_LABEL where there is none, for
+    An earlier scene in ``folder`` is replaced; any other folder that holds something is left alone (LayoutError).
+    ``point_labels``: (N,) true classes, IGNORE_LABEL where there is none, for
     evaluation. ``provenance``: what made the scene (JSON-able). ``depth_scale``: depth units a metre in the 16-bit
     images. ``axis_alignment``: the transform from the source's world to the scene's, already applied to points and
     poses, kept for the record. Scene labels may be empty (not known).
@@ -68,6 +69,10 @@ def write_scene(
     """
     if point_labels is not None:
         _check_labels(f"point labels of scene {scene.name!r}", point_labels, len(scene.points), scene.class_set)
+    if folder.exists() and not (folder / MANIFEST).is_file() and (folder.is_file() or any(folder.iterdir())):
+        raise LayoutError(
+            f"{folder}: expected a new folder or an earlier scene to replace, found other files; choose another"
+        )
     with atomic_folder(folder) as temporary:
         write_points(temporary / POINTS, scene.points, scene.colors)
         if point_labels is not None:
