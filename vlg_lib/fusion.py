@@ -1,0 +1,147 @@
+"""From the pixels of many views to one embedding a point: multi-view averaging (chapter 03; paper, Sec. 3.1).
+
+A point's embedding is a mean over the frames that see it, so the frames can pass one after another: each adds the rows
+of its visible points to a running sum. Only those rows are read, normalised and added, and no array of the size points
+x dimensions is made but the sum itself.
+"""
+
+from collections.abc import Callable
+from typing import Literal
+
+import torch
+from jaxtyping import Float, Int, Real, UInt8
+from torch import Tensor
+from torch.nn.functional import embedding_bag
+from torch.nn.functional import normalize as unit_length
+from tqdm.auto import tqdm
+
+from vlg_lib.projection import Hits, Visibility, visible_points
+from vlg_lib.scene import Camera, PointEmbeddings, Scene
+
+Embed = Callable[[UInt8[Tensor, "height width 3"]], Float[Tensor, "h w D"]]
+"""A frozen 2D model as it is seen from here: an image in, a map of embeddings (often coarser than the image) out."""
+
+Sampling = Literal["nearest", "bilinear"]
+
+ROWS_AT_A_TIME = 512
+"""Rows gathered before they are added: few enough to be still in the processor's cache (benchmarks/fusion.py)."""
+
+
+def sampling_weights(
+    pixels: Real[Tensor, "V 2"], camera: Camera, width: int, height: int, sampling: Sampling = "nearest"
+) -> tuple[Int[Tensor, "V cells"], Float[Tensor, "V cells"]]:
+    """Which cells of a map of ``width`` x ``height`` make up the value at each pixel (u, v), and with what weights.
+
+    The map covers the camera's image and its cell centres are integers, as pixel centres are, so pixel u lies at
+    (u + 1/2) width / camera.width - 1/2 on it. ``"nearest"``: the one cell that holds the pixel, of weight 1.
+    ``"bilinear"``: the four cells around it (at the edge, the outermost ones). Cells are numbered row after row.
+    """
+    size = torch.tensor([width, height], dtype=torch.float64, device=pixels.device)
+    image_size = torch.tensor([camera.width, camera.height], dtype=torch.float64, device=pixels.device)
+    position = (pixels + 0.5) * size / image_size - 0.5
+    if sampling == "nearest":
+        corners, shares = (position + 0.5).floor()[:, None], pixels.new_ones(len(pixels), 1, dtype=torch.float32)
+    else:
+        low = position.floor()
+        right, down = (position - low).float().unbind(-1)
+        corners = low[:, None] + torch.tensor([[0, 0], [1, 0], [0, 1], [1, 1]], device=pixels.device)
+        shares = torch.stack([(1 - right) * (1 - down), right * (1 - down), (1 - right) * down, right * down], dim=1)
+    u, v = corners.clamp(min=0).minimum(size - 1).long().unbind(-1)
+    return v * width + u, shares
+
+
+def sample_embeddings(
+    dense: Float[Tensor, "h w D"], pixels: Real[Tensor, "V 2"], camera: Camera, sampling: Sampling = "nearest"
+) -> Float[Tensor, "V D"]:
+    """The embeddings (V, D) at V pixels (u, v) of the camera's image, from a map that covers that image.
+
+    >>> camera = Camera(fx=4, fy=4, cx=1.5, cy=0.5, width=4, height=2)
+    >>> dense = torch.tensor([[[1.0], [2.0]]])  # one row of two cells, each two pixels wide
+    >>> sample_embeddings(dense, torch.tensor([[0, 0], [1, 0], [2, 1]]), camera).flatten()
+    tensor([1., 1., 2.])
+    >>> sample_embeddings(dense, torch.tensor([[0, 0], [1, 0], [2, 1]]), camera, "bilinear").flatten()
+    tensor([1.0000, 1.2500, 1.7500])
+    """
+    height, width, dim = dense.shape
+    cells, weights = sampling_weights(pixels.to(dense.device), camera, width, height, sampling)
+    return _weighted_rows(dense.reshape(height * width, dim), cells, weights)
+
+
+class ViewAverager:
+    """A running mean of embeddings over views for N points: the estimator of P^2D, one view at a time.
+
+    With ``normalize`` each row is scaled to unit length before it is added, and so is the mean: a view is one vote,
+    however long its embedding. Without it the plain mean is kept (of colours, say). Sums are float32, on ``device``.
+    """
+
+    def __init__(self, points: int, dim: int, *, normalize: bool = True, device: torch.device | str = "cpu") -> None:
+        self.normalize = normalize
+        self.sums = torch.zeros(points, dim, device=device)
+        self.view_counts = torch.zeros(points, dtype=torch.int32, device=device)
+
+    def add(self, indices: Int[Tensor, " V"], rows: Float[Tensor, "V D"]) -> None:
+        """Add one row each to the points ``indices``, and count a view for them."""
+        self.sums.index_add_(0, indices, unit_length(rows, dim=1) if self.normalize else rows)
+        self.view_counts.index_add_(0, indices, torch.ones_like(indices, dtype=torch.int32))
+
+    def add_view(
+        self, dense: Float[Tensor, "h w D"], hits: Hits, camera: Camera, sampling: Sampling = "nearest"
+    ) -> None:
+        """Add what one view's map holds at the pixels of its visible points; ValueError for another dimension.
+
+        A map in which the D numbers of a cell lie side by side is read in place, any other layout is copied first.
+        """
+        height, width, dim = dense.shape
+        if dim != self.sums.shape[1]:
+            raise ValueError(f"expected embeddings of {self.sums.shape[1]} dimensions, found {dim}")
+        rows = dense.reshape(height * width, dim)
+        cells, weights = sampling_weights(hits.pixels, camera, width, height, sampling)
+        parts = zip(*(array.split(ROWS_AT_A_TIME) for array in (hits.indices, cells, weights)), strict=True)
+        for indices, part_cells, part_weights in parts:
+            self.add(indices, _weighted_rows(rows, part_cells, part_weights).float())
+
+    def result(self) -> PointEmbeddings:
+        """The mean at every point, zero where no view saw it. This ends the averaging: the sums turn into the means.
+
+        Raises ValueError where embeddings were NaN or infinite.
+        """
+        scale = self.sums.norm(dim=1) if self.normalize else self.view_counts.float()
+        if not bool(self.sums.sum(dim=1).isfinite().all()):
+            raise ValueError("some points got NaN or infinite embeddings: look at what the 2D model returns")
+        self.sums /= scale.clamp(min=torch.finfo(torch.float32).tiny)[:, None]
+        return PointEmbeddings(self.sums, self.view_counts)
+
+
+def fuse_scene(
+    scene: Scene,
+    embed: Embed,
+    visibility: Visibility | None = None,
+    *,
+    normalize: bool = True,
+    sampling: Sampling = "nearest",
+    device: torch.device | str = "cpu",
+    progress: bool = False,
+) -> PointEmbeddings:
+    """P^2D of a scene: at each point, the mean over the frames that see it of the embedding at its pixel (Sec. 3.1).
+
+    ``embed`` turns an image (height, width, 3) uint8 into a map (h, w, D). Frames are loaded, embedded and forgotten
+    one after another. The result, (N, D) float32 and (N,) int32 view counts, is on ``device``. Raises ValueError for a
+    scene without frames and for embeddings that are not finite or change their dimension.
+    """
+    points = scene.points.to(device)
+    averager: ViewAverager | None = None
+    for frame in tqdm(scene.frames, desc=f"fusing {scene.name}", unit="frame", disable=not progress):
+        dense = embed(frame.color).to(device)
+        if averager is None:
+            averager = ViewAverager(len(points), dense.shape[2], normalize=normalize, device=device)
+        averager.add_view(dense, visible_points(points, frame, visibility), frame.camera, sampling)
+    if averager is None:
+        raise ValueError(f"scene {scene.name!r} has no frames to fuse: it needs at least one posed image")
+    return averager.result()
+
+
+def _weighted_rows(
+    rows: Float[Tensor, "M D"], indices: Int[Tensor, "V cells"], weights: Float[Tensor, "V cells"]
+) -> Float[Tensor, "V D"]:
+    """For each line of ``indices``, the weighted sum of these rows: gathered and added in one pass."""
+    return embedding_bag(indices, rows, mode="sum", per_sample_weights=weights.to(rows.dtype))
