@@ -1,0 +1,32 @@
+"""Figures: one palette, one style, light 3D figures that work offline, and the page that thinks.
+
+``pictures``: matplotlib and the pipeline strip. ``figure3d``: :func:`show3d`, :func:`tag_room` and stand-alone pages.
+``cloud``: what a 3D figure carries into the page.
+"""
+
+from vlg_lib.viz.cloud import quantise_logits
+from vlg_lib.viz.figure3d import Figure3D, save_page3d, show3d, tag_room
+from vlg_lib.viz.pictures import (
+    PIPELINE_STEPS,
+    Html,
+    label_colors,
+    legend,
+    pipeline_strip,
+    show_label_image,
+    use_style,
+)
+
+__all__ = [
+    "PIPELINE_STEPS",
+    "Figure3D",
+    "Html",
+    "label_colors",
+    "legend",
+    "pipeline_strip",
+    "quantise_logits",
+    "save_page3d",
+    "show3d",
+    "show_label_image",
+    "tag_room",
+    "use_style",
+]

@@ -1,0 +1,149 @@
+"""Pictures: the matplotlib style, label images, legends, and the pipeline strip at the head of each chapter."""
+
+import html
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import matplotlib.pyplot as plt
+import numpy as np
+import torch
+from jaxtyping import Integer, UInt8
+from matplotlib.axes import Axes
+from matplotlib.legend import Legend
+from matplotlib.patches import Patch
+from scipy import ndimage
+from torch import Tensor
+
+from vlg_lib.classes import IGNORE_LABEL, UNLABELLED_COLOR, ClassSet
+
+ASSETS = Path(__file__).parent.parent / "assets"
+"""The style file, the loader of the 3D figures and the plotly bundle that it loads."""
+
+PIPELINE_STEPS = (
+    "frames",
+    "vision-language model",
+    "projection",
+    "fusion",
+    "pseudo labels",
+    "adapter",
+    "3D network",
+    "evaluation",
+)
+"""The steps that :func:`pipeline_strip` knows, in the order in which the data walks."""
+
+
+def use_style() -> None:
+    """Use the book's matplotlib style in this session."""
+    plt.style.use(ASSETS / "vlg.mplstyle")
+
+
+def label_colors(labels: Integer[Tensor, "*shape"], class_set: ClassSet) -> UInt8[Tensor, "*shape 3"]:
+    """The palette colour of each label; the ignore label gets ``UNLABELLED_COLOR``. ValueError for other labels."""
+    if labels.numel() and (int(labels.min()) < IGNORE_LABEL or int(labels.max()) >= len(class_set)):
+        raise ValueError(
+            f"labels of {class_set.name!r} are {IGNORE_LABEL} to {len(class_set) - 1}, found "
+            f"{int(labels.min())} to {int(labels.max())}"
+        )
+    table = torch.cat([class_set.colors(), torch.tensor([UNLABELLED_COLOR], dtype=torch.uint8)])
+    return table[torch.where(labels == IGNORE_LABEL, len(class_set), labels).long().cpu()]
+
+
+def legend(
+    class_set: ClassSet, labels: Integer[Tensor, "*shape"] | Sequence[str] | None = None, ax: Axes | None = None
+) -> Legend:
+    """Draw a legend of class colours beside ``ax``: of the names given, of the labels that occur, or of all classes."""
+    ax = ax or plt.gca()
+    unlabelled = isinstance(labels, Tensor) and bool((labels == IGNORE_LABEL).any())
+    if labels is None:
+        names: Iterable[str] = class_set.names
+    elif isinstance(labels, Tensor):
+        names = [class_set.names[k] for k in torch.unique(labels).tolist() if k != IGNORE_LABEL]
+    else:
+        names = labels
+    colors = {name: class_set.palette[class_set.index(name)] for name in names}
+    if unlabelled:
+        colors["unlabelled"] = UNLABELLED_COLOR
+    handles = [
+        Patch(facecolor=(r / 255, g / 255, b / 255), edgecolor="0.3", label=name) for name, (r, g, b) in colors.items()
+    ]
+    return ax.legend(handles=handles, loc="center left", bbox_to_anchor=(1.01, 0.5), handlelength=1, handleheight=1)
+
+
+def show_label_image(
+    labels: Integer[Tensor, "H W"],
+    class_set: ClassSet,
+    *,
+    ax: Axes | None = None,
+    title: str | None = None,
+    names: bool = True,
+) -> Axes:
+    """Show an (H, W) label image in the class colours.
+
+    With ``names`` each class is also written on its largest region, where that covers over 1.5 % of the image, because
+    colour alone must not carry the meaning.
+    """
+    ax = ax or plt.subplots()[1]
+    ax.imshow(label_colors(labels, class_set).numpy())
+    ax.set_axis_off()
+    if title:
+        ax.set_title(title)
+    for k in torch.unique(labels).tolist() if names else []:
+        place = _middle_of_largest_region((labels == k).cpu().numpy(), 0.015 * labels.numel())
+        if k != IGNORE_LABEL and place is not None:
+            box = {"facecolor": "white", "alpha": 0.8, "edgecolor": "none", "pad": 1}
+            ax.text(*place, class_set.names[k], ha="center", va="center", fontsize=7, color="black", bbox=box)
+    return ax
+
+
+def _middle_of_largest_region(inside: np.ndarray, smallest: float) -> tuple[int, int] | None:
+    """(column, row) of the pixel deepest inside the largest connected region, or None if all are too small."""
+    regions, count = ndimage.label(inside)
+    sizes = np.bincount(regions.ravel(), minlength=count + 1)[1:]
+    if sizes.size == 0 or sizes.max() < smallest:
+        return None
+    depth = ndimage.distance_transform_edt(np.pad(regions == 1 + sizes.argmax(), 1))[1:-1, 1:-1]
+    row, column = np.unravel_index(depth.argmax(), depth.shape)
+    return int(column), int(row)
+
+
+@dataclass(frozen=True)
+class Html:
+    """A piece of HTML that a notebook shows; ``text`` says the same to those who see plain text only."""
+
+    markup: str
+    text: str
+
+    def _repr_html_(self) -> str:
+        return self.markup
+
+    def __repr__(self) -> str:
+        return self.text
+
+
+def pipeline_strip(current: str) -> Html:
+    """The pipeline as a strip of boxes with "you are here" on ``current``, one of ``PIPELINE_STEPS``."""
+    if current not in PIPELINE_STEPS:
+        raise ValueError(f"unknown step {current!r}; known: {', '.join(PIPELINE_STEPS)}")
+    width, gap, parts = 104, 14, []
+    for i, step in enumerate(PIPELINE_STEPS):
+        here, x = step == current, 4 + i * (width + gap)
+        middle = x + width / 2
+        fill, ink = ("#0b57d0", "#ffffff") if here else ("#eef1f6", "#1f2328")
+        parts.append(f'<rect x="{x}" y="22" width="{width}" height="36" rx="5" fill="{fill}" stroke="#5f6b7a"/>')
+        rows = step.rsplit(" ", 1) if len(step) > 14 else [step]
+        for row, words in enumerate(rows):
+            y = 44 if len(rows) == 1 else 37 + 14 * row
+            parts.append(f'<text x="{middle}" y="{y}" text-anchor="middle" fill="{ink}">{words}</text>')
+        if here:
+            style = 'text-anchor="middle" fill="currentColor" font-weight="bold"'
+            parts.append(f'<text x="{middle}" y="14" {style}>you are here</text>')
+        if i:
+            parts.append(f'<path d="M{x - gap + 1} 40h{gap - 3}m-4 -4l4 4l-4 4" fill="none" stroke="#5f6b7a"/>')
+    alt = f"The pipeline: {', '.join(PIPELINE_STEPS)}. You are here: {current}."
+    markup = (
+        f'<div class="vlg-strip" style="overflow-x:auto"><svg role="img" aria-label="{html.escape(alt)}" '
+        f'viewBox="0 0 {8 + len(PIPELINE_STEPS) * (width + gap) - gap} 64" font-family="sans-serif" font-size="11.5" '
+        f'style="display:block;width:100%;min-width:620px;max-width:940px">{"".join(parts)}</svg></div>'
+    )
+    return Html(markup, alt)
