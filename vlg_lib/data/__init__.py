@@ -1,1 +1,1 @@
-"""Scenes on disk: the one layout and its reader, PLY files, point clouds from depth images, and procedural rooms."""
+"""Where scenes come from: the one on-disk layout, and the procedural rooms."""
