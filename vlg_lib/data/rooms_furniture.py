@@ -112,7 +112,7 @@ def sofa(rng: np.random.Generator) -> Furniture:
     step = (width - 0.36) / seats
     for i in range(seats):
         left = -x + 0.18 + i * step
-        parts += [  # fmt: skip
+        parts += [
             box((left + 0.01, left + step - 0.01), (-y - 0.02, y - 0.22), (seat - 0.1, seat)),
             box((left + 0.03, left + step - 0.03), (y - 0.34, y - 0.22), (seat, back - 0.06), "shade"),
         ]

@@ -1,4 +1,4 @@
-"""Floor plans: a seed becomes a room of oriented boxes, furnished as an office, meeting room, living room or bedroom."""
+"""Floor plans: a seed becomes a furnished office, meeting room, living room or bedroom of oriented boxes."""
 
 from dataclasses import dataclass
 from functools import cached_property
@@ -313,13 +313,12 @@ def _paint(item: Furniture, rng: np.random.Generator, shift: float) -> tuple[Thi
     texture = style.textures[int(rng.integers(len(style.textures)))]
     source, target = draw_color(rng, style.source, style.pale), draw_color(rng, style.target, style.pale)
     word, main = target if rng.random() < shift else source
-    fixed = {
-        slot: draw_color(rng, dict.fromkeys(words, 1.0))[1] for slot, words in FIXED_SLOTS.items() if slot != "book"
-    }
+    slots = {slot: dict.fromkeys(words, 1.0) for slot, words in FIXED_SLOTS.items()}
+    fixed = {slot: draw_color(rng, weights)[1] for slot, weights in slots.items()}
     colors = []
     for part in item.parts:
-        book = draw_color(rng, dict.fromkeys(FIXED_SLOTS["book"], 1.0))[1]
-        colors.append({"main": main, "shade": main * np.float32(0.78), "book": book, **fixed}[part.slot])
+        book = draw_color(rng, slots["book"])[1]  # Each row of books has a colour of its own.
+        colors.append({**fixed, "main": main, "shade": main * np.float32(0.78), "book": book}[part.slot])
     return Thing(item.name, word, MATERIALS[texture]), TEXTURES.index(texture), colors
 
 
