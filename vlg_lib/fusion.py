@@ -55,7 +55,7 @@ def sample_embeddings(
 ) -> Float[Tensor, "V D"]:
     """The embeddings (V, D) at V pixels (u, v) of the camera's image, from a map that covers that image.
 
-    >>> camera = Camera(fx=4, fy=4, cx=1.5, cy=0.5, width=4, height=2)
+    >>> camera = Camera(fx=4.0, fy=4.0, cx=1.5, cy=0.5, width=4, height=2)
     >>> dense = torch.tensor([[[1.0], [2.0]]])  # one row of two cells, each two pixels wide
     >>> sample_embeddings(dense, torch.tensor([[0, 0], [1, 0], [2, 1]]), camera).flatten()
     tensor([1., 1., 2.])

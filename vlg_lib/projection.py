@@ -120,8 +120,9 @@ def back_project(
     _check_size(depth, camera)
     v, u = (depth > 0).nonzero(as_tuple=True)
     z = depth[v, u].double()
-    points = torch.stack([(u - camera.cx) / camera.fx * z, (v - camera.cy) / camera.fy * z, z], dim=-1)
-    return camera_to_world_points(points, camera_to_world), torch.stack([u, v], dim=-1)
+    x, y = (u.double() - camera.cx) / camera.fx * z, (v.double() - camera.cy) / camera.fy * z
+    in_camera = torch.stack([x, y, z], dim=-1)
+    return camera_to_world_points(in_camera, camera_to_world), torch.stack([u, v], dim=-1)
 
 
 def resize_camera(camera: Camera, width: int, height: int) -> Camera:
@@ -131,7 +132,7 @@ def resize_camera(camera: Camera, width: int, height: int) -> Camera:
     cx' = (cx + 1/2) w'/w - 1/2. The published code scales cx by (w' - 1)/(w - 1), which agrees with this only where the
     principal point is the middle of the image.
 
-    >>> resize_camera(Camera(fx=100, fy=100, cx=79.5, cy=59.5, width=160, height=120), 80, 60)
+    >>> resize_camera(Camera(fx=100.0, fy=100.0, cx=79.5, cy=59.5, width=160, height=120), 80, 60)
     Camera(fx=50.0, fy=50.0, cx=39.5, cy=29.5, width=80, height=60)
     """
     across, down = width / camera.width, height / camera.height
