@@ -1,0 +1,35 @@
+import pytest
+
+from vlg_lib.profiles import PROFILES, get_profile
+
+
+def test_auto_follows_the_variable_then_the_device(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("VLG_PROFILE", "book")
+    assert get_profile("auto").name == "book"
+    monkeypatch.delenv("VLG_PROFILE")
+    monkeypatch.setattr("torch.cuda.is_available", lambda: True)
+    assert get_profile().name == "colab"
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    assert get_profile().name == "fast"
+
+
+def test_an_explicit_name_beats_the_variable(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("VLG_PROFILE", "book")
+    assert get_profile("fast").name == "fast"
+
+
+def test_unknown_names_are_refused_wherever_they_come_from(monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(ValueError, match="unknown profile 'tiny'; known: auto, fast, colab, book, full"):
+        get_profile("tiny")
+    monkeypatch.setenv("VLG_PROFILE", "quick")
+    with pytest.raises(ValueError, match="unknown profile 'quick'"):
+        get_profile("auto")
+
+
+def test_every_profile_prints_its_sizes_and_has_rooms_of_all_four_kinds() -> None:
+    for name, profile in PROFILES.items():
+        assert profile.name == name
+        assert f"train_rooms={profile.train_rooms}" in str(profile)
+        assert profile.train_rooms >= 4
+        assert profile.test_rooms >= 4
+        assert 0 <= profile.shift <= 1

@@ -1,0 +1,139 @@
+"""The one training loop: every stage that learns goes through :func:`fit` (used from chapter 06 on).
+
+A step depends on nothing but the model, the optimizer, the seed and the step's number: its batch and every random draw
+inside the model come from generators seeded by (seed, step). So a run that is stopped anywhere and started again
+continues bit for bit on a CPU, and a checkpoint needs no random state.
+"""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar
+
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+from tqdm.auto import tqdm
+
+from vlg_lib.store import StoreError, load_tensors, save_tensors
+
+Batch = TypeVar("Batch")
+Schedule = Callable[[float], float]
+"""A learning-rate schedule: from progress (step / steps, in [0, 1)) to a factor on the optimizer's own rate."""
+
+
+def constant(progress: float) -> float:
+    """The same learning rate from the first step to the last."""
+    return 1.0
+
+
+def step_decay(progress: float) -> float:
+    """The paper's schedule of the adapter: x 0.7 after every quarter (there: every 20 of 80 epochs; Sec. 4.1)."""
+    return float(0.7 ** int(progress * 4))
+
+
+def poly_decay(progress: float) -> float:
+    """The paper's schedule of the 3D network: (1 - progress) to the power of 0.9."""
+    return float((1.0 - progress) ** 0.9)
+
+
+def step_seed(seed: int, step: int) -> int:
+    """The seed of one step: distinct for every (seed, step) with step < 1,000,003; a resumed run meets it again."""
+    return (seed * 1_000_003 + step) % (1 << 63)
+
+
+def fit(
+    model: nn.Module,
+    batches: Callable[[int, torch.Generator], Batch],
+    loss: Callable[[nn.Module, Batch], Tensor],
+    *,
+    steps: int,
+    optimizer: Optimizer,
+    schedule: Schedule = constant,
+    seed: int = 0,
+    checkpoint: Path | None = None,
+    checkpoint_every: int = 100,
+    clip: float | None = None,
+    progress: str | None = None,
+) -> list[float]:
+    """Train ``model`` in place for ``steps`` steps and return the loss of each.
+
+    ``batches(step, generator)`` makes the batch of a step, with a CPU generator that is seeded for that step;
+    ``loss(model, batch)`` returns a scalar. ``clip`` limits the gradient's norm. ``progress`` titles a progress bar;
+    None shows none. With ``checkpoint`` the state is stored there every ``checkpoint_every`` steps and after the last,
+    and a run that finds a stored state continues from it (a finished one only loads).
+
+    Raises ValueError for a loss that is not finite, and StoreError for a checkpoint of another model, seed or length.
+    """
+    model.train()
+    rates = [float(group["lr"]) for group in optimizer.param_groups]
+    run = {"seed": seed, "steps": steps}
+    losses = _resume(checkpoint, model, optimizer, run) if checkpoint is not None and checkpoint.exists() else []
+    devices = sorted({parameter.device.index or 0 for parameter in model.parameters() if parameter.is_cuda})
+    bar = tqdm(total=steps, initial=len(losses), desc=progress, disable=progress is None, leave=False)
+    with bar, torch.random.fork_rng(devices=devices):
+        for step in range(len(losses), steps):
+            torch.manual_seed(step_seed(seed, step))
+            batch = batches(step, torch.Generator().manual_seed(step_seed(seed, step)))
+            for group, rate in zip(optimizer.param_groups, rates, strict=True):
+                group["lr"] = rate * schedule(step / steps)
+            losses.append(_step(model, optimizer, loss(model, batch), clip, step))
+            bar.update()
+            if checkpoint is not None and ((step + 1) % checkpoint_every == 0 or step + 1 == steps):
+                _store(checkpoint, model, optimizer, run, losses)
+    model.eval()
+    return losses
+
+
+def _step(model: nn.Module, optimizer: Optimizer, value: Tensor, clip: float | None, step: int) -> float:
+    number = float(value.detach())
+    if not torch.isfinite(value.detach()).item():
+        raise ValueError(f"the loss is {number} at step {step}: lower the learning rate or look for bad input")
+    optimizer.zero_grad(set_to_none=True)
+    value.backward()
+    if clip is not None:
+        nn.utils.clip_grad_norm_(model.parameters(), clip)
+    optimizer.step()
+    return number
+
+
+def _store(path: Path, model: nn.Module, optimizer: Optimizer, run: dict[str, int], losses: list[float]) -> None:
+    """Write the state. The optimizer's tensors are flattened to names; its settings are JSON: no pickle."""
+    state = optimizer.state_dict()
+    tensors = {f"model.{name}": tensor for name, tensor in model.state_dict().items()}
+    for index, values in state["state"].items():
+        tensors |= {f"optimizer.{index}.{name}": torch.as_tensor(value) for name, value in values.items()}
+    tensors["losses"] = torch.tensor(losses, dtype=torch.float64)
+    save_tensors(path, tensors, {"run": run, "step": len(losses), "groups": state["param_groups"]})
+
+
+def _resume(path: Path, model: nn.Module, optimizer: Optimizer, run: dict[str, int]) -> list[float]:
+    """Read what :func:`_store` wrote into the model and the optimizer; the losses so far."""
+    tensors, manifest = load_tensors(path)
+    if manifest.get("run") != run:
+        raise StoreError(
+            f"{path}: checkpoint of another run ({manifest.get('run')}, expected {run}); delete or move it"
+        )
+    _load_model(path, model, tensors)
+    state: dict[int, dict[str, Any]] = {}
+    for name, tensor in tensors.items():
+        if name.startswith("optimizer."):
+            _, index, key = name.split(".", 2)
+            state.setdefault(int(index), {})[key] = tensor
+    groups = [{k: tuple(v) if k == "betas" else v for k, v in group.items()} for group in manifest["groups"]]
+    optimizer.load_state_dict({"state": state, "param_groups": groups})
+    return [float(value) for value in tensors["losses"]]
+
+
+def load_model(path: Path, model: nn.Module) -> None:
+    """Load the model of a checkpoint that :func:`fit` stored, in place; StoreError where it is another model's."""
+    tensors, _ = load_tensors(path)
+    _load_model(path, model, tensors)
+    model.eval()
+
+
+def _load_model(path: Path, model: nn.Module, tensors: dict[str, Tensor]) -> None:
+    stored = {name.removeprefix("model."): tensor for name, tensor in tensors.items() if name.startswith("model.")}
+    try:
+        model.load_state_dict(stored)
+    except RuntimeError as error:
+        raise StoreError(f"{path}: checkpoint of another model; delete or move it ({error})") from error
