@@ -103,7 +103,8 @@ def hash_files(*paths: Path) -> str:
     """A short hash of the contents of files (and of the ``*.py`` files in folders): artefacts follow the code."""
     digest = hashlib.sha256()
     for path in sorted(file for given in paths for file in (given.rglob("*.py") if given.is_dir() else [given])):
-        digest.update(path.name.encode() + path.read_bytes())
+        for part in (path.name.encode(), path.read_bytes()):
+            digest.update(hashlib.sha256(part).digest())
     return digest.hexdigest()[:12]
 
 
