@@ -11,7 +11,8 @@ MODULES = sorted(LIBRARY.rglob("*.py"))
 
 def test_the_library_stays_small() -> None:
     lengths = {path.relative_to(LIBRARY).as_posix(): len(path.read_text().splitlines()) for path in MODULES}
-    assert sum(lengths.values()) < 5000
+    # The checks of the exercises belong to the chapters; the method is the rest.
+    assert sum(length for name, length in lengths.items() if not name.startswith("checks/")) < 5000
     assert {name: length for name, length in lengths.items() if length >= 400} == {}
 
 
