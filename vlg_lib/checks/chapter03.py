@@ -75,8 +75,8 @@ def check_views_needed(views_needed: Callable[[float, float, float], float]) -> 
     answer = views_needed(1.0, 0.0, 0.25)
     assert answer is not None, "views_needed returns nothing yet"
     assert answer == 4, f"variance 1, independent views, target 1/4: 4 views, found {answer}"
-    assert views_needed(1.0, 0.5, 0.6) == 5, "variance 1, correlation 1/2, target 0.6: 5 views"
-    for variance, correlation, target in ((4.0, 0.1, 0.9), (2.0, 0.3, 0.61), (1.0, 0.0, 0.013), (0.5, 0.5, 0.8)):
+    assert views_needed(1.0, 0.5, 0.625) == 4, "variance 1, correlation 1/2, target 5/8: 4 views"
+    for variance, correlation, target in ((4.0, 0.1, 0.9), (2.0, 0.3, 0.613), (1.0, 0.0, 0.013), (0.5, 0.5, 0.8)):
         found = views_needed(variance, correlation, target)
         case = f"variance {variance}, correlation {correlation}, target {target}"
         assert found >= 1, f"{case}: at least one view is needed, found {found}"
