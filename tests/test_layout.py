@@ -1,6 +1,7 @@
 """Scenes on disk: what is written is what is read, and what is read is what the library promises."""
 
 import json
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -250,7 +251,7 @@ class TestVoxelAverager:
         values = torch.rand(200, 2, generator=generator)
         averager = VoxelAverager(grid, channels=2)
         edges = [0, *sorted(cuts), 200]
-        for start, stop in zip(edges, edges[1:], strict=False):
+        for start, stop in pairwise(edges):
             averager.add(points[start:stop], values[start:stop])
         cells: dict = {}
         for point, value in zip(points.double(), values.double(), strict=True):

@@ -40,13 +40,17 @@ def names(folder: Path) -> list[str]:
     return sorted(path.name for path in folder.iterdir())
 
 
+def fail_after(write, content) -> None:
+    write(content)
+    raise RuntimeError("power cut")
+
+
 class TestAtomicWrite:
     def test_a_failed_write_leaves_the_old_file_and_nothing_else(self, tmp_path):
         path = tmp_path / "a.txt"
         path.write_text("old")
-        with pytest.raises(RuntimeError), atomic_write(path) as file:
-            file.write(b"half")
-            raise RuntimeError
+        with pytest.raises(RuntimeError, match="power cut"), atomic_write(path) as file:
+            fail_after(file.write, b"half")
         assert path.read_text() == "old"
         assert names(tmp_path) == ["a.txt"]
 
@@ -99,9 +103,8 @@ class TestAtomicFolder:
         path = tmp_path / "scene"
         with atomic_folder(path) as temporary:
             (temporary / "old").write_text("")
-        with pytest.raises(RuntimeError), atomic_folder(path) as temporary:
-            (temporary / "half").write_text("")
-            raise RuntimeError
+        with pytest.raises(RuntimeError, match="power cut"), atomic_folder(path) as temporary:
+            fail_after((temporary / "half").write_text, "")
         assert names(path) == ["old"]
         assert names(tmp_path) == ["scene"]
 

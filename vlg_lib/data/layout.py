@@ -166,6 +166,9 @@ def read_manifest(folder: Path) -> dict[str, Any]:
         if not isinstance(manifest.get(key), kind) or isinstance(manifest[key], bool):
             expected = kind.__name__ if isinstance(kind, type) else " or ".join(each.__name__ for each in kind)
             raise LayoutError(f"{path}: expected {key!r} to be {expected}, found {manifest.get(key)!r}")
+    for key, kind in (("scene_labels", str), ("depth_missing", int)):
+        if not all(isinstance(entry, kind) for entry in manifest[key]):
+            raise LayoutError(f"{path}: expected {key!r} to be a list of {kind.__name__}, found {manifest[key]!r}")
     if not manifest["depth_scale"] > 0:
         raise LayoutError(f"{path}: depth_scale (units a metre) must be positive, found {manifest['depth_scale']}")
     return manifest

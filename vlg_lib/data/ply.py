@@ -77,7 +77,7 @@ def read_points(path: Path) -> tuple[Float[Tensor, "N 3"], UInt8[Tensor, "N 3"],
     if "vertex" not in data or len(data["vertex"].data) == 0:
         raise PlyError(f"{path}: expected points (an element 'vertex'), found none")
     vertices = data["vertex"].data
-    names = vertices.dtype.names or ()
+    names = [name for name in vertices.dtype.names or () if vertices[name].dtype.kind in "iuf"]
     missing = [name for name in (*_AXES, *_CHANNELS) if name not in names]
     if missing:
         raise PlyError(f"{path}: expected coloured points (x y z red green blue), found no {' '.join(missing)}")
@@ -87,7 +87,7 @@ def read_points(path: Path) -> tuple[Float[Tensor, "N 3"], UInt8[Tensor, "N 3"],
     if not bool(torch.isfinite(points).all()):
         raise PlyError(f"{path}: expected finite coordinates, found NaN or infinity; remove those points")
     colors = torch.from_numpy(np.stack([vertices[name] for name in _CHANNELS], axis=1))
-    rest = [name for name in names if name not in (*_AXES, *_CHANNELS) and vertices[name].dtype.kind in "iuf"]
+    rest = [name for name in names if name not in (*_AXES, *_CHANNELS)]
     return points, colors, {name: _as_tensor(vertices[name]) for name in rest}
 
 
