@@ -1,7 +1,7 @@
 """Bad input gives an error that names the file, what was expected, what was found and the mend, or a counted skip."""
 
 import json
-from inspect import unwrap  # past the run-time shape checks, which only tests have
+from inspect import unwrap  # past the run-time type checks, which only tests have, and which load a frame at random
 from pathlib import Path
 
 import numpy as np
@@ -106,7 +106,7 @@ class TestSingleFramesAreSkippedAndCounted:
             read_scene(folder)
 
     def test_an_image_that_went_bad_after_opening_names_itself(self, folder):
-        frames, _ = open_frames(folder)
+        frames, _ = unwrap(open_frames)(folder)
         path = folder / "color" / "2.png"
         path.write_bytes(path.read_bytes()[:200])
         with pytest.raises(LayoutError, match=r"color/2\.png: the image is cut short or damaged.*skip the frame"):
@@ -130,12 +130,12 @@ class TestImages:
     def test_depth_of_eight_bits(self, folder):
         Image.fromarray(np.full((24, 32), 200, np.uint8)).save(folder / "depth" / "1.png")
         with pytest.raises(LayoutError, match=r"depth/1\.png: expected a 16-bit grey image, found .*'L'"):
-            open_frames(folder)[0][1]
+            unwrap(open_frames)(folder)[0][1]
 
     def test_colour_of_sixteen_bits(self, folder):
         Image.fromarray(np.full((24, 32), 200, np.uint16)).save(folder / "color" / "1.png")
         with pytest.raises(LayoutError, match=r"color/1\.png: expected an 8-bit colour image"):
-            open_frames(folder)[0][1]
+            unwrap(open_frames)(folder)[0][1]
 
     def test_grey_and_transparent_images_become_rgb(self, folder):
         Image.fromarray(np.full((24, 32), 200, np.uint8)).save(folder / "color" / "1.png")

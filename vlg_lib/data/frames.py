@@ -64,7 +64,7 @@ class FrameFolder(Sequence[Frame]):
 
 def open_frames(
     folder: Path, depth_scale: float = 1000.0, depth_missing: Sequence[int] = ()
-) -> "tuple[FrameFolder | tuple[()], Counter[str]]":
+) -> tuple[Sequence[Frame], Counter[str]]:
     """The usable frames of a scene folder, in natural order of their names, and what was left out and how often.
 
     Left out and counted: frames without colour image, pose or (where others have one) depth image; unreadable images;
