@@ -1,0 +1,51 @@
+"""What every 2D vision-language model of the book is: images and texts in, unit vectors of one space out, frozen."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+
+import torch
+from jaxtyping import Float, Int, Shaped, UInt8
+from torch import Tensor
+from torch.nn.functional import interpolate
+
+
+class VisionLanguageModel(ABC):
+    """A frozen 2D model (F^2D and F^C of the paper, Sec. 3.1).
+
+    It is no ``nn.Module`` on purpose: it has no parameters that an optimizer could find. ``name`` is what
+    ``create_model`` takes, ``dim`` is D, ``stride`` is the pixels a cell of the dense grid spans.
+    """
+
+    name: str
+    dim: int
+    stride: int
+
+    @abstractmethod
+    def dense_embeddings(self, image: UInt8[Tensor, "H W 3"]) -> Float[Tensor, "h w D"]:
+        """Unit embeddings (float32) of an RGB image, on a grid of cells that covers the whole image evenly.
+
+        Pixel u (centres at integers) lies at grid coordinate (u + 0.5) w / W - 0.5. ValueError for another dtype or
+        shape.
+        """
+
+    @abstractmethod
+    def text_embeddings(self, texts: Sequence[str]) -> Float[Tensor, "K D"]:
+        """Unit embeddings (float32) of K texts, one row each. ValueError for an empty list."""
+
+    def segment(self, image: UInt8[Tensor, "H W 3"], text_embeddings: Float[Tensor, "K D"]) -> Int[Tensor, "H W"]:
+        """The best text of every pixel: cosine similarities on the grid, upsampled bilinearly, argmax over texts."""
+        similarity = self.dense_embeddings(image) @ text_embeddings.T
+        size = (image.shape[0], image.shape[1])
+        return interpolate(similarity.permute(2, 0, 1)[None], size=size, mode="bilinear")[0].argmax(0)
+
+
+def check_image(image: Shaped[Tensor, "..."], smallest: int) -> None:
+    """ValueError unless ``image`` is an (H, W, 3) uint8 tensor with both sides at least ``smallest`` pixels."""
+    if image.dtype != torch.uint8:
+        raise ValueError(f"expected an image of dtype uint8 (0-255), found {image.dtype}; multiply by 255 and convert")
+    if image.ndim != 3 or image.shape[2] != 3:
+        raise ValueError(f"expected an image of shape (height, width, 3), found {tuple(image.shape)}")
+    if min(image.shape[:2]) < smallest:
+        raise ValueError(
+            f"expected an image of at least {smallest} x {smallest} pixels, found {tuple(image.shape[:2])}"
+        )

@@ -1,0 +1,138 @@
+"""The small region-caption model: a CLIP for the procedural rooms, small enough to ship and to train on a laptop.
+
+Two towers meet in 64 dimensions: a feature pyramid over the whole frame gives one vector for every 4 x 4 pixels, and
+open_clip's text transformer one vector a text. Both learnt from captions of image *regions* (``data_scripts/
+train_small_vlm.py``), which is what makes the dense map sharp, as OpenSeg (Ghiasi et al., ECCV 2022) showed at scale.
+The model card beside the weights says what it saw.
+"""
+
+from collections.abc import Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+from jaxtyping import Float, UInt8
+from torch import Tensor, nn
+from torch.nn.functional import interpolate, normalize
+
+from vlg_lib.store import StoreError, load_tensors
+from vlg_lib.vision_language.base import VisionLanguageModel, check_image
+from vlg_lib.vision_language.small_words import CONTEXT_LENGTH, VOCABULARY, tokenize
+
+if TYPE_CHECKING:
+    from open_clip.transformer import TextTransformer
+
+DIM = 64
+_CHANNELS = (32, 48, 96, 160)
+_BLOCKS = (1, 1, 3, 1)
+_WIDTH = 64
+_STRIDE = 4
+_SMALLEST = 32
+WEIGHTS = Path(__file__).parent / "weights" / "small-region.safetensors"
+
+
+def _convolution(inputs: int, outputs: int, size: int = 3, stride: int = 1) -> nn.Sequential:
+    return nn.Sequential(
+        nn.Conv2d(inputs, outputs, size, stride, padding=size // 2, bias=False), nn.BatchNorm2d(outputs)
+    )
+
+
+class _Block(nn.Module):
+    """Two 3x3 convolutions and a skip (He et al., 2016)."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.first, self.second = _convolution(channels, channels), _convolution(channels, channels)
+
+    def forward(self, x: Float[Tensor, "B C h w"]) -> Float[Tensor, "B C h w"]:
+        return torch.relu(x + self.second(torch.relu(self.first(x))))
+
+
+class VisualTower(nn.Module):
+    """A small feature pyramid (Lin et al., 2017): strides 2, 4, 8 and 16, merged top-down into one map of stride 4.
+
+    A global-context vector, the mean of the coarsest map, is added everywhere: what a thing is depends on the room.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        inputs = (3, *_CHANNELS[:-1])
+        self.stages = nn.ModuleList(
+            nn.Sequential(_convolution(i, o, stride=2), nn.ReLU(), *(_Block(o) for _ in range(blocks)))
+            for i, o, blocks in zip(inputs, _CHANNELS, _BLOCKS, strict=True)
+        )
+        self.lateral = nn.ModuleList(nn.Conv2d(channels, _WIDTH, 1) for channels in _CHANNELS[1:])
+        self.context = nn.Linear(_CHANNELS[-1], _WIDTH)
+        self.smooth = nn.ModuleList(_convolution(_WIDTH, _WIDTH) for _ in _CHANNELS[1:])
+        self.head = nn.Sequential(_Block(_WIDTH), nn.Conv2d(_WIDTH, DIM, 1))
+
+    def forward(self, images: Float[Tensor, "B 3 H W"]) -> Float[Tensor, "B D h w"]:
+        """Dense embeddings, not yet of unit length, of images with values in 0-1."""
+        x = (images - 0.45) / 0.25
+        maps = []
+        for stage in self.stages:
+            x = stage(x)
+            maps.append(x)
+        merged = self.lateral[2](maps[3]) + self.context(maps[3].mean((2, 3)))[:, :, None, None]
+        merged = torch.relu(self.smooth[2](merged))
+        for level in (1, 0):
+            finer = self.lateral[level](maps[level + 1])
+            merged = finer + interpolate(merged, size=finer.shape[2:], mode="bilinear")
+            merged = torch.relu(self.smooth[level](merged))
+        return self.head(merged)
+
+
+def text_tower() -> "TextTransformer":
+    """open_clip's text transformer at the small model's size and vocabulary, with fresh weights."""
+    from open_clip.transformer import TextTransformer  # Slow to import: only where texts are embedded.
+
+    return TextTransformer(
+        context_length=CONTEXT_LENGTH, vocab_size=len(VOCABULARY), width=96, heads=4, layers=2, output_dim=DIM
+    )
+
+
+class SmallRegionModel(VisionLanguageModel):
+    """The trained towers, frozen. Make it with ``create_model("small-region")``.
+
+    ``weights``: a safetensors file with tensors ``visual.*`` and ``text.*``. StoreError where it is missing or is
+    another model's.
+    """
+
+    name = "small-region"
+    dim = DIM
+    stride = _STRIDE
+
+    def __init__(self, weights: Path = WEIGHTS, device: str | torch.device = "cpu") -> None:
+        self._weights = weights
+        self._device = torch.device(device)
+        tensors, self.manifest = load_tensors(weights)
+        self._tensors = {name: tensor.float() for name, tensor in tensors.items()}
+        self._visual = self._load(VisualTower(), "visual.").to(memory_format=torch.channels_last)
+
+    def _load(self, tower: nn.Module, prefix: str) -> nn.Module:
+        own = {name.removeprefix(prefix): value for name, value in self._tensors.items() if name.startswith(prefix)}
+        try:
+            tower.load_state_dict(own)
+        except RuntimeError as error:
+            raise StoreError(f"{self._weights}: not the weights of {self.name!r}; fetch or train them again") from error
+        return tower.to(self._device).eval().requires_grad_(False)
+
+    @cached_property
+    def _text(self) -> nn.Module:
+        return self._load(text_tower(), "text.")
+
+    @torch.no_grad()
+    def dense_embeddings(self, image: UInt8[Tensor, "H W 3"]) -> Float[Tensor, "h w D"]:
+        """Unit embeddings (ceil(H / 4), ceil(W / 4), 64), float32: one pass over the whole frame."""
+        check_image(image, _SMALLEST)
+        pixels = image.to(self._device).permute(2, 0, 1)[None].float() / 255
+        dense = self._visual(pixels.contiguous(memory_format=torch.channels_last))
+        return normalize(dense[0].permute(1, 2, 0).contiguous(), dim=-1)
+
+    @torch.no_grad()
+    def text_embeddings(self, texts: Sequence[str]) -> Float[Tensor, "K D"]:
+        """Unit embeddings (K, 64), float32, of K texts of known words; ValueError naming an unknown word."""
+        if isinstance(texts, str) or len(texts) == 0:
+            raise ValueError(f"expected a list of at least one text, found {texts!r}")
+        return normalize(self._text(tokenize(texts).to(self._device)), dim=-1)
