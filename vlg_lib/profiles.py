@@ -12,7 +12,7 @@ class Profile:
 
     ``shift`` is the share of object colours that the teacher never saw (0 to 1). ``depth_tolerance`` is relative to the
     depth and ``depth_slack`` is absolute, in metres: a point is visible
-    where |d - Z| <= depth_slack + depth_tolerance * d.
+    where ``|d - Z| <= depth_slack + depth_tolerance * d``.
     """
 
     name: str
