@@ -1,0 +1,40 @@
+"""Sphinx extension of the book: the figures' loader, vendored scripts, and no script twice.
+
+Jupyter Book loads every script below ``_static`` on every page, so the large vendored ones live elsewhere, copied
+from here; plotly is then loaded by the loader when the first 3D figure comes into view, MathJax on pages with formulas.
+"""
+
+from pathlib import Path
+from typing import Any
+
+from sphinx.application import Sphinx
+from sphinx.config import Config
+
+import vlg_lib
+
+HERE = Path(__file__).parent
+
+
+def add_folders(app: Sphinx, config: Config) -> None:
+    """Copy the library's assets and the vendored scripts into the site's ``_static``."""
+    config.html_static_path += [str(Path(vlg_lib.__file__).parent / "assets"), str(HERE.parent / "_vendor")]
+
+
+def drop_thebe(app: Sphinx, page: str, template: str, context: dict[str, Any], doctree: object) -> None:
+    """Take thebe off each page: the theme adds its script twice, a JavaScript error, and nothing here uses it."""
+    context["script_files"] = [script for script in context["script_files"] if "thebe" not in _text_of(script)]
+    context["css_files"] = [sheet for sheet in context["css_files"] if "thebe" not in _text_of(sheet)]
+
+
+def _text_of(file: Any) -> str:
+    attributes = getattr(file, "attributes", {})
+    return f"{getattr(file, 'filename', file)} {attributes.get('body', '')}"
+
+
+def setup(app: Sphinx) -> dict[str, bool]:
+    """Called by Sphinx."""
+    app.connect("config-inited", add_folders)
+    app.connect("html-page-context", drop_thebe, priority=999)
+    app.add_css_file("vlg3d.css")
+    app.add_js_file("vlg3d.js", loading_method="defer")
+    return {"parallel_read_safe": True, "parallel_write_safe": True}
