@@ -17,9 +17,12 @@ CONVENTIONS = ("present", "scannet", "openscene")
 """The names of the ways to average IoU; see :func:`iou_per_class`."""
 
 
-def confusion(predicted: Int[Tensor, " N"], truth: Int[Tensor, " M"], classes: int) -> Int[Tensor, "K columns"]:
+def confusion(
+    predicted: Int[Tensor, " N"], truth: Int[Tensor, " M"], classes: ClassSet | int
+) -> Int[Tensor, "K columns"]:
     """Confusion matrix (K, K + 1) int64: rows true class, columns predicted class, last column no prediction.
 
+    ``classes``: the class set, or its size K.
     ``predicted``, ``truth``: (N,) int64 in [0, K) or ``IGNORE_LABEL``. Points without a true label do not count; points
     with one but without a prediction are counted in the last column. ValueError for labels outside this range and for
     label lists of different lengths.
@@ -28,6 +31,7 @@ def confusion(predicted: Int[Tensor, " N"], truth: Int[Tensor, " M"], classes: i
     tensor([[1, 1, 0],
             [0, 0, 1]])
     """
+    classes = classes if isinstance(classes, int) else len(classes)
     if predicted.shape != truth.shape:
         raise ValueError(f"{len(predicted)} predicted labels for {len(truth)} true labels")
     for name, labels in (("predicted", predicted), ("true", truth)):
@@ -42,33 +46,33 @@ def confusion(predicted: Int[Tensor, " N"], truth: Int[Tensor, " M"], classes: i
     return torch.bincount(cells, minlength=classes * (classes + 1)).reshape(classes, classes + 1)
 
 
-def iou_per_class(matrix: Int[Tensor, "K columns"], convention: str = "present") -> Float[Tensor, " K"]:
+def iou_per_class(matrix: Int[Tensor, "*many K columns"], convention: str = "present") -> Float[Tensor, "*many K"]:
     """Intersection over union of each class, float64; NaN where the convention leaves a class out.
 
-    ``matrix``: (K, K + 1) from :func:`confusion`, summed over rooms. IoU = TP / (TP + FP + FN).
+    ``matrix``: (..., K, K + 1) from :func:`confusion`, summed over rooms; leading axes are kept.
+    IoU = TP / (TP + FP + FN), counted in points.
 
     * ``present`` (ours): classes that the truth contains; points without a prediction are false negatives.
     * ``scannet`` (the ScanNet benchmark): as above, and a class that is absent but predicted counts, with 0.
     * ``openscene`` (its released code): points without a prediction are dropped; see :func:`mean_iou` for the mean.
     """
     _check_convention(convention)
-    classes = len(matrix)
-    square = matrix[:, :classes].double()
-    hits = square.diagonal()
-    union = square.sum(0) + matrix.sum(1) - hits
-    if convention == "openscene":
-        union = square.sum(0) + square.sum(1) - hits
-    counted = union > 0 if convention == "scannet" else matrix.sum(1) > 0
+    square = matrix[..., :-1].double()
+    hits = square.diagonal(dim1=-2, dim2=-1)
+    true_points = matrix.sum(-1)
+    union = square.sum(-2) + (square.sum(-1) if convention == "openscene" else true_points) - hits
+    counted = union > 0 if convention == "scannet" else true_points > 0
     # A present class none of whose points is seen has no union under openscene: its code gives no hit, so 0.
     return torch.where(counted, hits / union.clamp(min=1), torch.nan)
 
 
 def mean_iou(matrix: Int[Tensor, "K columns"], convention: str = "present") -> float:
     """Mean of :func:`iou_per_class`; ``openscene`` divides by K even where classes are absent. NaN without a class."""
-    ious = iou_per_class(matrix, convention)
-    if convention == "openscene":
-        return float(ious.nansum() / len(ious))
-    return float(ious.nanmean())
+    return float(_mean_of(iou_per_class(matrix, convention), convention))
+
+
+def _mean_of(ious: Float[Tensor, "*many K"], convention: str) -> Float[Tensor, "*many"]:
+    return ious.nan_to_num().mean(-1) if convention == "openscene" else ious.nanmean(-1)
 
 
 def accuracy(matrix: Int[Tensor, "K columns"]) -> float:
@@ -107,7 +111,7 @@ def interval(
         raise ValueError(f"the level of an interval lies between 0 and 1, found {level}")
     stacked = torch.stack(list(matrices))
     draws = torch.randint(len(stacked), (samples, len(stacked)), generator=torch.Generator().manual_seed(seed))
-    scores = torch.tensor([mean_iou(stacked[draw].sum(0), convention) for draw in draws], dtype=torch.float64)
+    scores = _mean_of(iou_per_class(stacked[draws].sum(1), convention), convention)
     low, high = torch.nanquantile(scores, torch.tensor([(1 - level) / 2, (1 + level) / 2], dtype=torch.float64))
     return float(low), float(high)
 

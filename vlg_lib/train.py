@@ -5,6 +5,7 @@ inside the model come from generators seeded by (seed, step). So a run that is s
 continues bit for bit on a CPU, and a checkpoint needs no random state.
 """
 
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
@@ -67,7 +68,11 @@ def fit(
     model.train()
     rates = [float(group["lr"]) for group in optimizer.param_groups]
     run = {"seed": seed, "steps": steps}
-    losses = _resume(checkpoint, model, optimizer, run) if checkpoint is not None and checkpoint.exists() else []
+    losses: list[float] = []
+    spent = 0.0
+    if checkpoint is not None and checkpoint.exists():
+        losses, spent = _resume(checkpoint, model, optimizer, run)
+    started = time.perf_counter() - spent
     devices = sorted({parameter.device.index or 0 for parameter in model.parameters() if parameter.is_cuda})
     bar = tqdm(total=steps, initial=len(losses), desc=progress, disable=progress is None, leave=False)
     with bar, torch.random.fork_rng(devices=devices):
@@ -79,7 +84,7 @@ def fit(
             losses.append(_step(model, optimizer, loss(model, batch), clip, step))
             bar.update()
             if checkpoint is not None and ((step + 1) % checkpoint_every == 0 or step + 1 == steps):
-                _store(checkpoint, model, optimizer, run, losses)
+                _store(checkpoint, model, optimizer, run, losses, time.perf_counter() - started)
     model.eval()
     return losses
 
@@ -96,18 +101,21 @@ def _step(model: nn.Module, optimizer: Optimizer, value: Tensor, clip: float | N
     return number
 
 
-def _store(path: Path, model: nn.Module, optimizer: Optimizer, run: dict[str, int], losses: list[float]) -> None:
+def _store(
+    path: Path, model: nn.Module, optimizer: Optimizer, run: dict[str, int], losses: list[float], seconds: float
+) -> None:
     """Write the state. The optimizer's tensors are flattened to names; its settings are JSON: no pickle."""
     state = optimizer.state_dict()
     tensors = {f"model.{name}": tensor for name, tensor in model.state_dict().items()}
     for index, values in state["state"].items():
         tensors |= {f"optimizer.{index}.{name}": torch.as_tensor(value) for name, value in values.items()}
     tensors["losses"] = torch.tensor(losses, dtype=torch.float64)
-    save_tensors(path, tensors, {"run": run, "step": len(losses), "groups": state["param_groups"]})
+    manifest = {"run": run, "step": len(losses), "seconds": seconds, "groups": state["param_groups"]}
+    save_tensors(path, tensors, manifest)
 
 
-def _resume(path: Path, model: nn.Module, optimizer: Optimizer, run: dict[str, int]) -> list[float]:
-    """Read what :func:`_store` wrote into the model and the optimizer; the losses so far."""
+def _resume(path: Path, model: nn.Module, optimizer: Optimizer, run: dict[str, int]) -> tuple[list[float], float]:
+    """Read what :func:`_store` wrote into the model and the optimizer; the losses and the seconds so far."""
     tensors, manifest = load_tensors(path)
     if manifest.get("run") != run:
         raise StoreError(
@@ -121,7 +129,7 @@ def _resume(path: Path, model: nn.Module, optimizer: Optimizer, run: dict[str, i
             state.setdefault(int(index), {})[key] = tensor
     groups = [{k: tuple(v) if k == "betas" else v for k, v in group.items()} for group in manifest["groups"]]
     optimizer.load_state_dict({"state": state, "param_groups": groups})
-    return [float(value) for value in tensors["losses"]]
+    return [float(value) for value in tensors["losses"]], float(manifest["seconds"])
 
 
 def load_model(path: Path, model: nn.Module) -> None:

@@ -1,0 +1,198 @@
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from tiny import TINY, contents, same, scores
+
+from vlg_lib import experiment as experiment_module
+from vlg_lib.classes import IGNORE_LABEL, ROOMS_12
+from vlg_lib.data.layout import LayoutError
+from vlg_lib.evaluate import evaluate
+from vlg_lib.experiment import ROWS, Experiment, default_cache, run
+from vlg_lib.store import read_json, write_json
+
+
+def open_tiny(folder: Path, profile=TINY, **options) -> Experiment:
+    return Experiment.open(profile, folder=folder, device="cpu", progress=False, **options)
+
+
+@pytest.fixture(scope="module")
+def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("cache")
+    open_tiny(folder).table()
+    return folder
+
+
+def test_the_table_has_every_row_and_says_what_it_measured(cache: Path) -> None:
+    rows = open_tiny(cache).table()
+    assert [row["row"] for row in rows] == list(ROWS)
+    for row in rows:
+        assert 0 <= row["miou_low"] <= row["miou_high"] <= 100
+        assert 0 <= min(row["miou"], row["miou_train"]) <= max(row["accuracy"], row["accuracy_train"]) <= 100
+    seconds = {row["row"]: row["seconds"] for row in rows}
+    assert 0 < seconds["projection"] < seconds["adapter"]  # which contains it
+
+
+def test_the_rows_are_the_scores_of_what_the_methods_return(cache: Path) -> None:
+    experiment = open_tiny(cache)
+    rows = {row["row"]: row for row in experiment.table()}
+    train, test = experiment.scenes("train"), experiment.scenes("test")
+    masked = evaluate(
+        [experiment.pseudo_labels(scene).labels for scene in train], [experiment.truth(s) for s in train], ROOMS_12
+    )
+    assert rows["projection + scene mask"]["miou_train"] == pytest.approx(100 * masked.miou)
+    assert rows["projection + scene mask"]["accuracy_train"] == pytest.approx(100 * masked.accuracy)
+    adapted = [(experiment.adapted(s).embeddings @ experiment.text_embeddings().T).argmax(1) for s in test]
+    unseen = [~experiment.fused(scene).seen for scene in test]
+    adapted = [labels.masked_fill(hidden, IGNORE_LABEL) for labels, hidden in zip(adapted, unseen, strict=True)]
+    expected = evaluate(adapted, [experiment.truth(scene) for scene in test], ROOMS_12)
+    assert rows["adapter"]["miou"] == pytest.approx(100 * expected.miou, abs=0.05)  # ties of rounding
+    truth = torch.cat([experiment.truth(scene) for scene in train])
+    commonest = int(truth[truth >= 0].bincount().argmax())
+    (test_truth,) = [experiment.truth(scene) for scene in test]
+    share = float((test_truth[test_truth >= 0] == commonest).double().mean())
+    assert rows["majority class"]["accuracy"] == pytest.approx(100 * share)
+
+
+def test_the_mask_does_not_hurt_on_training_rooms(cache: Path) -> None:
+    rows = {row["row"]: row for row in open_tiny(cache).table()}
+    assert rows["projection + scene mask"]["accuracy_train"] >= rows["projection"]["accuracy_train"]
+
+
+def test_the_adapter_learns_the_pseudo_labels_of_its_rooms(cache: Path) -> None:
+    losses = open_tiny(cache).adapter_losses()
+    assert len(losses) == TINY.adapter_steps
+    assert sum(losses[-10:]) < sum(losses[:10])
+
+
+def test_what_is_stored_is_not_made_again(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    expected = open_tiny(cache).table()
+    for name in ("fuse_scene", "make_pseudo_labels", "train_adapter", "evaluate"):
+        monkeypatch.setattr(experiment_module, name, None)  # calling one would raise
+    monkeypatch.setattr(experiment_module.vision_language, "create_model", None)
+    experiment = open_tiny(cache)
+    assert experiment.table() == expected
+    assert experiment.fused(experiment.scenes("test")[0]).seen.any()
+
+
+def test_the_first_answer_equals_the_stored_one(tmp_path: Path) -> None:
+    first, again = open_tiny(tmp_path), open_tiny(tmp_path)
+    scene = first.scenes()[0]
+    assert torch.equal(first.fused(scene).embeddings, again.fused(again.scenes()[0]).embeddings)
+
+
+def test_settings_remake_what_depends_on_them_and_nothing_else(cache: Path) -> None:
+    base = open_tiny(cache)
+    room = base.scenes()[0]
+    cases = {  # setting -> do the keys of the fused embeddings, pseudo labels and adapter change?
+        "shift": (0.0, (True, True, True)),
+        "depth_slack": (0.2, (True, True, True)),
+        "temperature": (0.1, (False, True, True)),
+        "prompt_template": ("{name}", (False, True, True)),
+        "adapter_steps": (60, (False, False, True)),
+    }
+    for name, (value, expected) in cases.items():
+        other = open_tiny(cache, replace(TINY, **{name: value}))
+        other_room = other.scenes()[0]
+        changed = (
+            base._fused_key(room) != other._fused_key(other_room),
+            base._pseudo_key(room) != other._pseudo_key(other_room),
+            base._adapter_path() != other._adapter_path(),
+        )
+        assert changed == expected, name
+
+
+def test_without_any_point_label_stages_1_and_2_are_the_same(
+    cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Weak supervision: no pseudo label and no adapter depends on a file of point labels."""
+    labelled = contents(open_tiny(cache))
+    experiment = open_tiny(tmp_path)
+    experiment.scenes("train"), experiment.scenes("test")
+    removed = [path.unlink() for path in tmp_path.rglob("labels.ply")]
+    assert len(removed) == 3
+    unlabelled = contents(open_tiny(tmp_path))
+    assert {name for name in labelled if name not in unlabelled} == {n for n in labelled if n.endswith("labels.ply")}
+    assert [name for name, value in unlabelled.items() if not same(value, labelled[name])] == []
+    with pytest.raises(LayoutError, match=r"labels\.ply: no such file"):
+        open_tiny(tmp_path).table()
+
+
+def test_scenes_of_a_folder_run_like_made_rooms(cache: Path, tmp_path: Path) -> None:
+    made = open_tiny(cache)
+    for split in ("train", "test"):
+        for scene in made.scenes(split):
+            shutil.copytree(made._folder_of(scene), tmp_path / "scenes" / split / scene.name)
+    rows = run("layout", TINY, 0, tmp_path / "out", scenes_folder=tmp_path / "scenes", cache_folder=tmp_path / "cache",
+               device="cpu", progress=False)  # fmt: skip
+    assert scores(rows) == scores(made.table())
+    assert read_json(tmp_path / "out" / "table.json") == rows
+    assert read_json(tmp_path / "out" / "run.json")["profile"]["name"] == "tiny"
+    flat = open_tiny(tmp_path / "cache", scenes_folder=tmp_path / "scenes" / "test")
+    assert [scene.name for scene in flat.scenes("train")] == [scene.name for scene in flat.scenes("test")]
+
+
+def test_a_changed_image_of_a_folder_is_noticed_and_a_changed_label_is_not(cache: Path, tmp_path: Path) -> None:
+    made = open_tiny(cache)
+    room = made.scenes("test")[0]
+    folder = Path(shutil.copytree(made._folder_of(room), tmp_path / "scenes" / room.name))
+    experiment = open_tiny(tmp_path, scenes_folder=tmp_path / "scenes")
+    key = experiment._fused_key(experiment.scenes()[0])
+    (folder / "labels.ply").unlink()
+    assert experiment._fused_key(experiment.scenes()[0]) == key
+    next((folder / "color").iterdir()).touch()
+    assert experiment._fused_key(experiment.scenes()[0]) != key
+
+
+def test_scenes_without_tags_and_with_other_classes_are_refused(cache: Path, tmp_path: Path) -> None:
+    made = open_tiny(cache)
+    for scene in made.scenes("train"):
+        shutil.copytree(made._folder_of(scene), tmp_path / scene.name)
+    first, second = sorted(tmp_path.iterdir())
+    manifest = read_json(first / "scene.json")
+    write_json(first / "scene.json", manifest | {"scene_labels": []})
+    with pytest.raises(ValueError, match=r"room-10000: scene\.json names no class"):
+        open_tiny(tmp_path / "cache", scenes_folder=tmp_path).scenes()
+    write_json(first / "scene.json", manifest | {"class_set": "s3dis-13"})
+    with pytest.raises(ValueError, match="have different classes"):
+        open_tiny(tmp_path / "cache", scenes_folder=tmp_path).text_embeddings()
+    write_json(first / "scene.json", manifest | {"name": second.name})
+    with pytest.raises(ValueError, match=f"two scenes are named '{second.name}'"):
+        open_tiny(tmp_path / "cache", scenes_folder=tmp_path).scenes()
+
+
+def test_bad_arguments_are_refused(cache: Path, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="unknown profile 'huge'"):
+        Experiment.open("huge")
+    with pytest.raises(ValueError, match="whole number from 0, found -1"):
+        Experiment.open(TINY, -1)
+    with pytest.raises(ValueError, match="unknown source 'scannet'; known: rooms, layout"):
+        run("scannet", TINY, 0, tmp_path)
+    with pytest.raises(ValueError, match="needs a folder of scenes"):
+        run("layout", TINY, 0, tmp_path)
+    with pytest.raises(ValueError, match="source 'rooms' takes none"):
+        run("rooms", TINY, 0, tmp_path, scenes_folder=tmp_path)
+    with pytest.raises(LayoutError, match="found none"):
+        open_tiny(tmp_path, scenes_folder=tmp_path).scenes()
+    experiment = open_tiny(cache)
+    with pytest.raises(ValueError, match="unknown split 'val'; known: train, test"):
+        experiment.scenes("val")
+    with pytest.raises(ValueError, match="not one of this experiment"):
+        open_tiny(cache).fused(experiment.scenes()[0])
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_cache_folder_follows_the_variable(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("VLG_CACHE", str(tmp_path))
+    assert default_cache() == tmp_path
+    assert Experiment.open(TINY).folder == tmp_path
+    monkeypatch.delenv("VLG_CACHE")
+    assert default_cache() == Path.home() / ".cache" / "vlg_lib"
+
+
+def test_bars_are_silent_in_the_fast_profile_and_on_request() -> None:
+    assert not Experiment.open("fast").progress
+    assert Experiment.open("book").progress
+    assert not Experiment.open("book", progress=False).progress

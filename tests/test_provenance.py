@@ -1,0 +1,45 @@
+from pathlib import Path
+
+import pytest
+
+from vlg_lib import provenance
+from vlg_lib.provenance import code_key
+
+
+@pytest.fixture
+def editable(monkeypatch: pytest.MonkeyPatch):
+    """Edit a module of the library as the hash sees it, without touching the file."""
+
+    def edit(name: str) -> None:
+        file = Path(provenance.__file__).parent / name
+        assert file.is_file()
+        hashes = provenance.hash_files
+        code_key.cache_clear()
+        monkeypatch.setattr(provenance, "hash_files", lambda path: hashes(path) + ("edited" if path == file else ""))
+
+    yield edit
+    monkeypatch.undo()
+    code_key.cache_clear()
+
+
+@pytest.mark.parametrize(
+    ("module", "edited", "follows"),
+    [
+        ("vlg_lib.data.rooms", "data/rooms.py", True),
+        ("vlg_lib.data.rooms", "data/rooms_plan.py", True),
+        ("vlg_lib.data.rooms", "projection.py", True),
+        ("vlg_lib.data.rooms", "classes.py", True),  # imported by what it imports
+        ("vlg_lib.data.rooms", "viz/__init__.py", False),
+        ("vlg_lib.data.rooms", "fusion.py", False),
+        ("vlg_lib.fusion", "projection.py", True),
+        ("vlg_lib.fusion", "adapter.py", False),
+        ("vlg_lib.vision_language", "vision_language/small.py", True),  # through the package
+        ("vlg_lib.adapter", "train.py", True),
+        ("vlg_lib.adapter", "pseudo_labels.py", False),
+        ("vlg_lib.experiment", "vision_language/base.py", True),
+    ],
+)
+def test_a_key_follows_the_code_it_depends_on(editable, module: str, edited: str, follows: bool) -> None:
+    before = code_key(module)
+    editable(edited)
+    assert (code_key(module) != before) == follows

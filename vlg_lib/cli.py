@@ -1,0 +1,102 @@
+"""The command line: ``python -m vlg_lib run``, ``scan`` and ``info``; ``--help`` of each shows examples."""
+
+import platform
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Annotated, Any
+
+import torch
+import typer
+
+import vlg_lib
+from vlg_lib import experiment
+from vlg_lib.profiles import PROFILES
+from vlg_lib.vision_language import list_models
+
+app = typer.Typer(
+    name="vlg_lib",
+    help="Label every point of a 3D scan with words: from posed images, a 2D vision-language model and scene tags.",
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+)
+
+RUN_HELP = """Run the whole method and print one table.
+
+Scenes, projection, pseudo labels, the adapter, evaluation. Everything made on the way is kept in the cache folder, so a
+run that was stopped (or killed) continues where it was, and a second run takes seconds.
+
+\b
+Examples:
+  python -m vlg_lib run                                  made rooms, the sizes that suit this machine
+  python -m vlg_lib run --profile fast --seed 1 --out results/seed1
+  python -m vlg_lib run --source layout --scenes my_scans --profile book
+
+\b
+Writes:
+  OUT/table.json   a list of {row, miou, accuracy, seconds, ...}, in per cent and seconds
+  OUT/run.json     profile, seed, versions, device, what was skipped
+
+The columns "miou" and "accuracy" are of test scenes, "train" of the scenes that the adapter learnt from. Rows with a
+mask use the tags of the scene they are scored on.
+"""
+
+
+def _table(rows: list[dict[str, Any]]) -> str:
+    """The table as aligned text."""
+    lines = [f"{'row':24} {'mIoU':>6} {'95 % interval':>14} {'accuracy':>9} {'mIoU train':>11} {'seconds':>8}"]
+    for row in rows:
+        between = f"{row['miou_low']:.1f}-{row['miou_high']:.1f}"
+        lines.append(
+            f"{row['row']:24} {row['miou']:6.1f} {between:>14} {row['accuracy']:9.1f} {row['miou_train']:11.1f} "
+            f"{row['seconds']:8.1f}"
+        )
+    return "\n".join(lines)
+
+
+@app.command(help=RUN_HELP)
+def run(
+    source: Annotated[str, typer.Option(help="rooms: made by the seed; layout: your scene folders.")] = "rooms",
+    profile: Annotated[str, typer.Option(help=f"Sizes of the run: auto, {', '.join(PROFILES)}.")] = "auto",
+    seed: Annotated[int, typer.Option(help="Whole number from 0; makes the rooms and the adapter's start.")] = 0,
+    out: Annotated[Path, typer.Option(help="Folder for table.json and run.json.")] = Path("out"),
+    scenes: Annotated[
+        Path | None, typer.Option(help="Folder of scene folders, or of train/ and test/ (source layout).")
+    ] = None,
+    cache: Annotated[
+        Path | None, typer.Option(help="Folder of kept artefacts [VLG_CACHE or ~/.cache/vlg_lib].")
+    ] = None,
+    device: Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1 [CUDA where there is one].")] = None,
+    quiet: Annotated[bool, typer.Option("--quiet", help="No progress bars.")] = False,
+) -> None:
+    """See RUN_HELP."""
+    rows = experiment.run(
+        source, profile, seed, out, scenes_folder=scenes, cache_folder=cache, device=device, progress=not quiet
+    )
+    print(_table(rows))
+    print(f"table: {out / 'table.json'}")
+
+
+@app.command()
+def info() -> None:
+    """Print versions, the device, the cache folder, the models and the sizes of every profile."""
+    print(f"vlg_lib {vlg_lib.__version__}, python {platform.python_version()}, torch {torch.__version__}")
+    print(f"device: {torch.cuda.get_device_name() if torch.cuda.is_available() else 'cpu'}")
+    try:
+        print(f"MinkowskiEngine: {version('MinkowskiEngine')}")
+    except PackageNotFoundError:
+        print("MinkowskiEngine: not installed (not needed up to stage 2)")
+    print(f"cache: {experiment.default_cache()}")
+    print(f"2D models: {', '.join(list_models())}")
+    for profile in PROFILES.values():
+        print(f"profile {profile}")
+
+
+def main() -> None:
+    """Run the command line; an error of the input is one line on standard error and exit code 2."""
+    try:
+        app()
+    except (ValueError, OSError) as error:
+        typer.echo(f"error: {error}", err=True)
+        raise SystemExit(2) from error
