@@ -17,7 +17,7 @@ used are left out and counted; nothing is written when the scan as a whole is wr
 
 import math
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
@@ -34,6 +34,7 @@ from vlg_lib.classes import ClassSet, get_class_set, own_class_set
 from vlg_lib.data.frames import (
     COLOR_SUFFIXES,
     LayoutError,
+    depth_size,
     image_size,
     is_whole_image,
     natural_key,
@@ -212,11 +213,11 @@ def open_source(source: Source) -> tuple[PosedImages, Counter[str]]:
     if not kept:
         counts = ", ".join(f"{count} x {reason}" for reason, count in skipped.items())
         raise LayoutError(f"{source.folder}: none of its frames can be used ({counts})")
-    camera = _camera(source.folder / source.intrinsics, *_one_size(kept))
+    camera = _camera(source.folder / source.intrinsics, *_one_size(kept, image_size))
     depths = None if depth_folder is None else tuple(depth_folder / f"{path.stem}.png" for path in kept)
     depth_camera = camera
     if depths is not None:
-        height, width = _one_size(depths)
+        height, width = _one_size(depths, depth_size)
         depth_camera = resize_camera(camera, width, height)
         if source.depth_intrinsics is not None:
             depth_camera = _camera(source.folder / source.depth_intrinsics, height, width)
@@ -265,13 +266,14 @@ def _why_unusable(color: Path, depth_folder: Path | None, pose: Tensor | None) -
     return None
 
 
-def _one_size(paths: Sequence[Path]) -> tuple[int, int]:
-    size = image_size(paths[0])
+def _one_size(paths: Sequence[Path], size_of: Callable[[Path], tuple[int, int]]) -> tuple[int, int]:
+    size = size_of(paths[0])
     for path in paths[1:]:
-        if image_size(path) != size:
+        found = size_of(path)
+        if found != size:
             raise LayoutError(
-                f"{path}: expected (height, width) {size} like {paths[0].name}, found {image_size(path)}; all images "
-                "of a scan share one size: leave the others out"
+                f"{path}: expected (height, width) {size} like {paths[0].name}, found {found}; all images of a scan "
+                "share one size: leave the others out"
             )
     return size
 

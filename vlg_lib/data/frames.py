@@ -90,7 +90,7 @@ def open_frames(
             )
         size = found
         if depths:
-            _check_same_size(folder, name, image_size(depths[name]), size)
+            _check_same_size(folder, name, depth_size(depths[name]), size)
         names.append(name)
         kept_poses.append(pose)
     if size is None:
@@ -174,12 +174,8 @@ def read_color(path: Path) -> UInt8[Tensor, "height width 3"]:
 
 def read_depth_codes(path: Path) -> Shaped[Tensor, "height width"]:
     """Read a 16-bit depth image as int32 codes; LayoutError where it is missing, cut short or not 16-bit grey."""
+    depth_size(path)
     with _open(path) as image:
-        if not image.mode.startswith("I"):
-            raise LayoutError(
-                f"{path}: expected a 16-bit grey image, found Pillow mode {image.mode!r}; depth of 8 bits or in "
-                "colours was made to be looked at: export the raw depth"
-            )
         pixels = np.array(_loaded(path, image)).astype(np.int32)
     return torch.from_numpy(pixels)
 
@@ -241,6 +237,17 @@ def is_whole_image(path: Path) -> bool:
 def image_size(path: Path) -> tuple[int, int]:
     """(height, width) of an image, from its header."""
     with Image.open(path) as image:
+        return image.height, image.width
+
+
+def depth_size(path: Path) -> tuple[int, int]:
+    """(height, width) of a depth image, from its header; LayoutError where it is no 16-bit grey image."""
+    with _open(path) as image:
+        if not image.mode.startswith("I"):
+            raise LayoutError(
+                f"{path}: expected a 16-bit grey image, found Pillow mode {image.mode!r}; depth of 8 bits or in "
+                "colours was made to be looked at: export the raw depth"
+            )
         return image.height, image.width
 
 
