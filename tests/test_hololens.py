@@ -1,0 +1,140 @@
+"""Stage 1 on real sensor data with a known answer: a HoloLens scan (folder in VLG_HOLOLENS_DIR).
+
+Skipped, and said so, where the variable is not set: `python data_scripts/fetch_hololens.py --out DIR` fetches the scan.
+Measured on it (4 cm cells): 46 pairs of consecutive frames, 29 of them with more than 20,000 common pixels; share
+within 5 cm: median .962, lowest .859; with inverted poses median .013. Correlation of fused and own colours .955.
+"""
+
+import os
+import sys
+from collections.abc import Iterator
+from dataclasses import replace
+from itertools import pairwise
+from pathlib import Path
+
+import pytest
+import torch
+
+from vlg_lib.classes import SCANNET_20
+from vlg_lib.data.layout import read_scene
+from vlg_lib.projection import PUBLISHED, Visibility, back_project, project
+from vlg_lib.scan import scan
+from vlg_lib.scene import Frame, Scene
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "data_scripts"))
+from convert_rgbd import Source, Up, convert, up_advice
+
+FOLDER = os.environ.get("VLG_HOLOLENS_DIR", "")
+
+pytestmark = pytest.mark.skipif(
+    not FOLDER or not Path(FOLDER).is_dir(),
+    reason=f"VLG_HOLOLENS_DIR={FOLDER!r} is not the folder of the scan; data_scripts/fetch_hololens.py fetches it",
+)
+
+COMMON_PIXELS = 20_000
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory) -> Path:
+    """The scan in the library's layout."""
+    out = tmp_path_factory.mktemp("scenes") / "hololens"
+    convert(Source(Path(FOLDER), up=Up.Y), out, SCANNET_20, [])
+    return out
+
+
+@pytest.fixture(scope="module")
+def scene(folder: Path) -> Scene:
+    return read_scene(folder)
+
+
+@pytest.fixture(scope="module")
+def frames(scene: Scene) -> list[Frame]:
+    return list(scene.frames)
+
+
+def reprojection_errors(first: Frame, second: Frame, poses: tuple[torch.Tensor, torch.Tensor]) -> torch.Tensor:
+    """|depth of the second frame - depth expected from the first|, metres, at the pixels that both have measured."""
+    assert first.depth is not None
+    assert second.depth is not None
+    points, _ = back_project(first.depth, first.camera, poses[0])
+    positions, depth = project(points, second.camera, poses[1])
+    u, v = (positions + 0.5).floor().long().unbind(1)
+    inside = (depth > 0) & (u >= 0) & (u < second.camera.width) & (v >= 0) & (v < second.camera.height)
+    measured = second.depth[v[inside], u[inside]].double()
+    return (measured - depth[inside])[measured > 0].abs()
+
+
+def shares_within(frames: list[Frame], metres: float, *, inverted: bool = False) -> Iterator[float]:
+    for first, second in pairwise(frames):
+        poses = first.camera_to_world, second.camera_to_world
+        if inverted:
+            poses = torch.linalg.inv(poses[0]), torch.linalg.inv(poses[1])
+        errors = reprojection_errors(first, second, poses)
+        if len(errors) > COMMON_PIXELS:
+            yield float((errors <= metres).double().mean())
+
+
+def test_nothing_is_left_out(scene):
+    assert len(scene.frames) == 47
+    assert scene.skipped == {}
+    assert (scene.frames[0].camera.width, scene.frames[0].camera.height) == (540, 360)
+
+
+def test_frames_reproject_into_each_other(frames):
+    shares = torch.tensor(list(shares_within(frames, 0.05)))
+    print(f"{len(shares)} pairs, share within 5 cm: median {shares.median():.4f}, lowest {shares.min():.4f}")
+    assert len(shares) == 29
+    assert shares.median() >= 0.95
+    assert shares.min() >= 0.85
+
+
+def test_inverted_poses_show(frames):
+    shares = torch.tensor(list(shares_within(frames, 0.05, inverted=True)))
+    assert len(shares) > 10
+    assert shares.median() < 0.04
+
+
+def test_a_row_of_pixels_of_error_in_the_camera_shows(frames):
+    """The test above is sharp enough to see that the principal point is 20 pixels off."""
+    wrong = [replace(frame, camera=replace(frame.camera, cx=frame.camera.cx + 20)) for frame in frames[::3]]
+    right = frames[::3]
+    pairs = [(torch.tensor(list(shares_within(some, 0.05)))).median() for some in (right, wrong)]
+    assert pairs[1] < pairs[0] - 0.02
+
+
+def test_z_points_up(scene):
+    """The floor of the office is the lowest large plane, and people hold their heads above it."""
+    assert up_advice(scene.frames.poses) is None
+    heights = scene.points[:, 2]
+    cameras = scene.frames.poses[:, 2, 3]
+    assert 1.0 < float(cameras.mean() - heights.quantile(0.02)) < 2.2
+    spread = heights.quantile(0.98) - heights.quantile(0.02)
+    assert spread < scene.points[:, 0].max() - scene.points[:, 0].min()
+
+
+def test_a_cloud_of_the_expected_size(scene):
+    assert 100_000 < len(scene.points) < 150_000  # 125,926 cells of 4 cm
+    assert scene.colors.float().std() > 20
+
+
+@pytest.mark.parametrize(
+    ("visibility", "measured"),
+    [(Visibility(), 0.955), (Visibility(tolerance=0.0, slack=0.02), 0.975), (PUBLISHED, 0.918)],
+    ids=["default", "2cm", "published"],
+)
+def test_fused_colours_are_the_points_colours(folder, tmp_path, visibility, measured):
+    report = scan(folder, tmp_path, visibility, progress=False)
+    print(report)
+    assert report.correlation == pytest.approx(measured, abs=0.015)
+    assert report.seen > 0.9
+
+
+def test_colours_fused_through_wrong_cameras_show(folder, tmp_path):
+    (folder / "intrinsic" / "intrinsic_depth.txt").unlink(missing_ok=True)
+    path = folder / "intrinsic" / "intrinsic_color.txt"
+    right = path.read_text()
+    try:
+        path.write_text(right.replace(right.split()[2], str(float(right.split()[2]) + 60)))
+        assert scan(folder, tmp_path, progress=False).correlation < 0.8
+    finally:
+        path.write_text(right)

@@ -1,0 +1,110 @@
+"""The scan command: colours fused from the frames are the colours of the points, where the geometry is right."""
+
+import re
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from small_scene import floor_frame, floor_scene
+
+from vlg_lib.classes import ROOMS_12
+from vlg_lib.data.layout import write_scene
+from vlg_lib.data.ply import read_points
+from vlg_lib.scan import color_correlation, scan
+from vlg_lib.scene import Scene
+
+
+@pytest.fixture
+def scene() -> Scene:
+    return floor_scene(5)
+
+
+def written(scene: Scene, folder):
+    write_scene(folder, scene, provenance={})
+    return folder
+
+
+def test_the_floor_gets_its_own_colours(scene, tmp_path):
+    report = scan(written(scene, tmp_path / "a"), tmp_path / "out", progress=False)
+    assert (report.points, report.frames, report.skipped) == (len(scene.points), 5, {})
+    assert report.seen == 1.0
+    assert report.correlation > 0.99
+    points, colors, extra = read_points(tmp_path / "out" / "fused.ply")
+    assert torch.equal(points, scene.points)
+    assert (colors.float() - scene.colors.float()).abs().mean() < 3
+    assert extra["views"].min() >= 1
+    assert extra["views"].max() == 5
+
+
+def test_unseen_points_are_grey_and_left_out_of_the_correlation(scene, tmp_path):
+    far = torch.tensor([[50.0, 0.0, 0.0], [0.0, 0.0, 9.0]])  # beside every view; behind every camera
+    points, colors = torch.cat([scene.points, far]), torch.cat([scene.colors, torch.tensor([[255, 0, 0]] * 2).byte()])
+    more = Scene("more", points, colors, scene.frames, ROOMS_12, scene.scene_labels)
+    plain = scan(written(scene, tmp_path / "a"), tmp_path / "out", progress=False)
+    report = scan(written(more, tmp_path / "b"), tmp_path / "out", progress=False)
+    assert report.seen == pytest.approx(1 - 2 / len(points))
+    assert report.correlation == plain.correlation
+    _, colors, extra = read_points(tmp_path / "out" / "fused.ply")
+    assert colors[-2:].tolist() == [[190, 190, 190]] * 2
+    assert extra["views"][-2:].tolist() == [0, 0]
+
+
+def test_wrong_poses_show(scene, tmp_path):
+    """Points from one set of poses, frames with another: the fused colours are those of other places."""
+    shifted = [floor_frame(frame.name, 0.25 * i + 1.0, 0.1 * i, 2.0) for i, frame in enumerate(scene.frames)]
+    frames = [
+        type(good)(good.name, good.camera, bad.camera_to_world, good.color, good.depth)
+        for good, bad in zip(scene.frames, shifted, strict=True)
+    ]
+    wrong = Scene("wrong", scene.points, scene.colors, frames, ROOMS_12, scene.scene_labels)
+    assert scan(written(wrong, tmp_path / "a"), tmp_path / "out", progress=False).correlation < 0.8
+
+
+def test_the_page_stands_alone(scene, tmp_path):
+    scan(written(scene, tmp_path / "a"), tmp_path / "out", progress=False)
+    page = (tmp_path / "out" / "scan.html").read_text(encoding="utf8")
+    assert "floor: image colours fused onto the points" in page
+    without_plotly = re.sub(r"(?s)<script>.{100000,}?</script>", "", page)
+    assert not re.search(r"""(?:src|href)\s*=\s*["']?(?:https?:)?//""", without_plotly)
+
+
+def test_no_frame_sees_anything(scene, tmp_path):
+    frames = [floor_frame("0", 0.0, 0.0, 2.0)]
+    frames[0].camera_to_world[:3, 3] += 100
+    lost = Scene("lost", scene.points, scene.colors, frames, ROOMS_12, scene.scene_labels)
+    folder = written(lost, tmp_path / "a")
+    with pytest.raises(ValueError, match=r"no frame sees any point; check the poses"):
+        scan(folder, tmp_path / "out", progress=False)
+    assert not (tmp_path / "out").exists()
+
+
+def test_no_frames(scene, tmp_path):
+    bare = Scene("bare", scene.points, scene.colors, (), ROOMS_12, scene.scene_labels)
+    with pytest.raises(ValueError, match="no frames to fuse"):
+        scan(written(bare, tmp_path / "a"), tmp_path / "out", progress=False)
+
+
+def test_the_report_in_words(scene, tmp_path):
+    (written(scene, tmp_path / "a") / "pose" / "1.txt").write_text("nan " * 16)
+    text = str(scan(tmp_path / "a", tmp_path / "out", progress=False))
+    assert "4 frames (left out: 1 x invalid pose)" in text
+    assert re.search(r"correlation of fused and own colours (0\.99|1\.00)\d?", text)
+
+
+@settings(max_examples=25, deadline=None)
+@given(seed=st.integers(0, 10**6))
+def test_correlation_against_numpy(seed):
+    generator = torch.Generator().manual_seed(seed)
+    own = torch.randint(0, 256, (30, 3), generator=generator, dtype=torch.uint8)
+    fused = own.float() + 40 * torch.randn(30, 3, generator=generator)
+    one = color_correlation(fused[:, :1].expand(-1, 3), own[:, :1].expand(-1, 3))
+    assert one == pytest.approx(np.corrcoef(fused[:, 0].numpy(), own[:, 0].numpy())[0, 1], abs=1e-6)
+    flat = [(x.double() - x.double().mean(0)).flatten().numpy() for x in (fused, own)]
+    assert color_correlation(fused, own) == pytest.approx(np.corrcoef(*flat)[0, 1], abs=1e-9)
+    assert color_correlation(fused * 0.3 + 7, own) == pytest.approx(color_correlation(fused, own), abs=1e-5)
+
+
+def test_one_colour_correlates_with_nothing():
+    assert color_correlation(torch.ones(4, 3), torch.randint(0, 256, (4, 3), dtype=torch.uint8)) == 0.0
