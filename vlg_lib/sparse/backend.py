@@ -1,0 +1,59 @@
+"""Which engine runs the sparse layers: chosen by argument or environment, never silently (chapter 07).
+
+Both engines have one interface and one set of parameter names, so one network definition and one ``state_dict`` serve
+both. ``torch`` is this package: plain PyTorch, no compiler, any device. ``minkowski`` is MinkowskiEngine.
+"""
+
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from torch import nn
+
+from vlg_lib.sparse import layers
+from vlg_lib.sparse.tensor import SparseTensor
+
+
+@dataclass(frozen=True)
+class Backend:
+    """The layers of one engine, under the names a network definition uses."""
+
+    name: str
+    SparseTensor: type
+    Convolution: type[nn.Module]
+    ConvolutionTranspose: type[nn.Module]
+    BatchNorm: type[nn.Module]
+    InstanceNorm: type[nn.Module]
+    ReLU: type[nn.Module]
+    cat: Callable[..., Any]
+
+
+TORCH = Backend(
+    name="torch",
+    SparseTensor=SparseTensor,
+    Convolution=layers.Convolution,
+    ConvolutionTranspose=layers.ConvolutionTranspose,
+    BatchNorm=layers.BatchNorm,
+    InstanceNorm=layers.InstanceNorm,
+    ReLU=layers.ReLU,
+    cat=layers.cat,
+)
+
+BACKENDS = ("torch", "minkowski")
+
+
+def get_backend(name: str | None = None) -> Backend:
+    """The engine called ``name``, else the one in the environment variable VLG_SPARSE_BACKEND, else ``torch``.
+
+    Raises ValueError for an unknown name, and RuntimeError where MinkowskiEngine is asked for and not available.
+    """
+    name = name or os.environ.get("VLG_SPARSE_BACKEND") or "torch"
+    if name not in BACKENDS:
+        raise ValueError(f"unknown sparse backend {name!r}; known: {', '.join(BACKENDS)}")
+    if name == "minkowski":
+        raise RuntimeError(
+            "the backend 'minkowski' needs MinkowskiEngine, which pip cannot install on a current Python: `make "
+            "minkowski` builds it. The default backend 'torch' gives the same numbers from the same weights"
+        )
+    return TORCH

@@ -1,0 +1,126 @@
+"""The arithmetic of sparse convolution: gather, multiply, scatter (chapter 07).
+
+For each kernel offset k the kernel map lists which input row meets which output row. So
+
+    gather the input rows  ->  multiply by W[k], one matrix product  ->  add to the output rows.
+
+Within one offset no output row occurs twice, so this addition has one order only: the result is the same in every run,
+on a GPU too.
+"""
+
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+from vlg_lib.sparse.kernel_maps import KernelMap
+
+CPU_CHUNK = 4096
+"""Pairs at a time on a CPU, so that what is gathered stays in its cache; a GPU takes all pairs of an offset at once."""
+
+
+def sparse_convolution(
+    features: Float[Tensor, "N C_in"], kernel: Float[Tensor, "K C_in C_out"], kernel_map: KernelMap
+) -> Float[Tensor, "M C_out"]:
+    """out[o] = sum over offsets k and pairs (i, o) of k: W[k]^T x[i]; cross-correlation, no bias.
+
+    A kernel map's ``transposed()`` gives the transposed convolution. Under autocast, features and kernel are cast to
+    its dtype; half-precision products are added up in float32. Differentiable once. Raises ValueError where kernel,
+    features and map do not fit each other.
+    """
+    if tuple(kernel.shape[:2]) != (len(kernel_map.pairs), features.shape[1]):
+        raise ValueError(
+            f"a kernel of shape {tuple(kernel.shape)} does not fit {len(kernel_map.pairs)} offsets and "
+            f"{features.shape[1]} input channels"
+        )
+    if len(features) != kernel_map.input_size:
+        raise ValueError(f"{len(features)} rows of features for a kernel map of {kernel_map.input_size} input voxels")
+    device = features.device.type
+    if torch.is_autocast_enabled(device):
+        dtype = torch.get_autocast_dtype(device)
+        features, kernel = features.to(dtype), kernel.to(dtype)
+    return _GatherMultiplyScatter.apply(features, kernel, kernel_map)
+
+
+def sum_pool(features: Float[Tensor, "N C"], kernel_map: KernelMap) -> Float[Tensor, "M C"]:
+    """The sum of the input rows that each output row meets; zero where it meets none."""
+    out = features.new_zeros(kernel_map.output_size, features.shape[1])
+    for sources, targets in kernel_map.pairs:
+        out = out.index_add(0, targets, features[sources])
+    return out
+
+
+def max_pool(features: Float[Tensor, "N C"], kernel_map: KernelMap) -> Float[Tensor, "M C"]:
+    """The largest of the input rows that each output row meets, channel by channel; zero where it meets none.
+
+    The gradient goes to the row that was largest; of several equal ones, to that of the first offset.
+    """
+    shape = (kernel_map.output_size, features.shape[1])
+    largest = features.new_full(shape, -torch.inf)
+    winner = torch.full(shape, -1, device=features.device)
+    for sources, targets in kernel_map.pairs:
+        candidates = features.detach()[sources]
+        better = (candidates > largest[targets]) | (winner[targets] < 0)
+        largest[targets] = torch.where(better, candidates, largest[targets])
+        winner[targets] = torch.where(better, sources[:, None], winner[targets])
+    return torch.where(winner < 0, 0.0, features.gather(0, winner.clamp(min=0)))
+
+
+class _GatherMultiplyScatter(torch.autograd.Function):
+    """Saves the features and the kernel for the backward pass, and nothing of what was gathered."""
+
+    @staticmethod
+    def forward(ctx: Any, features: Tensor, kernel: Tensor, kernel_map: KernelMap) -> Tensor:
+        ctx.save_for_backward(features, kernel)
+        ctx.kernel_map = kernel_map
+        return _multiply(features, kernel, kernel_map)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, Tensor | None, None]:
+        features, kernel = ctx.saved_tensors
+        gradient = gradient.contiguous()
+        for_features = for_kernel = None
+        if ctx.needs_input_grad[0]:
+            for_features = _multiply(gradient, kernel.mT, ctx.kernel_map.transposed())
+        if ctx.needs_input_grad[1]:
+            for_kernel = _correlate(features, gradient, ctx.kernel_map).to(kernel.dtype)
+        return for_features, for_kernel, None
+
+
+def _multiply(x: Tensor, kernel: Tensor, kernel_map: KernelMap) -> Tensor:
+    """out[o] += W[k]^T x[i] over all pairs. An offset that pairs each voxel with itself needs no gathering."""
+    if kernel_map.identity is None:
+        out = x.new_zeros(kernel_map.output_size, kernel.shape[2], dtype=_sum_dtype(x))
+    else:
+        out = (x @ kernel[kernel_map.identity]).to(_sum_dtype(x))
+    for k, sources, targets in _chunks(kernel_map, x.device):
+        out.index_add_(0, targets, (x.index_select(0, sources) @ kernel[k]).to(out.dtype))
+    return out.to(x.dtype)
+
+
+def _correlate(x: Tensor, gradient: Tensor, kernel_map: KernelMap) -> Tensor:
+    """The kernel's gradient: dW[k] = sum over the pairs of x[i] times the outputs' gradient at o."""
+    out = x.new_zeros(len(kernel_map.pairs), x.shape[1], gradient.shape[1], dtype=_sum_dtype(x))
+    if kernel_map.identity is not None:
+        out[kernel_map.identity] = x.T @ gradient
+    for k, sources, targets in _chunks(kernel_map, x.device):
+        out[k] += x.index_select(0, sources).T @ gradient.index_select(0, targets)
+    return out
+
+
+def _chunks(kernel_map: KernelMap, device: torch.device) -> Iterator[tuple[int, Tensor, Tensor]]:
+    """(k, input rows, output rows), without the identity, in pieces of a size that suits the device."""
+    for k, (sources, targets) in enumerate(kernel_map.pairs):
+        if k == kernel_map.identity or len(sources) == 0:
+            continue
+        size = CPU_CHUNK if device.type == "cpu" else len(sources)
+        for some_sources, some_targets in zip(sources.split(size), targets.split(size), strict=True):
+            yield k, some_sources, some_targets
+
+
+def _sum_dtype(x: Tensor) -> torch.dtype:
+    return torch.float32 if x.dtype in (torch.float16, torch.bfloat16) else x.dtype

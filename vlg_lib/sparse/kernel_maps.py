@@ -1,0 +1,126 @@
+"""Kernel maps: which input voxel meets which output voxel under which weight of a convolution (chapter 07).
+
+A convolution on voxels is out[u] = sum over k of W[k]^T x[u + offset_k], where only occupied voxels take part. So a
+layer needs, for each offset k, the list of pairs (input row, output row) for which both voxels exist: its kernel map.
+It depends on the voxels alone, not on the features: all layers of one size on one grid share it.
+"""
+
+import itertools
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Int64
+from torch import Tensor
+
+from vlg_lib.voxels import step
+
+Pair = tuple[Tensor, Tensor]
+
+END = torch.iinfo(torch.int64).max
+"""Larger than any key: closes a list of keys, so that a search never runs past it."""
+
+
+@dataclass(frozen=True)
+class KernelMap:
+    """For each kernel offset, which input rows go to which output rows.
+
+    ``pairs[k]``: two (P_k,) int64 tensors, input rows and output rows; within one offset every row occurs at most once
+    on either side. ``output_size``: the number of output rows. ``identity``: the offset, if any, that pairs every voxel
+    with itself.
+    """
+
+    pairs: tuple[Pair, ...]
+    input_size: int
+    output_size: int
+    identity: int | None = None
+
+    def transposed(self) -> "KernelMap":
+        """The same pairs from output to input: the map of a transposed convolution, with the kernel not flipped."""
+        swapped = tuple((targets, sources) for sources, targets in self.pairs)
+        return KernelMap(swapped, self.output_size, self.input_size, self.identity)
+
+    def with_rows(self, inputs: Int64[Tensor, " N"] | None, outputs: Int64[Tensor, " M"] | None) -> "KernelMap":
+        """The map for features whose rows are in another order: row r of this map is row ``inputs[r]`` of theirs."""
+        if inputs is None and outputs is None:
+            return self
+        renamed = tuple(
+            (sources if inputs is None else inputs[sources], targets if outputs is None else outputs[targets])
+            for sources, targets in self.pairs
+        )
+        return KernelMap(renamed, self.input_size, self.output_size, self.identity)
+
+    def counts(self) -> Int64[Tensor, " M"]:
+        """How many input rows each output row meets."""
+        targets = torch.cat([targets for _, targets in self.pairs])
+        return torch.bincount(targets, minlength=self.output_size)
+
+
+def kernel_offsets(kernel_size: int) -> list[tuple[int, int, int]]:
+    """The offsets of a cubic kernel in MinkowskiEngine's order: x runs fastest, k = kx + K ky + K^2 kz.
+
+    An odd kernel is centred on its voxel; an even one starts at it and reaches forwards.
+
+    >>> kernel_offsets(2)[:4]
+    [(0, 0, 0), (1, 0, 0), (0, 1, 0), (1, 1, 0)]
+    >>> kernel_offsets(3)[0], kernel_offsets(3)[13]
+    ((-1, -1, -1), (0, 0, 0))
+    """
+    axis = _axis(kernel_size)
+    return [(x, y, z) for z in axis for y in axis for x in axis]
+
+
+def build_kernel_map(
+    inputs: Int64[Tensor, " N"], outputs: Int64[Tensor, " M"], kernel_size: int, spacing: int, dilation: int = 1
+) -> KernelMap:
+    """The pairs (i, o) with key inputs[i] = key outputs[o] + offset_k * spacing * dilation, for every offset k.
+
+    ``inputs`` and ``outputs`` are sorted keys (:func:`vlg_lib.voxels.pack`), and the coordinates of ``inputs`` are
+    multiples of ``spacing``, their stride. Pairs are sorted by row.
+
+    Where both grids are one and the kernel is odd, (i, o) belongs to an offset exactly if (o, i) belongs to the
+    opposite one: half of the offsets are searched, the other half mirrored.
+    """
+    mirrored = kernel_size % 2 == 1 and inputs is outputs
+    ended = torch.cat([inputs, inputs.new_tensor([END])])
+    pairs: dict[tuple[int, int, int], Pair] = {}
+    for x, y in itertools.product(_axis(kernel_size), repeat=2):
+        if mirrored and (x, y) < (0, 0):
+            continue  # the column (-x, -y) finds these pairs
+        for z, pair in _search_column(ended, outputs, (x, y), kernel_size, spacing * dilation, dilation == 1):
+            pairs[x, y, z] = pair
+            if mirrored:
+                pairs[-x, -y, -z] = pair[::-1]
+    in_order = tuple(pairs[offset] for offset in kernel_offsets(kernel_size))
+    return KernelMap(in_order, len(inputs), len(outputs), identity=len(in_order) // 2 if mirrored else None)
+
+
+def _search_column(
+    ended: Int64[Tensor, " E"],
+    outputs: Int64[Tensor, " M"],
+    column: tuple[int, int],
+    kernel_size: int,
+    distance: int,
+    adjacent: bool,
+) -> Iterator[tuple[int, Pair]]:
+    """The pairs of the offsets (x, y, z) for every z, from the lowest to the highest.
+
+    ``distance`` is that between two offsets, in finest voxels; ``adjacent`` says that it is the stride of the inputs.
+    Then the keys of a column's neighbouring voxels are neighbours in the sorted list, and one binary search serves the
+    whole column: its next voxel, where it is occupied, is the next in the list.
+    """
+    x, y = column
+    position: Tensor | None = None
+    for z in _axis(kernel_size):
+        wanted = outputs + step((x * distance, y * distance, z * distance))
+        if position is None or not adjacent:
+            position = torch.searchsorted(ended, wanted)
+        found = ended[position] == wanted
+        (rows,) = found.nonzero(as_tuple=True)
+        yield z, (position[rows], rows)
+        position = position + found
+
+
+def _axis(kernel_size: int) -> range:
+    start = -(kernel_size // 2) if kernel_size % 2 else 0
+    return range(start, start + kernel_size)
