@@ -200,6 +200,7 @@ def test_missing_depth_sees_nothing() -> None:
     u = torch.tensor([80.0, 81, 82, 83])
     points = torch.stack([(u - 79.5) / 100 * 2, torch.full((4,), 0.01), torch.full((4,), 2.0)], dim=1)
     assert visible_points(points, frame_with(depth), PUBLISHED).indices.tolist() == [3]
+    assert visible_points(points, frame_with(depth), Visibility(slack=10.0)).indices.tolist() == [3]
 
 
 def test_points_behind_the_camera_or_in_its_centre_are_not_seen() -> None:
@@ -237,7 +238,7 @@ def test_the_z_buffer_by_hand() -> None:
     depth = depth_from_points(points, CAMERA, torch.eye(4), point_radius=0.0)
     assert depth[60, 80] == 1.0
     assert int((depth > 0).sum()) == 2
-    wide = depth_from_points(points, CAMERA, torch.eye(4), point_radius=0.02)  # 2 pixels at 1 m, 1 pixel at 2 m
+    wide = depth_from_points(points, CAMERA, torch.eye(4), point_radius=0.024)  # 2.4 pixels at 1 m, 1.2 at 2 m
     assert int((wide == 1.0).sum()) == 25
     assert int((wide == 2.0).sum()) == 9
     assert int((wide == 0.0).sum()) == 160 * 120 - 34

@@ -20,7 +20,7 @@ MAX_SPLAT = 15
 
 @dataclass(frozen=True)
 class Visibility:
-    """When a frame sees a point of z-depth Z: where its depth map d agrees, |d - Z| <= slack + tolerance d.
+    """When a frame sees a point of z-depth Z: where its depth map d agrees, ``|d - Z| <= slack + tolerance d``.
 
     ``tolerance``: relative to the depth. ``slack``: metres. ``border``: pixels cut off at each side of the image.
     ``point_radius``: metres, the size of a point where the depth map must be made from the points themselves.
@@ -29,7 +29,7 @@ class Visibility:
     tolerance: float = 0.01
     slack: float = 0.05
     border: int = 0
-    point_radius: float = 0.02
+    point_radius: float = 0.01
 
     def __post_init__(self) -> None:
         if min(self.tolerance, self.slack, self.border, self.point_radius) < 0:
@@ -169,12 +169,13 @@ def visible_points(points: Float[Tensor, "N 3"], frame: Frame, visibility: Visib
 
 
 def depth_from_points(
-    points: Float[Tensor, "N 3"], camera: Camera, camera_to_world: Float[Tensor, "4 4"], point_radius: float = 0.02
+    points: Float[Tensor, "N 3"], camera: Camera, camera_to_world: Float[Tensor, "4 4"], point_radius: float = 0.01
 ) -> Float[Tensor, "height width"]:
     """A z-buffer: the depth map (float64, metres, 0 = nothing there) that a point cloud itself would give.
 
     Each point is drawn as a square that reaches about ``point_radius`` metres to either side, in whole pixels (at most
-    MAX_SPLAT), and the nearest point wins a pixel. Half the distance between neighbouring points closes the surfaces.
+    MAX_SPLAT), and the nearest point wins a pixel. Too small a radius lets hidden points shine through the gaps between
+    their occluders, too large a one makes slanted surfaces hide themselves.
     """
     _, pixels, depth = _in_image(points, camera, camera_to_world)
     radii = (max(camera.fx, camera.fy) * point_radius / depth).round().clamp(max=MAX_SPLAT).long()
