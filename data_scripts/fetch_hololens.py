@@ -3,8 +3,9 @@
 The files come from one fixed commit and must have the SHA-256 checksums in ``hololens.json``. What is fetched is kept
 in ``OUT.part`` until all is there and then renamed to ``OUT``, so a stopped run continues where it was.
 
-The checksums are those of the copy that the tests use. Of that copy, the intrinsics, the licence and samples of the poses
-were compared with the repository's text; the images could not be, so a checksum that differs there is worth a report.
+The checksums are those of the copy that the tests use. Of that copy, the intrinsics, the licence and samples of the
+poses were compared with the repository's text; the images could not be, so a checksum that differs there is worth a
+report.
 
     python data_scripts/fetch_hololens.py --out data/hololens
     python data_scripts/convert_rgbd.py data/hololens --out scenes/hololens --up y
@@ -75,8 +76,8 @@ def fetch(out: Path, catalogue: Catalogue) -> int:
         found = hashlib.sha256(content).hexdigest()
         if found != catalogue.sha256[name]:
             raise FetchError(
-                f"{name}: expected SHA-256 {catalogue.sha256[name][:12]}..., found {found[:12]}... ({len(content)} bytes)"
-                "; the download was damaged or the file was changed: try again, or report it"
+                f"{name}: expected SHA-256 {catalogue.sha256[name][:12]}..., found {found[:12]}... ({len(content)} "
+                "bytes); the download was damaged or the file was changed: try again, or report it"
             )
         with atomic_write(part / name) as file:
             file.write(content)
