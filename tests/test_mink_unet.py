@@ -7,7 +7,7 @@ import torch
 from dense_grid import cloud, dense_convolution, dense_transposed, random
 
 from vlg_lib import sparse
-from vlg_lib.mink_unet import ARCHITECTURES, Architecture, create_mink_unet
+from vlg_lib.mink_unet import Architecture, MinkUNet, create_mink_unet
 from vlg_lib.sparse import SparseTensor
 
 # Stage by stage, as in MinkowskiEngine's examples/minkunet.py (MinkUNet14A): the names and shapes of a published file.
@@ -99,12 +99,11 @@ class DenseConvolutionTranspose(sparse.ConvolutionTranspose):
 
 
 @pytest.mark.parametrize("training", [True, False])
-def test_the_whole_network_equals_a_dense_one(training, monkeypatch):
-    monkeypatch.setitem(ARCHITECTURES, "tiny", Architecture((6, 8, 7, 5), (1, 2, 1, 1), stem=4))
-    ours = create_mink_unet("tiny", 3, 4, seed=1).double().train(training)
+def test_the_whole_network_equals_a_dense_one(training):
+    tiny = Architecture((6, 8, 7, 5), (1, 2, 1, 1), stem=4)
+    ours = MinkUNet(tiny, 3, 4).double().train(training)
     dense_engine = replace(ours.engine, Convolution=DenseConvolution, ConvolutionTranspose=DenseConvolutionTranspose)
-    monkeypatch.setattr("vlg_lib.mink_unet.get_backend", lambda name: dense_engine)
-    theirs = create_mink_unet("tiny", 3, 4, seed=2).double().train(training)
+    theirs = MinkUNet(tiny, 3, 4, engine=dense_engine).double().train(training)
     theirs.load_state_dict(ours.state_dict())
 
     coordinates = cloud(voxels=80, reach=4)

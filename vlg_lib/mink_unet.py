@@ -84,12 +84,12 @@ class MinkUNet(nn.Module):
         *,
         norm: str = "batch",
         head_bias: bool = True,
-        backend: str | None = None,
+        engine: Backend | None = None,
     ):
         super().__init__()
         if norm not in ("batch", "instance"):
             raise ValueError(f"unknown normalisation {norm!r}; known: batch, instance")
-        self.engine = get_backend(backend)
+        self.engine = engine or get_backend()
         self.norm = self.engine.BatchNorm if norm == "batch" else self.engine.InstanceNorm
         planes, blocks, levels = architecture.planes, architecture.blocks, architecture.levels
         self.relu = self.engine.ReLU()
@@ -114,6 +114,9 @@ class MinkUNet(nn.Module):
             self._up.append(names)
 
         self.final = self.engine.Convolution(channels, out_channels, kernel_size=1, bias=head_bias)
+        for module in self.modules():
+            if isinstance(module, self.engine.Convolution):  # transposed ones keep their own initial values
+                _kaiming_normal_(module.get_parameter("kernel"))
 
     def _add_stage(
         self, names: tuple[str, str, str], convolution: nn.Module, normed: int, joined: int, width: int, blocks: int
@@ -159,15 +162,10 @@ def create_mink_unet(
     """
     if name not in ARCHITECTURES:
         raise ValueError(f"unknown network {name!r}; known: {', '.join(ARCHITECTURES)}")
+    engine = get_backend(backend)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        network = MinkUNet(
-            ARCHITECTURES[name], in_channels, out_channels, norm=norm, head_bias=head_bias, backend=backend
-        )
-        for module in network.modules():
-            if isinstance(module, network.engine.Convolution):  # transposed ones keep their own initial values
-                _kaiming_normal_(module.get_parameter("kernel"))
-    return network
+        return MinkUNet(ARCHITECTURES[name], in_channels, out_channels, norm=norm, head_bias=head_bias, engine=engine)
 
 
 @torch.no_grad()

@@ -82,37 +82,43 @@ class _GatherMultiplyScatter(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, Tensor | None, None]:
         features, kernel = ctx.saved_tensors
-        gradient = gradient.contiguous()
-        for_features = for_kernel = None
-        if ctx.needs_input_grad[0]:
-            for_features = _multiply(gradient, kernel.mT, ctx.kernel_map.transposed())
-        if ctx.needs_input_grad[1]:
-            for_kernel = _correlate(features, gradient, ctx.kernel_map).to(kernel.dtype)
-        return for_features, for_kernel, None
+        needs_features, needs_kernel, _ = ctx.needs_input_grad
+        return *_gradients(features, kernel, gradient, ctx.kernel_map, needs_features, needs_kernel), None
 
 
 def _multiply(x: Tensor, kernel: Tensor, kernel_map: KernelMap) -> Tensor:
     """out[o] += W[k]^T x[i] over all pairs. An offset that pairs each voxel with itself needs no gathering."""
-    if kernel_map.identity is None:
-        out = x.new_zeros(kernel_map.output_size, kernel.shape[2], dtype=_sum_dtype(x))
-    else:
-        out = (x @ kernel[kernel_map.identity]).to(_sum_dtype(x))
-    for k, sources, targets in _chunks(kernel_map, x.device):
-        out.index_add_(0, targets, (x.index_select(0, sources) @ kernel[k]).to(out.dtype))
+    itself = kernel_map.identity
+    out = x.new_zeros(kernel_map.output_size, kernel.shape[2], dtype=_sum_dtype(x))
+    if itself is not None:
+        out += x @ kernel[itself]
+    for k, sources, targets in _pieces(kernel_map, x.device):
+        product = x.index_select(0, sources) @ kernel[k]
+        out.index_add_(0, targets, product.to(out.dtype))
     return out.to(x.dtype)
 
 
-def _correlate(x: Tensor, gradient: Tensor, kernel_map: KernelMap) -> Tensor:
-    """The kernel's gradient: dW[k] = sum over the pairs of x[i] times the outputs' gradient at o."""
-    out = x.new_zeros(len(kernel_map.pairs), x.shape[1], gradient.shape[1], dtype=_sum_dtype(x))
-    if kernel_map.identity is not None:
-        out[kernel_map.identity] = x.T @ gradient
-    for k, sources, targets in _chunks(kernel_map, x.device):
-        out[k] += x.index_select(0, sources).T @ gradient.index_select(0, targets)
-    return out
+def _gradients(
+    x: Tensor, kernel: Tensor, gradient: Tensor, kernel_map: KernelMap, needs_x: bool, needs_kernel: bool
+) -> tuple[Tensor | None, Tensor | None]:
+    """With g the outputs' gradient: dx[i] += W[k] g[o] and dW[k] += x[i] g[o]^T over all pairs, each where needed."""
+    itself = kernel_map.identity
+    for_x = torch.zeros_like(x, dtype=_sum_dtype(x)) if needs_x else None
+    for_kernel = torch.zeros_like(kernel, dtype=_sum_dtype(x)) if needs_kernel else None
+    if itself is not None and for_x is not None:
+        for_x += gradient @ kernel[itself].T
+    if itself is not None and for_kernel is not None:
+        for_kernel[itself] += x.T @ gradient
+    for k, sources, targets in _pieces(kernel_map, x.device):
+        arriving = gradient.index_select(0, targets)
+        if for_x is not None:
+            for_x.index_add_(0, sources, (arriving @ kernel[k].T).to(for_x.dtype))
+        if for_kernel is not None:
+            for_kernel[k] += x.index_select(0, sources).T @ arriving
+    return None if for_x is None else for_x.to(x.dtype), None if for_kernel is None else for_kernel.to(kernel.dtype)
 
 
-def _chunks(kernel_map: KernelMap, device: torch.device) -> Iterator[tuple[int, Tensor, Tensor]]:
+def _pieces(kernel_map: KernelMap, device: torch.device) -> Iterator[tuple[int, Tensor, Tensor]]:
     """(k, input rows, output rows), without the identity, in pieces of a size that suits the device."""
     for k, (sources, targets) in enumerate(kernel_map.pairs):
         if k == kernel_map.identity or len(sources) == 0:
