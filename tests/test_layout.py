@@ -13,6 +13,7 @@ from PIL import Image
 from plyfile import PlyData
 from small_scene import CAMERA, floor_frame, floor_scene
 
+import vlg_lib
 from vlg_lib.classes import IGNORE_LABEL, ROOMS_12, own_class_set
 from vlg_lib.data.frames import FrameFolder, LayoutError, natural_key
 from vlg_lib.data.layout import read_point_labels, read_scene, scene_folders, write_scene
@@ -179,6 +180,21 @@ class TestFilesOnDisk:
         assert points.tolist() == [[0, 0, 0], [1, 0, 0], [0, 1, 0]]
         assert colors.tolist() == [[1, 2, 3], [4, 5, 6], [7, 8, 9]]
         assert extra == {}
+
+
+def test_only_the_evaluation_opens_the_door_to_point_labels():
+    """`read_point_labels` is named in its own module and where results are scored, and so is the file."""
+    library = Path(vlg_lib.__file__).parent
+    named = {
+        path.relative_to(library).as_posix()
+        for path in library.rglob("*.py")
+        if "read_point_labels" in path.read_text()
+    }
+    assert named <= {"data/layout.py", "experiment.py", "evaluate.py"}
+    opened = {
+        path.relative_to(library).as_posix() for path in library.rglob("*.py") if "labels.ply" in path.read_text()
+    }
+    assert opened <= {"data/layout.py", "experiment.py"}
 
 
 class TestFrameFolder:
