@@ -3,7 +3,7 @@
 from pathlib import Path
 
 import pytest
-from tiny import TINY, contents, run_in_new_process, same, scores
+from tiny import TINY, contents, run_in_new_processes, same, scores
 
 from vlg_lib.experiment import Experiment
 from vlg_lib.store import read_json
@@ -11,7 +11,7 @@ from vlg_lib.store import read_json
 
 @pytest.mark.timeout(300)
 def test_two_processes_with_empty_folders_make_the_same_run(tmp_path: Path) -> None:
-    assert run_in_new_process(tmp_path / "one") == 0
+    assert [process["status"] for process in run_in_new_processes(tmp_path / "one", [])] == [0]
     one, two = (Experiment.open(TINY, 0, tmp_path / name, device="cpu", progress=False) for name in ("one", "two"))
     assert not (tmp_path / "two").exists()
     second = two.table()

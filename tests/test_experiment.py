@@ -155,7 +155,7 @@ def test_scenes_without_tags_and_with_other_classes_are_refused(cache: Path, tmp
     write_json(first / "scene.json", manifest | {"scene_labels": []})
     with pytest.raises(ValueError, match=r"room-10000: scene\.json names no class"):
         open_tiny(tmp_path / "cache", scenes_folder=tmp_path).scenes()
-    write_json(first / "scene.json", manifest | {"class_set": "s3dis-13"})
+    write_json(first / "scene.json", manifest | {"class_set": "s3dis-13", "scene_labels": ["floor"]})
     with pytest.raises(ValueError, match="have different classes"):
         open_tiny(tmp_path / "cache", scenes_folder=tmp_path).text_embeddings()
     write_json(first / "scene.json", manifest | {"name": second.name})

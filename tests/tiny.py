@@ -1,9 +1,11 @@
-"""The whole pipeline at the smallest size, for tests; as a script it runs it and may kill itself on the way."""
+"""The whole pipeline at the smallest size; as a script it runs it in processes that kill themselves on the way."""
 
+import json
 import os
 import signal
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -19,11 +21,17 @@ def scores(rows: list[dict]) -> list[dict]:
     return [{name: value for name, value in row.items() if name != "seconds"} for row in rows]
 
 
-def run_in_new_process(cache: Path, *, seed: int = 0, die_at: str = "", occasion: int = 1) -> int:
-    """Run in a new process, which kills itself as it is about to finish a file of a name with ``die_at`` in it."""
-    command = [sys.executable, __file__, str(cache), str(seed), die_at, str(occasion)]
+def run_in_new_processes(cache: Path, deaths: Sequence[tuple[str, int]]) -> list[dict]:
+    """Run once for each entry of ``deaths``, and a last time whole, each in a process of its own, one after another.
+
+    A process kills itself as it is about to finish the n-th file with the given name in its path. Returned for each:
+    its exit ``status`` and the ``files`` it left, with the times at which they were written. The processes are forks of
+    one that has imported the library, which takes longer than a run.
+    """
+    command = [sys.executable, __file__, str(cache), json.dumps([*deaths, ("", 0)])]
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(Path(__file__).parent.parent)}
-    return subprocess.run(command, env=environment, check=False).returncode
+    result = subprocess.run(command, env=environment, check=True, capture_output=True, text=True)
+    return [json.loads(line) for line in result.stdout.splitlines()]
 
 
 def contents(experiment: Experiment) -> dict[str, bytes | torch.Tensor]:
@@ -60,9 +68,19 @@ def _die_at(name: str, occasion: int) -> None:
     Path.replace, Path.rename = killing(Path.replace), killing(Path.rename)  # type: ignore[method-assign]
 
 
+def _run_and_die(cache: Path, name: str, occasion: int) -> dict:
+    child = os.fork()
+    if child == 0:
+        if name:
+            _die_at(name, occasion)
+        run("rooms", TINY, 0, cache / "out", cache_folder=cache, device="cpu", progress=False)
+        os._exit(0)
+    status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+    files = {str(path.relative_to(cache)): path.stat().st_mtime_ns for path in cache.rglob("*.*") if path.is_file()}
+    return {"status": status, "files": files}
+
+
 if __name__ == "__main__":
-    cache_folder, seed, die_at, occasion = sys.argv[1:5]
     torch.set_num_threads(1)
-    if die_at:
-        _die_at(die_at, int(occasion))
-    run("rooms", TINY, int(seed), Path(cache_folder) / "out", cache_folder=cache_folder, progress=False)
+    for place, number in json.loads(sys.argv[2]):
+        print(json.dumps(_run_and_die(Path(sys.argv[1]), place, number)), flush=True)
