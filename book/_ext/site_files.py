@@ -4,6 +4,7 @@ Jupyter Book loads every script below ``_static`` on every page, so the large ve
 from here; plotly is then loaded by the loader when the first 3D figure comes into view, MathJax on pages with formulas.
 """
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from sphinx.config import Config
 import vlg_lib
 
 HERE = Path(__file__).parent
+MODULE_PATH = re.compile(r"~?\b(?:[a-z_]\w*\.)+(?=[A-Za-z])")
 
 
 def add_folders(app: Sphinx, config: Config) -> None:
@@ -31,10 +33,16 @@ def _text_of(file: Any) -> str:
     return f"{getattr(file, 'filename', file)} {attributes.get('body', '')}"
 
 
+def shorten(app: Sphinx, what: str, name: str, obj: object, options: object, *parts: str | None) -> tuple[Any, ...]:
+    """Signatures with the bare names of types: ``Float[Tensor, "N 3"]`` without the modules in front."""
+    return tuple(part and MODULE_PATH.sub("", part) for part in parts)
+
+
 def setup(app: Sphinx) -> dict[str, bool]:
     """Called by Sphinx."""
     app.connect("config-inited", add_folders)
     app.connect("html-page-context", drop_thebe, priority=999)
+    app.connect("autodoc-process-signature", shorten)
     app.add_css_file("vlg3d.css")
     app.add_js_file("vlg3d.js", loading_method="defer")
     return {"parallel_read_safe": True, "parallel_write_safe": True}

@@ -264,18 +264,20 @@
         if (Figure.webgl === "no") throw new Error("this browser has no WebGL: the still picture stays");
         while (live.length >= MAX_LIVE) live[0].purge();
         live.push(this);
-        this.canvas = element("div", { class: "vlg3d-canvas" }, this.stage);
-        return Plotly.newPlot(this.canvas, [this.trace()], this.layout(), {
+        const canvas = this.canvas = element("div", { class: "vlg3d-canvas" }, this.stage);
+        return Plotly.newPlot(canvas, [this.trace()], this.layout(), {
           displayModeBar: false, responsive: true, scrollZoom: false, showTips: false,
-        });
-      }).then(() => {
-        this.canvas.on("plotly_relayout", () => { this.camera = this.current(); });
+        }).then(() => canvas);
+      }).then((canvas) => {
+        if (canvas !== this.canvas) return;  // purged while it was being drawn
+        canvas.on("plotly_relayout", () => { this.camera = this.current(); });
         this.stage.setAttribute("tabindex", "0");
         this.stage.setAttribute("role", "group");
         this.stage.setAttribute("aria-label", this.alt + " Interactive: arrow keys turn, plus and minus zoom, Home resets.");
         this.stage.onkeydown = (event) => this.key(event);
         this.setState("drawn");
       }).catch((error) => {
+        if (this.root.dataset.state === "waiting") return;
         this.purge();
         this.setState("failed");
         element("p", { class: "vlg3d-note" }, this.stage, String(error.message || error));

@@ -1,7 +1,7 @@
 """Figures: one palette, one style, light 3D figures that work offline, and the page that thinks.
 
 ``pictures``: matplotlib and the pipeline strip. ``figure3d``: :func:`show3d`, :func:`tag_room` and stand-alone pages.
-``cloud``: what a 3D figure carries into the page.
+``cloud``: what a 3D figure carries into the page. ``source``: the library's code, shown.
 """
 
 from vlg_lib.viz.cloud import quantise_logits
@@ -15,11 +15,13 @@ from vlg_lib.viz.pictures import (
     show_label_image,
     use_style,
 )
+from vlg_lib.viz.source import Source, show_source
 
 __all__ = [
     "PIPELINE_STEPS",
     "Figure3D",
     "Html",
+    "Source",
     "label_colors",
     "legend",
     "pipeline_strip",
@@ -27,6 +29,7 @@ __all__ = [
     "save_page3d",
     "show3d",
     "show_label_image",
+    "show_source",
     "tag_room",
     "use_style",
 ]

@@ -125,25 +125,25 @@ def pipeline_strip(current: str) -> Html:
     """The pipeline as a strip of boxes with "you are here" on ``current``, one of ``PIPELINE_STEPS``."""
     if current not in PIPELINE_STEPS:
         raise ValueError(f"unknown step {current!r}; known: {', '.join(PIPELINE_STEPS)}")
-    width, gap, parts = 104, 14, []
+    width, gap, parts = 92, 9, []
     for i, step in enumerate(PIPELINE_STEPS):
-        here, x = step == current, 4 + i * (width + gap)
+        here, x = step == current, 2 + i * (width + gap)
         middle = x + width / 2
         fill, ink = ("#0b57d0", "#ffffff") if here else ("#eef1f6", "#1f2328")
-        parts.append(f'<rect x="{x}" y="22" width="{width}" height="36" rx="5" fill="{fill}" stroke="#5f6b7a"/>')
-        rows = step.rsplit(" ", 1) if len(step) > 14 else [step]
+        parts.append(f'<rect x="{x}" y="20" width="{width}" height="42" rx="5" fill="{fill}" stroke="#5f6b7a"/>')
+        rows = step.split(" ")
         for row, words in enumerate(rows):
-            y = 44 if len(rows) == 1 else 37 + 14 * row
+            y = 45 if len(rows) == 1 else 38 + 15 * row
             parts.append(f'<text x="{middle}" y="{y}" text-anchor="middle" fill="{ink}">{words}</text>')
         if here:
             style = 'text-anchor="middle" fill="currentColor" font-weight="bold"'
-            parts.append(f'<text x="{middle}" y="14" {style}>you are here</text>')
+            parts.append(f'<text x="{middle}" y="13" {style}>you are here</text>')
         if i:
-            parts.append(f'<path d="M{x - gap + 1} 40h{gap - 3}m-4 -4l4 4l-4 4" fill="none" stroke="#5f6b7a"/>')
+            parts.append(f'<path d="M{x - gap + 1} 41h{gap - 2}m-3 -3l3 3l-3 3" fill="none" stroke="#5f6b7a"/>')
     alt = f"The pipeline: {', '.join(PIPELINE_STEPS)}. You are here: {current}."
     markup = (
         f'<div class="vlg-strip" style="overflow-x:auto"><svg role="img" aria-label="{html.escape(alt)}" '
-        f'viewBox="0 0 {8 + len(PIPELINE_STEPS) * (width + gap) - gap} 64" font-family="sans-serif" font-size="11.5" '
-        f'style="display:block;width:100%;min-width:620px;max-width:940px">{"".join(parts)}</svg></div>'
+        f'viewBox="0 0 {4 + len(PIPELINE_STEPS) * (width + gap) - gap} 64" font-family="Arial, sans-serif" font-size="13" '
+        f'style="display:block;width:100%;min-width:600px;max-width:900px">{"".join(parts)}</svg></div>'
     )
     return Html(markup, alt)
