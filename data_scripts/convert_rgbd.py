@@ -374,7 +374,7 @@ def main(
         scene = convert(settings, out, known, _names(scene_labels), cell=cell, cloud=cloud)
     except ValueError as error:
         typer.echo(f"error: {error}", err=True)
-        raise typer.Exit(1) from error
+        raise typer.Exit(2) from error
     left_out = ", ".join(f"{count} x {reason}" for reason, count in scene.skipped.items()) or "none"
     typer.echo(f"{out}: {len(scene.points)} points, {len(scene.frames)} frames; left out: {left_out}")
     if isinstance(scene.frames, PosedImages) and (advice := up_advice(scene.frames.poses)):

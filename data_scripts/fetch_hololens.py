@@ -133,7 +133,7 @@ def main(
         count = fetch(out, catalogue)
     except FetchError as error:
         typer.echo(f"error: {error}", err=True)
-        raise typer.Exit(1) from error
+        raise typer.Exit(2) from error
     typer.echo(f"{out}: {len(catalogue.frames)} frames, {count} files fetched, all checksums right")
     typer.echo(f"next: python data_scripts/convert_rgbd.py {out} --out scenes/hololens --up y")
     typer.echo(f"the tests on it: VLG_HOLOLENS_DIR={out} python -m pytest tests/test_hololens.py")

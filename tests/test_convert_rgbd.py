@@ -307,7 +307,7 @@ class TestCommand:
     def test_an_error_is_one_line_and_no_scene(self, source, tmp_path):
         (source / "K.txt").write_text("1 2\n")
         result = self.run(source, "--out", tmp_path / "a")
-        assert result.exit_code == 1
+        assert result.exit_code == 2
         assert result.output.startswith("error: ")
         assert "K.txt: expected a 3x3 or 4x4 intrinsics matrix" in result.output
         assert not (tmp_path / "a").exists()

@@ -153,7 +153,7 @@ class TestCommand:
 
     def test_an_error_is_one_line(self, tmp_path):
         result = self.run("--out", tmp_path / "scan", "--base-url", (tmp_path / "nothing").as_uri())
-        assert result.exit_code == 1
+        assert result.exit_code == 2
         assert result.output.startswith("error: ")
         assert "cannot be reached" in result.output
 

@@ -8,8 +8,10 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from small_scene import floor_frame, floor_scene
+from typer.testing import CliRunner
 
 from vlg_lib.classes import ROOMS_12
+from vlg_lib.cli import app, main
 from vlg_lib.data.layout import write_scene
 from vlg_lib.data.ply import read_points
 from vlg_lib.scan import color_correlation, scan
@@ -91,6 +93,23 @@ def test_the_report_in_words(scene, tmp_path):
     text = str(scan(tmp_path / "a", tmp_path / "out", progress=False))
     assert "4 frames (left out: 1 x invalid pose)" in text
     assert re.search(r"correlation of fused and own colours (0\.99|1\.00)\d?", text)
+
+
+def test_as_a_command(scene, tmp_path):
+    folder = written(scene, tmp_path / "a")
+    result = CliRunner().invoke(app, ["scan", str(folder), "--out", str(tmp_path / "out"), "--quiet"])
+    assert result.exit_code == 0, result.output
+    assert f"{len(scene.points)} points, 5 frames" in result.output
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["fused.ply", "scan.html"]
+
+
+def test_the_command_names_a_folder_that_is_no_scene(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr("sys.argv", ["vlg_lib", "scan", str(tmp_path), "--out", str(tmp_path / "out")])
+    with pytest.raises(SystemExit) as stopped:
+        main()
+    assert stopped.value.code == 2
+    assert "scene.json: no such file: not a scene folder" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
 
 
 @settings(max_examples=25, deadline=None)

@@ -11,6 +11,7 @@ import typer
 import vlg_lib
 from vlg_lib import experiment
 from vlg_lib.profiles import PROFILES
+from vlg_lib.scan import scan as scan_folder
 from vlg_lib.vision_language import list_models
 
 app = typer.Typer(
@@ -76,6 +77,33 @@ def run(
     )
     print(_table(rows))
     print(f"table: {out / 'table.json'}")
+
+
+SCAN_HELP = """Check a scan with a known answer: fuse the image colours onto its points.
+
+Where poses, intrinsics and depth are right, the fused colours are the colours of the points.
+
+\b
+Example, with your own posed RGB-D folder:
+  python data_scripts/convert_rgbd.py my_scan --out scenes/my_scan
+  python -m vlg_lib scan scenes/my_scan --out out
+
+\b
+Writes:
+  OUT/fused.ply    the points in the fused colours, with the number of views
+  OUT/scan.html    the same as a 3D page that needs no network
+"""
+
+
+@app.command(help=SCAN_HELP)
+def scan(
+    folder: Annotated[Path, typer.Argument(help="Scene folder in the library's layout.")],
+    out: Annotated[Path, typer.Option(help="Folder for fused.ply and scan.html.")] = Path("out"),
+    quiet: Annotated[bool, typer.Option("--quiet", help="No progress bar.")] = False,
+) -> None:
+    """See SCAN_HELP."""
+    print(scan_folder(folder, out, progress=not quiet))
+    print(f"points: {out / 'fused.ply'}, page: {out / 'scan.html'}")
 
 
 @app.command()
