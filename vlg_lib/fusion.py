@@ -94,7 +94,7 @@ class ViewAverager:
         height, width, dim = dense.shape
         if dim != self.sums.shape[1]:
             raise ValueError(f"expected embeddings of {self.sums.shape[1]} dimensions, found {dim}")
-        rows = dense.reshape(height * width, dim)
+        rows = dense.reshape(height * width, dim).contiguous()
         cells, weights = sampling_weights(hits.pixels, camera, width, height, sampling)
         parts = zip(*(array.split(ROWS_AT_A_TIME) for array in (hits.indices, cells, weights)), strict=True)
         for indices, part_cells, part_weights in parts:
