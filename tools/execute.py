@@ -31,6 +31,8 @@ def main() -> int:
         profile = get_profile(options.profile).name
     except ValueError as error:
         parser.error(str(error))
+    # Chapters run in notebooks/, so a relative cache folder is one of this repository's root.
+    os.environ["VLG_CACHE"] = str(ROOT / os.environ.get("VLG_CACHE", "build/cache"))
     todo = chapters(*options.chapters)
     print(f"{len(todo)} chapters, profile {profile}, seed {options.seed}", flush=True)
     for number, path in enumerate(todo, 1):
