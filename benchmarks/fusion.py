@@ -3,19 +3,22 @@
     python benchmarks/fusion.py --points 200000 --dim 768 --runs 7 --threads 2
 
 Each line is one JSON object with ``name, ours, baseline, ratio, unit, runs, threads`` (ratio > 1: ours is better):
-medians of runs in which ours and the baseline take turns, a run being a pass over the same few frames. The points lie on
-the surfaces of a procedural room, the frames are 320 x 240 with ScanNet's field of view, embeddings are averaged as they
-are (no normalisation), and which points a frame sees is worked out before the clock starts, for both.
+medians of runs in which ours and the baseline take turns, a run being a pass over the same few frames. The points
+lie on the surfaces of a procedural room, the frames are 320 x 240 with ScanNet's field of view, embeddings are
+averaged as they are (no normalisation), and which points a frame sees is worked out before the clock starts, for
+both.
 
-The baseline is the way of the published code, written anew: embeddings channel-first (D, H, W), for each image a row for
-*every* point, times the mask of the visible ones, added to a sum and a counter. Ours (``ViewAverager.add_view``) reads
-the rows of visible points only, from a map that is channel-last (H, W, D). Which layout comes for free depends on the 2D
-model (channel-last for transformers), so the second line charges ours for the change of layout.
+The baseline is the way of the published code, written anew: embeddings channel-first (D, H, W), for each image a
+row for *every* point, times the mask of the visible ones, added to a sum and a counter. Ours
+(``ViewAverager.add_view``) reads the rows of visible points only, from a map that is channel-last (H, W, D). Which
+layout comes for free depends on the 2D model (channel-last for transformers), so the second line charges ours for
+the change of layout.
 
-What was tried and is not here (25,000 rows of 768 numbers, one thread): gathering all rows before adding them (twice as
-slow: the rows leave the cache between the two); ``sums[i] += rows`` (reads the sums twice); ``scatter_add_`` (no
-difference); advanced indexing instead of ``index_select`` or ``embedding_bag`` (1.5 times slower); a reused buffer for
-the gathered rows and huge pages for the sums (a few per cent); sorting by pixel instead of by point (no difference).
+What was tried and is not here (25,000 rows of 768 numbers, one thread): gathering all rows before adding them
+(twice as slow: the rows leave the cache between the two); ``sums[i] += rows`` (reads the sums twice);
+``scatter_add_`` (no difference); advanced indexing instead of ``index_select`` or ``embedding_bag`` (1.5 times
+slower); a reused buffer for the gathered rows and huge pages for the sums (a few per cent); sorting by pixel
+instead of by point (no difference).
 """
 
 import argparse

@@ -8,13 +8,13 @@ import torch
 from torch import Tensor
 from torch.nn.functional import max_pool2d
 
-from vlg_lib.data.rooms import cast_rays, make_room, render_frame, room_camera, room_poses, room_scene
-from vlg_lib.projection import Visibility, back_project, project, visible_points
+from vlg_lib.data.rooms import Room, cast_rays, make_room, render_frame, room_camera, room_poses, room_scene
+from vlg_lib.projection import Visibility, project, visible_points
 from vlg_lib.scene import Frame
 
-# Measured on seeds 10,000 to 10,003 with eight views each: 1.0 to 2.7 % of the points in view differ from the ray, and
-# 0.03 to 0.04 % of those on pixels without a depth edge.
-MOST_DIFFERENT, MOST_DIFFERENT_OFF_EDGES = 0.04, 0.002
+# Measured on seeds 10,000 to 10,003 with eight views each: 1.0 to 1.8 % of the points in view differ from the ray, and
+# 0.22 to 0.29 % of those on pixels without a depth edge, half of which are hidden.
+MOST_DIFFERENT, MOST_DIFFERENT_OFF_EDGES = 0.03, 0.005
 
 
 def allowed(depth: Tensor) -> Tensor:
@@ -28,7 +28,20 @@ def near_depth_edge(depth: Tensor) -> Tensor:
     return furthest - nearest > allowed(depth)
 
 
-def seen_by_ray(room: object, points: Tensor, frame: Frame, z: Tensor) -> Tensor:
+def points_on_boxes(room: Room, count: int) -> Tensor:
+    """Points spread evenly over the faces of all boxes: before and behind, above and below, in sight and out of it."""
+    rng = np.random.default_rng(0)
+    a, b, c = (2 * room.half_sizes).T
+    areas = np.stack([b * c, a * c, a * b], axis=1)
+    chosen = rng.choice(areas.size, count, p=areas.ravel() / areas.sum())
+    box, axis = np.divmod(chosen, 3)
+    local = rng.uniform(-1, 1, (count, 3))
+    local[np.arange(count), axis] = rng.choice([-1, 1], count)
+    offset = np.einsum("nij,nj->ni", room.rotations[box], local * room.half_sizes[box])
+    return torch.from_numpy(room.centers[box] + offset)
+
+
+def seen_by_ray(room: Room, points: Tensor, frame: Frame, z: Tensor) -> Tensor:
     """Whether the ray through each point (not through its pixel) meets its first surface at the point's depth."""
     origin = frame.camera_to_world[:3, 3].numpy()
     directions = points.numpy() - origin
@@ -41,8 +54,8 @@ def seen_by_ray(room: object, points: Tensor, frame: Frame, z: Tensor) -> Tensor
 def test_visibility_equals_ray_casting_except_at_depth_edges(seed: int) -> None:
     room, camera = make_room(seed), room_camera()
     frames = [render_frame(room, camera, pose, depth_noise=0.0).frame for pose in room_poses(room, 8)]
-    points = torch.cat([back_project(f.depth, camera, f.camera_to_world)[0][::7] for f in frames])
-    total = different = off_edges = different_off_edges = hidden = 0
+    points = points_on_boxes(room, 20_000)
+    total = different = off_edges = different_off_edges = hidden_off_edges = 0
     for frame in frames:
         seen = torch.zeros(len(points), dtype=torch.bool)
         seen[visible_points(points, frame).indices] = True
@@ -53,10 +66,13 @@ def test_visibility_equals_ray_casting_except_at_depth_edges(seed: int) -> None:
         truth = seen_by_ray(room, points[inside], frame, z[inside])
         wrong = seen[inside] != truth
         clear = ~near_depth_edge(frame.depth)[v[inside].long(), u[inside].long()]
-        total, different, hidden = total + len(wrong), different + int(wrong.sum()), hidden + int((~truth).sum())
+        total, different = total + len(wrong), different + int(wrong.sum())
+        hidden_off_edges += int((clear & ~truth).sum())
         off_edges, different_off_edges = off_edges + int(clear.sum()), different_off_edges + int((wrong & clear).sum())
     print(f"different: {different / total:.4f}, off depth edges: {different_off_edges / off_edges:.5f}")
-    assert hidden > 0.2 * total  # the room does hide points, so the comparison says something
+    assert (
+        0.2 * off_edges < hidden_off_edges < 0.8 * off_edges
+    )  # both answers are common: the comparison says something
     assert off_edges > 0.5 * total
     assert different <= MOST_DIFFERENT * total
     assert different_off_edges <= MOST_DIFFERENT_OFF_EDGES * off_edges
