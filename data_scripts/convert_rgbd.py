@@ -56,6 +56,13 @@ class PoseDirection(StrEnum):
     WORLD_TO_CAMERA = "world-to-camera"
 
 
+class CameraAxes(StrEnum):
+    """Where a camera's axes point: right-down-forward (OpenCV, ours) or right-up-backward (OpenGL, ARKit, Blender)."""
+
+    OPENCV = "opencv"
+    OPENGL = "opengl"
+
+
 class Up(StrEnum):
     """The axis of the source's world that points up."""
 
@@ -75,8 +82,9 @@ class Source:
     depth: str = "depth"
     intrinsics: str = "K.txt"
     depth_intrinsics: str | None = None
-    poses: str = "poses.txt"
+    pose_file: str = "poses.txt"
     direction: PoseDirection = PoseDirection.CAMERA_TO_WORLD
+    axes: CameraAxes = CameraAxes.OPENCV
     up: Up = Up.Z
     depth_scale: float = 1000.0
     depth_missing: tuple[int, ...] = (0, 65535)
@@ -198,18 +206,14 @@ def read_poses(path: Path, names: Sequence[str]) -> dict[str, Tensor]:
 def open_source(source: Source) -> tuple[PosedImages, Counter[str]]:
     """The usable frames of a source folder and the counts of those left out; LayoutError where the scan is wrong."""
     colors = _listed_images(source.folder, source.folder / source.images)
-    matrices = read_poses(source.folder / source.poses, [path.stem for path in colors])
+    matrices = read_poses(source.folder / source.pose_file, [path.stem for path in colors])
     depth_folder: Path | None = source.folder / source.depth
     if depth_folder is not None and not depth_folder.is_dir():
         depth_folder = None
-    skipped: Counter[str] = Counter()
-    kept = []
-    for path in colors[:: source.every]:
-        reason = _why_unusable(path, depth_folder, matrices.get(path.stem))
-        if reason is None:
-            kept.append(path)
-        else:
-            skipped[reason] += 1
+    taken = colors[:: source.every]
+    reasons = {path: _why_unusable(path, depth_folder, matrices.get(path.stem)) for path in taken}
+    kept = [path for path, reason in reasons.items() if reason is None]
+    skipped = Counter(reason for reason in reasons.values() if reason is not None)
     if not kept:
         counts = ", ".join(f"{count} x {reason}" for reason, count in skipped.items())
         raise LayoutError(f"{source.folder}: none of its frames can be used ({counts})")
@@ -224,6 +228,8 @@ def open_source(source: Source) -> tuple[PosedImages, Counter[str]]:
     poses = torch.stack([matrices[path.stem] for path in kept])
     if source.direction == PoseDirection.WORLD_TO_CAMERA:
         poses = torch.linalg.inv(poses)
+    if source.axes == CameraAxes.OPENGL:
+        poses = poses @ torch.diag(torch.tensor([1.0, -1.0, -1.0, 1.0], dtype=poses.dtype))
     grid = common_grid(camera, depth_camera)
     frames = PosedImages(
         tuple(kept), depths, up_rotation(source.up) @ poses, grid, source.depth_scale, source.depth_missing
@@ -314,12 +320,10 @@ def convert(
         points, colors = points_from_frames(tqdm(frames, desc="points", unit="frame", disable=None), cell)
     scene = Scene(out.resolve().name, points, colors, frames, class_set, mask, dict(skipped))
     provenance = {
-        "converter": "data_scripts/convert_rgbd.py",
-        "source": source.folder.resolve().name,
-        "poses": str(source.direction),
-        "up": str(source.up),
+        "converter": "data_scripts/convert_rgbd.py", "source": source.folder.resolve().name,
+        "poses": str(source.direction), "camera_axes": str(source.axes), "up": str(source.up),
         "points": cloud.name if cloud else f"averages of depth in cells of {cell} m",
-    }
+    }  # fmt: skip
     alignment = up_rotation(source.up)
     write_scene(out, scene, provenance=provenance, depth_scale=source.depth_scale, axis_alignment=alignment)
     return scene
@@ -353,10 +357,11 @@ def main(
     depth_intrinsics: Annotated[
         str | None, typer.Option(help="The same for the depth images, where they are not a mere resize.")
     ] = None,
-    poses: Annotated[str, typer.Option(help="File of 16 numbers a row, or folder of 4x4 text files.")] = "poses.txt",
-    pose_direction: Annotated[
-        PoseDirection, typer.Option("--pose-direction", help="What a pose matrix maps.")
-    ] = PoseDirection.CAMERA_TO_WORLD,
+    pose_file: Annotated[str, typer.Option(help="File of 16 numbers a row, or folder of 4x4 files.")] = "poses.txt",
+    poses: Annotated[PoseDirection, typer.Option(help="What a pose matrix maps.")] = PoseDirection.CAMERA_TO_WORLD,
+    camera_axes: Annotated[
+        CameraAxes, typer.Option(help="opencv: z forward; opengl: z backward, y up (ARKit, Blender).")
+    ] = CameraAxes.OPENCV,
     up: Annotated[Up, typer.Option(help="The axis that points up in the source's world.")] = Up.Z,
     depth_scale: Annotated[float, typer.Option(help="Depth units a metre: 1000 for mm, 5000 for TUM.")] = 1000.0,
     depth_missing: Annotated[str, typer.Option(help="Depth codes for 'no depth', comma-separated.")] = "0,65535",
@@ -369,8 +374,10 @@ def main(
         known = own_class_set(_names(classes)) if classes else get_class_set(class_set)
         codes = tuple(int(code) for code in _names(depth_missing))
         settings = Source(
-            source, images, depth, intrinsics, depth_intrinsics, poses, pose_direction, up, depth_scale, codes, every
-        )
+            folder=source, images=images, depth=depth, intrinsics=intrinsics, depth_intrinsics=depth_intrinsics,
+            pose_file=pose_file, direction=poses, axes=camera_axes, up=up, depth_scale=depth_scale,
+            depth_missing=codes, every=every,
+        )  # fmt: skip
         scene = convert(settings, out, known, _names(scene_labels), cell=cell, cloud=cloud)
     except ValueError as error:
         typer.echo(f"error: {error}", err=True)

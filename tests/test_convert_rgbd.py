@@ -53,12 +53,22 @@ class TestConvention:
         assert torch.allclose(first.frames.poses, second.frames.poses, atol=1e-12)
         assert torch.allclose(first.points, second.points, atol=1e-5)
 
+    def test_cameras_that_look_along_minus_z_give_the_same_scene(self, source, tmp_path):
+        converted(source, tmp_path / "a")
+        poses = np.loadtxt(source / "poses.txt").reshape(-1, 4, 4)
+        poses[:, :3, 1:3] *= -1
+        np.savetxt(source / "poses.txt", poses.reshape(-1, 16))
+        converted(source, tmp_path / "b", axes=convert_rgbd.CameraAxes.OPENGL)
+        first, second = read_scene(tmp_path / "a"), read_scene(tmp_path / "b")
+        assert torch.equal(first.frames.poses, second.frames.poses)
+        assert torch.equal(first.points, second.points)
+
     def test_a_folder_of_pose_files_gives_the_same_scene(self, source, tmp_path):
         converted(source, tmp_path / "a")
         (source / "poses").mkdir()
         for i, row in enumerate(np.loadtxt(source / "poses.txt")):
             np.savetxt(source / "poses" / f"{i}.txt", row.reshape(4, 4))
-        converted(source, tmp_path / "b", poses="poses")
+        converted(source, tmp_path / "b", pose_file="poses")
         assert torch.equal(read_scene(tmp_path / "a").frames.poses, read_scene(tmp_path / "b").frames.poses)
 
     def test_intrinsics_of_four_rows(self, source, tmp_path):
@@ -216,7 +226,7 @@ class TestSkipped:
         (source / "poses").mkdir()
         for name in ("0", "1", "9"):
             np.savetxt(source / "poses" / f"{name}.txt", looking_down(0.0, 0.0, 2.0))
-        _, skipped = open_source(Source(source, poses="poses"))
+        _, skipped = open_source(Source(source, pose_file="poses"))
         assert skipped == {"missing image": 1, "unreadable depth": 1, "missing pose": 1}
 
     def test_no_frame_left(self, source, tmp_path):
@@ -303,6 +313,34 @@ class TestCommand:
         scene = read_scene(tmp_path / "a")
         assert scene.class_set.names == ("floor", "plant pot")
         assert scene.class_set.present(scene.scene_labels) == ("plant pot",)
+
+    def test_every_option_reaches_the_converter(self, source, tmp_path):
+        poses = np.loadtxt(source / "poses.txt").reshape(-1, 4, 4)
+        poses[:, :3, 1:3] *= -1
+        poses = np.linalg.inv(up_rotation("-y").T.numpy() @ poses)
+        (source / "rgb").mkdir()
+        (source / "range").mkdir()
+        for name in ("0", "1", "2", "3"):
+            (source / "images" / f"{name}.png").rename(source / "rgb" / f"{name}.png")
+            codes = np.array(Image.open(source / "depth" / f"{name}.png")) // 2
+            codes[0, 0] = 7
+            Image.fromarray(codes).save(source / "range" / f"{name}.png")
+        np.savetxt(source / "t.txt", poses.reshape(-1, 16))
+        (source / "K.txt").rename(source / "cam.txt")
+        result = self.run(
+            source, "--out", tmp_path / "a", "--images", "rgb", "--depth", "range", "--intrinsics", "cam.txt",
+            "--depth-intrinsics", "cam.txt", "--pose-file", "t.txt", "--poses", "world-to-camera", "--up", "-y",
+            "--camera-axes", "opengl", "--depth-scale", 500, "--depth-missing", "0, 7", "--every", 3, "--cell", 0.2,
+            "--class-set", "s3dis-13",
+        )  # fmt: skip
+        assert result.exit_code == 0, result.output
+        scene = read_scene(tmp_path / "a")
+        assert scene.class_set.name == "s3dis-13"
+        assert scene.frames.names == ("0", "3")
+        assert torch.allclose(scene.frames[1].camera_to_world, looking_down(0.6, 0.3, 2.0), atol=1e-9)
+        assert scene.frames[0].depth[0, 0] == 0
+        assert scene.points[:, 2].abs().max() < 1e-6
+        assert "no scene labels given" in result.output
 
     def test_an_error_is_one_line_and_no_scene(self, source, tmp_path):
         (source / "K.txt").write_text("1 2\n")
