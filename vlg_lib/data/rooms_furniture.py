@@ -5,7 +5,9 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-Vector = tuple[float, float, float]
+Number = float | int
+Vector = tuple[Number, Number, Number]
+Interval = tuple[Number, Number]
 
 
 @dataclass(frozen=True)
@@ -19,8 +21,8 @@ class Part:
     center: Vector
     half: Vector
     slot: str = "main"
-    yaw: float = 0.0
-    glow: float = 0.0
+    yaw: Number = 0.0
+    glow: Number = 0.0
 
 
 @dataclass
@@ -30,7 +32,7 @@ class Furniture:
     name: str
     parts: list[Part]
     position: Vector = (0.0, 0.0, 0.0)
-    yaw: float = 0.0
+    yaw: Number = 0.0
     size: Vector = field(default=(0.0, 0.0, 0.0))
 
     def __post_init__(self) -> None:
@@ -46,13 +48,11 @@ def _turned(part: Part) -> Vector:
     return (part.half[0] * c + part.half[1] * s, part.half[0] * s + part.half[1] * c, part.half[2])
 
 
-def box(
-    x: tuple[float, float], y: tuple[float, float], z: tuple[float, float], slot: str = "main", **more: float
-) -> Part:
+def box(x: Interval, y: Interval, z: Interval, slot: str = "main", glow: float = 0.0) -> Part:
     """A part from its extents (low, high) along x, y and z."""
     low, high = np.array([x[0], y[0], z[0]]), np.array([x[1], y[1], z[1]])
     center, half = (low + high) / 2, (high - low) / 2
-    return Part(tuple(center.tolist()), tuple(half.tolist()), slot, **more)
+    return Part(tuple(center.tolist()), tuple(half.tolist()), slot, glow=glow)
 
 
 def _legs(width: float, depth: float, height: float, thickness: float, slot: str) -> list[Part]:

@@ -39,8 +39,8 @@ class Style:
     """
 
     textures: tuple[str, ...]
-    source: dict[str, float]
-    target: dict[str, float]
+    source: dict[str, int]
+    target: dict[str, int]
     pale: float = 0.0
 
 
@@ -89,7 +89,7 @@ FIXED_SLOTS: dict[str, tuple[str, ...]] = {
 
 
 def draw_color(
-    rng: np.random.Generator, weights: dict[str, float], pale: float = 0.0
+    rng: np.random.Generator, weights: dict[str, int], pale: float = 0.0
 ) -> tuple[str, Float[np.ndarray, "3"]]:
     """Draw a colour word by weight, and an RGB value around its mean: (word, (3,) float32 in 0-1)."""
     words = list(weights)

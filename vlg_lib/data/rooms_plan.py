@@ -303,7 +303,7 @@ def _shell(plan: _Plan, with_ceiling: bool) -> list[Furniture]:
     return shell
 
 
-def _paint(item: Furniture, rng: np.random.Generator, shift: float) -> tuple[Thing, int, list[np.ndarray]]:
+def _paint(item: Furniture, rng: np.random.Generator, shift: float | int) -> tuple[Thing, int, list[np.ndarray]]:
     """Draw an object's looks: its caption words, its texture, and one colour a part.
 
     Both palettes are always drawn from and ``shift`` only chooses, so that one seed at two shifts is the same room
@@ -313,7 +313,7 @@ def _paint(item: Furniture, rng: np.random.Generator, shift: float) -> tuple[Thi
     texture = style.textures[int(rng.integers(len(style.textures)))]
     source, target = draw_color(rng, style.source, style.pale), draw_color(rng, style.target, style.pale)
     word, main = target if rng.random() < shift else source
-    slots = {slot: dict.fromkeys(words, 1.0) for slot, words in FIXED_SLOTS.items()}
+    slots = {slot: dict.fromkeys(words, 1) for slot, words in FIXED_SLOTS.items()}
     fixed = {slot: draw_color(rng, weights)[1] for slot, weights in slots.items()}
     colors = []
     for part in item.parts:
@@ -330,7 +330,7 @@ def _to_world(item: Furniture, part: Part) -> tuple[np.ndarray, np.ndarray]:
     return np.array(item.position) + turn(item.yaw) @ np.array(part.center), turn(item.yaw + part.yaw)
 
 
-def make_room(seed: int, kind: str | None = None, shift: float = 0.0) -> Room:
+def make_room(seed: int, kind: str | None = None, shift: float | int = 0.0) -> Room:
     """Build the room of a seed: 44-95 oriented boxes or so, deterministic, the same plan at every shift.
 
     ``kind``: one of ``ROOM_KINDS`` (default: ``kind_of(seed)``). ``shift``: chance in [0, 1] that an object takes its
