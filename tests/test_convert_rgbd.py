@@ -196,12 +196,16 @@ class TestOneGrid:
         color_camera = Camera(100.0, 100.0, 79.5, 59.5, 160, 120)
         frame = floor_frame("0", 0.3, 0.2, 2.0, color_camera)
         source = write_rgbd(tmp_path / "source", [frame])
-        Image.fromarray(np.full((44, 60), 2000, np.uint16)).save(source / "depth" / "0.png")
+        codes = np.full((44, 60), 2000, np.uint16)
+        codes[20, 30] = 1000
+        Image.fromarray(codes).save(source / "depth" / "0.png")
         np.savetxt(source / "D.txt", depth_camera.matrix.numpy())
         converted(source, tmp_path / "a", depth_intrinsics="D.txt")
         out = read_scene(tmp_path / "a").frames[0]
         expected = floor_frame("0", 0.3, 0.2, 2.0, out.camera)
         assert (out.camera.fx, out.camera.cx - depth_camera.cx) == (40.0, -4.0)
+        near = (out.depth == 1.0).nonzero().tolist()
+        assert near == [[20 + round(out.camera.cy - depth_camera.cy), 30 - 4]]
         assert (out.color.float() - expected.color.float())[1:-1, 1:-1].abs().max() <= 3
         floor = read_scene(tmp_path / "a").points
         pixels, _ = project(floor, out.camera, out.camera_to_world)

@@ -108,6 +108,15 @@ class TestAtomicFolder:
         assert names(path) == ["old"]
         assert names(tmp_path) == ["scene"]
 
+    def test_the_earlier_folder_comes_back_when_the_new_one_cannot_be_renamed(self, tmp_path):
+        path = tmp_path / "scene"
+        with atomic_folder(path) as temporary:
+            (temporary / "old").write_text("")
+        with pytest.raises(FileNotFoundError), atomic_folder(path) as temporary:
+            temporary.rmdir()
+        assert names(path) == ["old"]
+        assert names(tmp_path) == ["scene"]
+
     def test_a_leftover_of_the_same_process_number_is_cleared(self, tmp_path):
         leftover = tmp_path / f".scene.{os.getpid()}.part"
         leftover.mkdir()
