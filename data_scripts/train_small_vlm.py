@@ -7,6 +7,7 @@ the same command continues. The last step's weights are kept: no label of any pi
 
 import argparse
 import json
+import math
 import subprocess
 import sys
 import time
@@ -17,7 +18,7 @@ from pathlib import Path
 import numpy as np
 import open_clip
 import torch
-from jaxtyping import Float, Int, UInt8
+from jaxtyping import Bool, Float, Int, UInt8
 from torch import Tensor, nn
 from torch.nn.functional import affine_grid, grid_sample, log_softmax, normalize
 from tqdm.auto import tqdm
@@ -33,13 +34,18 @@ TEMPLATES = (
     "there is a {name} in the scene", "a {color} {name}", "a {material} {name}", "a {color} {material} {name}",
     "a photo of a {color} {name}", "a {color} {name} in a room",
 )  # fmt: skip
+COLORLESS = tuple(template for template in TEMPLATES if "{color}" not in template)
 SYNONYM_CHANCE = 0.2
 NAME_NUMBER = {name: number for number, name in enumerate(NAMES)}
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """The sizes of a training run. ``precision``: "bf16" is fast where the processor has it; "float32" always works."""
+    """The sizes of a training run.
+
+    ``recolor`` is the share of frames whose hues are turned and whose colours are paled, so that shapes and places must
+    do. ``precision``: "bf16" is fast where the processor has it; "float32" always works.
+    """
 
     rooms: int = 400
     views: int = 12
@@ -51,11 +57,16 @@ class Recipe:
     weight_decay: float = 0.05
     max_scale: float = 30.0
     min_cells: int = 3
+    recolor: float = 0.0
     seed: int = 0
     precision: str = "bf16"
 
 
-PROFILES = {"full": Recipe(), "fast": Recipe(rooms=24, views=6, steps=150, batch=12)}
+PROFILES = {
+    "full": Recipe(),
+    "refine": Recipe(rooms=600, learning_rate=2e-3, recolor=0.35),
+    "fast": Recipe(rooms=24, views=6, steps=150, batch=12),
+}
 
 
 @dataclass(frozen=True)
@@ -109,10 +120,26 @@ def uniform(generator: torch.Generator, count: int, low: float, high: float) -> 
     return low + (high - low) * torch.rand(count, generator=generator)
 
 
+def turn_hues(
+    pixels: Float[Tensor, "B 3 H W"], chosen: Bool[Tensor, " B"], generator: torch.Generator
+) -> Float[Tensor, "B 3 H W"]:
+    """Rotate the colours of the chosen frames about the grey axis by any angle, and scale their saturation."""
+    batch = len(pixels)
+    angle, saturation = uniform(generator, batch, -math.pi, math.pi), uniform(generator, batch, 0.4, 1.2)
+    cross = torch.tensor([[0.0, -1, 1], [1, 0, -1], [-1, 1, 0]]) / math.sqrt(3)
+    grey = torch.full((3, 3), 1 / 3)
+    turn = torch.cos(angle)[:, None, None] * (torch.eye(3) - grey) + torch.sin(angle)[:, None, None] * cross
+    mix = torch.where(chosen[:, None, None], grey + saturation[:, None, None] * turn, torch.eye(3))
+    return torch.einsum("bij,bjhw->bihw", mix, pixels).clamp(0, 1)
+
+
 def augment(
-    images: UInt8[Tensor, "B H W 3"], things: UInt8[Tensor, "B H W"], generator: torch.Generator
+    images: UInt8[Tensor, "B H W 3"],
+    things: UInt8[Tensor, "B H W"],
+    recolored: Bool[Tensor, " B"],
+    generator: torch.Generator,
 ) -> tuple[Float[Tensor, "B 3 H W"], Int[Tensor, "B H W"]]:
-    """Flips, zooms (half of the frames, to 0.35-1 of the width), brightness, channel gain and noise."""
+    """Flips, zooms (half of the frames, to 0.35-1 of the width), turned hues, brightness, channel gain and noise."""
     batch = len(images)
     flip = torch.where(torch.rand(batch, generator=generator) < 0.5, -1.0, 1.0)
     zoom = torch.where(
@@ -125,6 +152,7 @@ def augment(
     pixels = images.permute(0, 3, 1, 2).float() / 255
     pixels = grid_sample(pixels, grid, mode="bilinear", padding_mode="border", align_corners=False)
     ids = grid_sample(things[:, None].float(), grid, mode="nearest", padding_mode="border", align_corners=False)
+    pixels = turn_hues(pixels, recolored, generator)
     gain = uniform(generator, batch, 0.7, 1.3)[:, None] * uniform(generator, 3 * batch, 0.9, 1.1).view(batch, 3)
     noise = torch.randn(pixels.shape, generator=generator) * uniform(generator, batch, 0, 0.03)[:, None, None, None]
     return (pixels * gain[:, :, None, None] + noise).clamp(0, 1), ids[:, 0].long()
@@ -154,15 +182,16 @@ def cut_regions(
     return number[index], torch.stack([kept // (64 * 256), kept % 256], 1)
 
 
-def captions(words: list[tuple[str, str, str]], generator: torch.Generator) -> list[str]:
-    """One templated sentence a region; sometimes a synonym instead of the name."""
-    chosen = torch.randint(len(TEMPLATES), (len(words),), generator=generator).tolist()
+def captions(words: list[tuple[str, str, str]], recolored: list[bool], generator: torch.Generator) -> list[str]:
+    """One templated sentence a region; sometimes a synonym instead of the name. Turned hues are not put into words."""
+    chosen = torch.rand(len(words), generator=generator).tolist()
     luck, which = (torch.rand(len(words), generator=generator).tolist() for _ in range(2))
     texts = []
-    for (name, color, material), template, chance, pick in zip(words, chosen, luck, which, strict=True):
+    for (name, color, material), turned, place, chance, pick in zip(words, recolored, chosen, luck, which, strict=True):
+        templates = COLORLESS if turned else TEMPLATES
         synonyms = NAMES[name]
         said = synonyms[int(pick * len(synonyms))] if synonyms and chance < SYNONYM_CHANCE else name
-        texts.append(TEMPLATES[template].format(name=said, color=color, material=material))
+        texts.append(templates[int(place * len(templates))].format(name=said, color=color, material=material))
     return texts
 
 
@@ -181,10 +210,11 @@ class Batch:
 def make_batch(frames: Frames, recipe: Recipe, step: int, generator: torch.Generator) -> Batch:
     """Draw frames, augment them, cut regions and describe each."""
     chosen = torch.randperm(len(frames.images), generator=generator)[: recipe.batch]
-    images, things = augment(frames.images[chosen], frames.things[chosen], generator)
+    recolored = torch.rand(len(chosen), generator=generator) < recipe.recolor
+    images, things = augment(frames.images[chosen], frames.things[chosen], recolored, generator)
     regions, owners = cut_regions(things, generator, recipe.min_cells)
     words = [frames.words[frames.rooms[int(chosen[frame])]][thing] for frame, thing in owners.tolist()]
-    texts = captions(words, generator)
+    texts = captions(words, recolored[owners[:, 0]].tolist(), generator)
     unique = sorted(set(texts))
     place = {text: row for row, text in enumerate(unique)}
     names = torch.tensor([NAME_NUMBER[name] for name, _, _ in words])
@@ -229,14 +259,19 @@ def batch_loss(towers: Towers, batch: Batch, recipe: Recipe) -> Tensor:
 def one_cycle(progress: float, warm: float = 0.2) -> float:
     """Learning-rate factor: a cosine rise to 1 over the first fifth of the run, a cosine fall to 0 over the rest."""
     if progress < warm:
-        return float(0.04 + 0.96 * (1 - np.cos(np.pi * progress / warm)) / 2)
-    return float(1e-4 + (1 + np.cos(np.pi * (progress - warm) / (1 - warm))) / 2)
+        return float(0.04 + 0.96 * (1 - math.cos(math.pi * progress / warm)) / 2)
+    return float(1e-4 + (1 + math.cos(math.pi * (progress - warm) / (1 - warm))) / 2)
 
 
-def train(recipe: Recipe, frames: Frames, folder: Path) -> tuple[Towers, list[float]]:
-    """Train the towers, resuming from ``folder``; one JSON line a step goes to ``folder/log.jsonl``."""
+def train(recipe: Recipe, frames: Frames, folder: Path, start_from: Path | None = None) -> tuple[Towers, list[float]]:
+    """Train the towers, resuming from ``folder``; one JSON line a step goes to ``folder/log.jsonl``.
+
+    ``start_from``: the weights of an earlier run to refine (default: fresh weights from the recipe's seed).
+    """
     torch.manual_seed(recipe.seed)
     towers = Towers()
+    if start_from is not None:
+        towers.load_state_dict(load_tensors(start_from)[0], strict=False)
     towers.visual.to(memory_format=torch.channels_last)
     flat = [p for p in towers.parameters() if p.ndim < 2]
     deep = [p for p in towers.parameters() if p.ndim >= 2]
@@ -264,8 +299,8 @@ def train(recipe: Recipe, frames: Frames, folder: Path) -> tuple[Towers, list[fl
     return towers, losses
 
 
-def manifest(recipe: Recipe, losses: list[float]) -> dict[str, object]:
-    """What made the weights: sizes, seeds, versions, commit."""
+def manifest(recipe: Recipe, losses: list[float], start_from: Path | None) -> dict[str, object]:
+    """What made the weights: sizes, seeds, versions, commit, and the same of the weights that were refined."""
     try:
         commit = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, check=True).stdout.strip()
     except (OSError, subprocess.CalledProcessError):
@@ -274,6 +309,7 @@ def manifest(recipe: Recipe, losses: list[float]) -> dict[str, object]:
         "recipe": asdict(recipe), "rooms_recipe": RECIPE, "first_room_seed": split_seeds("vlm-train", 1)[0],
         "commit": commit, "torch": torch.__version__, "open_clip": open_clip.__version__, "numpy": np.__version__,
         "python": sys.version.split()[0], "last_loss": round(float(np.mean(losses[-50:])), 4),
+        "refined": None if start_from is None else load_tensors(start_from)[1],
     }  # fmt: skip
 
 
@@ -283,6 +319,7 @@ def main() -> None:
     parser.add_argument("--profile", choices=list(PROFILES), default="full")
     parser.add_argument("--cache", type=Path, default=Path("build/small-vlm"), help="rendered frames, checkpoints, log")
     parser.add_argument("--out", type=Path, help="where the weights go (default: CACHE/small-region.safetensors)")
+    parser.add_argument("--start-from", type=Path, help="weights to refine, of an earlier run")
     parser.add_argument("--threads", type=int, default=1, help="two threads on a busy machine can be slower than one")
     parser.add_argument("--workers", type=int, default=1, help="processes that render")
     for field in fields(Recipe):
@@ -294,14 +331,14 @@ def main() -> None:
     folder = given["cache"] / f"run-{given['profile']}-seed{recipe.seed}"
     folder.mkdir(parents=True, exist_ok=True)
     frames = load_frames(given["cache"], recipe, given["workers"])
-    towers, losses = train(recipe, frames, folder)
+    towers, losses = train(recipe, frames, folder, given["start_from"])
     out = given["out"] or given["cache"] / "small-region.safetensors"
     half = {
         name: tensor.half() if tensor.is_floating_point() else tensor
         for name, tensor in towers.state_dict().items()
         if not name.startswith("log_scale")
     }
-    save_tensors(out, half, manifest(recipe, losses))
+    save_tensors(out, half, manifest(recipe, losses, given["start_from"]))
     print(f"{out}: {out.stat().st_size / 1e6:.1f} MB, loss {np.mean(losses[-50:]):.3f} after {recipe.steps} steps")
 
 

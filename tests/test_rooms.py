@@ -70,7 +70,7 @@ def test_kinds_take_turns():
     assert [make_room(10_000 + i).kind for i in range(4)] == list(ROOM_KINDS)
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=5, deadline=None)
 @given(seed=seeds)
 def test_a_seed_gives_one_room(seed):
     first, second = make_room(seed), make_room(seed)
@@ -81,7 +81,7 @@ def test_a_seed_gives_one_room(seed):
     assert not np.array_equal(first.centers[:6], make_room(seed + 4).centers[:6])
 
 
-@settings(max_examples=10, deadline=None)
+@settings(max_examples=4, deadline=None)
 @given(seed=seeds)
 def test_shift_recolours_and_moves_nothing(seed):
     source, half, target = (make_room(seed, shift=shift) for shift in (0.0, 0.5, 1.0))
@@ -96,19 +96,19 @@ def test_shift_recolours_and_moves_nothing(seed):
 
 def test_half_of_the_things_are_recoloured_at_shift_one_half():
     changed = total = 0
-    for seed in range(30):
+    for seed in range(8):
         source, half, target = (make_room(seed, shift=shift) for shift in (0.0, 0.5, 1.0))
         for instance in range(len(source.things)):
             own = source.instances == instance
             if not np.array_equal(source.colors[own], target.colors[own]):
                 total += 1
                 changed += not np.array_equal(source.colors[own], half.colors[own])
-    assert total > 300
-    assert 0.42 < changed / total < 0.58
+    assert total > 80
+    assert 0.38 < changed / total < 0.62
 
 
 def test_objects_stand_in_the_room():
-    for seed in range(12):
+    for seed in range(8):
         room = make_room(seed)
         width, depth, height = room.size
         reach = np.abs(room.rotations) @ room.half_sizes[:, :, None]
@@ -118,10 +118,10 @@ def test_objects_stand_in_the_room():
 
 
 def test_plans_differ_in_what_they_hold():
-    present = [{room.things[i].name for i in range(len(room.things))} for room in map(make_room, range(40))]
+    present = [{room.things[i].name for i in range(len(room.things))} for room in map(make_room, range(20))]
     for name in ROOMS_12.names:
         count = sum(name in names for names in present)
-        assert count == 40 if name in ("floor", "wall") else 4 <= count < 40, name
+        assert count == 20 if name in ("floor", "wall") else 2 <= count < 20, name
 
 
 @pytest.mark.parametrize(("arguments", "message"), [({"kind": "cave"}, "cave"), ({"shift": 1.5}, "1.5")])
@@ -193,7 +193,7 @@ def test_pixel_rays_follow_the_camera():
     assert directions[v * 160 + u] == pytest.approx([(u - camera.cx) / camera.fx, (v - camera.cy) / camera.fy, 1.0])
 
 
-@settings(max_examples=8, deadline=None)
+@settings(max_examples=5, deadline=None)
 @given(seed=seeds)
 def test_poses_are_rigid_and_stand_in_free_space(seed):
     room = make_room(seed)
