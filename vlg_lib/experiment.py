@@ -171,13 +171,14 @@ class Experiment:
 
     def _fused_key(self, scene: Scene) -> str:
         """What P^2D of a scene depends on. Its tags and its point labels are not among it."""
-        profile = self.profile
-        weights = sorted(Path(next(iter(vision_language.__path__))).rglob("*.safetensors"))
+        if "weights" not in self._loaded:
+            folder = Path(next(iter(vision_language.__path__)))
+            self._loaded["weights"] = hash_files(*sorted(folder.rglob("*.safetensors")))
         return key_of(
             scene=self._scene_key(scene),
             code=code_key("vlg_lib.fusion", "vlg_lib.vision_language"),
-            weights=hash_files(*weights),
-            teacher=profile.teacher,
+            weights=self._loaded["weights"],
+            teacher=self.profile.teacher,
             visibility=asdict(self._visibility()),
         )
 

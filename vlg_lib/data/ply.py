@@ -71,7 +71,7 @@ def read_points(path: Path) -> tuple[Float[Tensor, "N 3"], UInt8[Tensor, "N 3"],
     if not path.is_file():
         raise PlyError(f"{path}: no such file")
     try:
-        data = PlyData.read(str(path), mmap=False)
+        data = PlyData.read(str(path))  # mapped and copied below: read value by value, a room takes seconds
     except (PlyParseError, ValueError, UnicodeDecodeError) as error:
         raise PlyError(f"{path}: not a whole PLY file ({error}); make the file again") from error
     if "vertex" not in data or len(data["vertex"].data) == 0:
