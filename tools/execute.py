@@ -58,6 +58,7 @@ def execute(path: Path, profile: str, seed: int, force: bool) -> str:
             cwd=str(NOTEBOOKS),
             progress_bar=False,
             kernel_name="python3",
+            extra_arguments=["--IPKernelApp.log_level=40"],  # no note on stderr about the local transport
         )
     except papermill.PapermillExecutionError as error:
         print("FAILED", flush=True)
