@@ -103,13 +103,13 @@ def open_page(browser, address, visit, width=1280, **options):
             request.abort()
 
     page.route("**/*", route)
-    page.goto(address, wait_until="load")
+    page.goto(address, wait_until="load", timeout=120_000)
     return page
 
 
 def draw(page, figure):
     figure.scroll_into_view_if_needed()
-    page.wait_for_function("f => ['drawn', 'failed'].includes(f.dataset.state)", arg=figure, timeout=60_000)
+    page.wait_for_function("f => ['drawn', 'failed'].includes(f.dataset.state)", arg=figure, timeout=120_000)
     return figure.get_attribute("data-state")
 
 

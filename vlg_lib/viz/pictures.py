@@ -143,7 +143,7 @@ def pipeline_strip(current: str) -> Html:
     alt = f"The pipeline: {', '.join(PIPELINE_STEPS)}. You are here: {current}."
     markup = (
         f'<div class="vlg-strip" style="overflow-x:auto"><svg role="img" aria-label="{html.escape(alt)}" '
-        f'viewBox="0 0 {4 + len(PIPELINE_STEPS) * (width + gap) - gap} 64" font-family="Arial, sans-serif" font-size="13" '
+        f'viewBox="0 0 {4 + len(PIPELINE_STEPS) * (width + gap) - gap} 64" font-family="Arial, sans-serif" font-size="12" '
         f'style="display:block;width:100%;min-width:600px;max-width:900px">{"".join(parts)}</svg></div>'
     )
     return Html(markup, alt)
