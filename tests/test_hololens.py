@@ -17,8 +17,9 @@ import torch
 
 from vlg_lib.classes import SCANNET_20
 from vlg_lib.data.layout import read_scene
+from vlg_lib.fusion import fuse_scene
 from vlg_lib.projection import PUBLISHED, Visibility, back_project, project
-from vlg_lib.scan import scan
+from vlg_lib.scan import color_correlation, scan
 from vlg_lib.scene import Frame, Scene
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "data_scripts"))
@@ -117,24 +118,33 @@ def test_a_cloud_of_the_expected_size(scene):
     assert scene.colors.float().std() > 20
 
 
+def fused_correlation(scene: Scene, frames: list[Frame], visibility: Visibility) -> tuple[float, float]:
+    """Correlation of fused and own colours, and the share of points seen."""
+    scene = replace(scene, frames=frames)
+    fused = fuse_scene(scene, lambda image: image.float(), visibility, normalize=False)
+    return color_correlation(fused.embeddings[fused.seen], scene.colors[fused.seen]), float(fused.seen.float().mean())
+
+
 @pytest.mark.parametrize(
     ("visibility", "measured"),
     [(Visibility(), 0.955), (Visibility(tolerance=0.0, slack=0.02), 0.975), (PUBLISHED, 0.918)],
     ids=["default", "2cm", "published"],
 )
-def test_fused_colours_are_the_points_colours(folder, tmp_path, visibility, measured):
-    report = scan(folder, tmp_path, visibility, progress=False)
+def test_fused_colours_are_the_points_colours(scene, frames, visibility, measured):
+    correlation, seen = fused_correlation(scene, frames, visibility)
+    print(f"{visibility}: correlation {correlation:.3f}, {seen:.1%} of the points seen")
+    assert correlation == pytest.approx(measured, abs=0.015)
+    assert seen > 0.9
+
+
+def test_colours_fused_through_wrong_cameras_show(scene, frames):
+    wrong = [replace(frame, camera=replace(frame.camera, cx=frame.camera.cx + 60)) for frame in frames]
+    assert fused_correlation(scene, wrong, Visibility())[0] < 0.8
+
+
+def test_the_command_on_the_scan(folder, tmp_path):
+    report = scan(folder, tmp_path, progress=False)
     print(report)
-    assert report.correlation == pytest.approx(measured, abs=0.015)
-    assert report.seen > 0.9
-
-
-def test_colours_fused_through_wrong_cameras_show(folder, tmp_path):
-    (folder / "intrinsic" / "intrinsic_depth.txt").unlink(missing_ok=True)
-    path = folder / "intrinsic" / "intrinsic_color.txt"
-    right = path.read_text()
-    try:
-        path.write_text(right.replace(right.split()[2], str(float(right.split()[2]) + 60)))
-        assert scan(folder, tmp_path, progress=False).correlation < 0.8
-    finally:
-        path.write_text(right)
+    assert (report.frames, report.skipped) == (47, {})
+    assert report.correlation == pytest.approx(0.955, abs=0.015)
+    assert (tmp_path / "scan.html").stat().st_size > 1_000_000
