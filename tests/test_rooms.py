@@ -210,6 +210,12 @@ def test_poses_are_rigid_and_stand_in_free_space(seed):
         assert (position < room.size).all()
 
 
+def test_no_view_from_inside_a_thing():
+    floor, block = ((2, 2, -0.1), (2, 2, 0.1)), ((1, 2, 1.5), (1, 2, 1.5))  # The block fills the western half.
+    for pose in room_poses(boxes_room([floor, block]), 12):
+        assert float(pose[0, 3]) > 2.0
+
+
 @pytest.mark.parametrize("seed", [0, 1, 2, 3])
 def test_depth_is_z_depth_of_the_surface_that_is_labelled(seed):
     room = make_room(seed)
