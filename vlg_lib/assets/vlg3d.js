@@ -180,7 +180,8 @@
       preset("The tags of this room", this.data.scene_labels);
       preset("All words (no tags)", this.data.names.map(() => true));
       list.replaceWith(set);
-      this.status = element("p", { class: "vlg3d-status", role: "status", "aria-live": "polite" });
+      this.status = element("p", { class: "vlg3d-status", role: "status", "aria-live": "polite" },
+        null, "Untick a tag: its points take the next best word that is still allowed.");
       set.after(this.status);
     }
 

@@ -16,7 +16,7 @@ UNLABELLED_BYTE = 255
 """The ignore label in a page, where labels are uint8."""
 
 _LARGEST_INT16 = 32_000
-_CENTER_OF_VIEW = (0.0, 0.0, -0.12)  # rooms are cut open at the top, so look a little below the middle
+_CENTER_OF_VIEW = (0.0, 0.0, -0.2)  # rooms are cut open at the top, so look a little below the middle
 _FIELD_OF_VIEW = 45.0  # plotly's, in degrees, vertical
 
 

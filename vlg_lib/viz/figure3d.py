@@ -36,7 +36,7 @@ from vlg_lib.viz.pictures import ASSETS, label_colors
 PLOTLY_JS = "4.1.1"
 """The version of the plotly.js bundle in ``assets``."""
 
-_EYE = (1.15, -1.4, 1.2)
+_EYE = (0.62, -0.85, 1.75)
 
 
 @dataclass(frozen=True)

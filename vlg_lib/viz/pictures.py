@@ -141,9 +141,10 @@ def pipeline_strip(current: str) -> Html:
         if i:
             parts.append(f'<path d="M{x - gap + 1} 41h{gap - 2}m-3 -3l3 3l-3 3" fill="none" stroke="#5f6b7a"/>')
     alt = f"The pipeline: {', '.join(PIPELINE_STEPS)}. You are here: {current}."
+    total = 4 + len(PIPELINE_STEPS) * (width + gap) - gap
     markup = (
         f'<div class="vlg-strip" style="overflow-x:auto"><svg role="img" aria-label="{html.escape(alt)}" '
-        f'viewBox="0 0 {4 + len(PIPELINE_STEPS) * (width + gap) - gap} 64" font-family="Arial, sans-serif" font-size="12" '
+        f'viewBox="0 0 {total} 64" font-family="Arial, sans-serif" font-size="11.5" '
         f'style="display:block;width:100%;min-width:600px;max-width:900px">{"".join(parts)}</svg></div>'
     )
     return Html(markup, alt)
