@@ -42,7 +42,7 @@ class Profile:
 PROFILES = {
     profile.name: profile
     for profile in (
-        Profile("fast", 8, 4, views=12, width=160, height=120, adapter_steps=200, adapter_points_per_room=4000),
+        Profile("fast", 8, 4, views=12, width=160, height=120, adapter_steps=200, adapter_points_per_room=2000),
         Profile("colab", train_rooms=100, test_rooms=16, views=20, width=160, height=120, adapter_steps=1500),
         Profile("book", train_rooms=64, test_rooms=16, views=20, width=160, height=120, adapter_steps=1500),
         Profile("full", train_rooms=200, test_rooms=50, views=40, width=320, height=240, adapter_steps=3000),
