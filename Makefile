@@ -7,6 +7,8 @@ TORCH_INDEX ?=
 BIN := .venv/bin
 STRIP_KEYS := metadata.papermill cell.metadata.papermill cell.metadata.execution metadata.language_info
 export VLG_CACHE ?= $(CURDIR)/build/cache
+# On a shared machine waiting threads must not spin: with spinning, a chapter took ten times as long.
+export OMP_WAIT_POLICY ?= passive
 export PYTHONWARNINGS ?= ignore::DeprecationWarning:jupyter_client
 
 .PHONY: help env book test lint unit notebooks nbval site browser lab times sync lock minkowski clean
