@@ -126,7 +126,7 @@ def input_key() -> str:
 def build(pages: list[str]) -> None:
     """Run Jupyter Book, check that every page is there, and move the site into place."""
     shutil.rmtree(OUTPUT, ignore_errors=True)
-    command = [Path(sys.executable).with_name("jupyter-book"), "build", str(STAGE), "--path-output", str(OUTPUT)]
+    command = [str(Path(sys.executable).with_name("jupyter-book")), "build", str(STAGE), "--path-output", str(OUTPUT)]
     environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
     done = subprocess.run([*command, "-W", "-n", "--keep-going", "-q"], env=environment, check=False)
     if done.returncode:

@@ -31,7 +31,7 @@ def check_merge(merge: Callable[[nn.Module], tuple[Tensor, Tensor]]) -> None:
     inputs = torch.randn(30, 6, generator=torch.Generator().manual_seed(1))
     for seed, hidden, mix in ((0, None, 0.95), (1, 4, 0.5), (2, 2, 1.0)):
         adapter = create_adapter("affine", 6, seed=seed) if hidden is None else AffineAdapter(6, hidden, mix)
-        nn.init.normal_(adapter.up.bias, generator=torch.Generator().manual_seed(seed))
+        nn.init.normal_(dict(adapter.named_parameters())["up.bias"], generator=torch.Generator().manual_seed(seed))
         with torch.no_grad():
             expected, offset = adapter(inputs), adapter(torch.zeros(1, 6))[0]
             merged = merge(adapter)
