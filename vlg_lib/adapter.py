@@ -16,7 +16,7 @@ from vlg_lib.classes import IGNORE_LABEL
 from vlg_lib.scene import PointEmbeddings
 from vlg_lib.train import fit, step_decay
 
-LabelledRoom = tuple[PointEmbeddings, Int[Tensor, " N"]]
+LabelledRoom = tuple[PointEmbeddings, Int[Tensor, " _"]]  # rooms differ in size
 """The embeddings of a room's points and their pseudo labels (``IGNORE_LABEL`` where a point has none)."""
 
 
