@@ -8,6 +8,7 @@ import re
 from pathlib import Path
 from typing import Any
 
+from docutils import nodes
 from sphinx.application import Sphinx
 from sphinx.config import Config
 
@@ -38,10 +39,21 @@ def shorten(app: Sphinx, what: str, name: str, obj: object, options: object, *pa
     return tuple(part and MODULE_PATH.sub("", part) for part in parts)
 
 
+def name_empty_headers(app: Sphinx, doctree: nodes.document) -> None:
+    """Give the empty corner of a table a name for screen readers; Markdown tables cannot do without a header row."""
+    for head in doctree.findall(nodes.thead):
+        for number, entry in enumerate(head.findall(nodes.entry), 1):
+            if not entry.astext().strip():
+                name = nodes.inline("", f"column {number}", classes=["visually-hidden"])
+                entry.children = [nodes.paragraph("", "", name)]
+                entry.setup_child(entry.children[0])
+
+
 def setup(app: Sphinx) -> dict[str, bool]:
     """Called by Sphinx."""
     app.connect("config-inited", add_folders)
     app.connect("html-page-context", drop_thebe, priority=999)
+    app.connect("doctree-read", name_empty_headers)
     app.connect("autodoc-process-signature", shorten)
     app.add_css_file("vlg3d.css")
     app.add_js_file("vlg3d.js", loading_method="defer")
