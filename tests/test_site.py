@@ -51,6 +51,14 @@ BASELINE = {
     '<dl class="py ': {"definition-list"},
     'role="doc-biblioentry"': {"aria-allowed-role", "aria-deprecated-role", "aria-required-children"},
 }
+# Runs axe; {rule: [markup, ...]}. It takes a header that is a formula for an empty one (its text is MathML): left out.
+AXE = """async () => {
+  const { violations } = await axe.run({ resultTypes: ["violations"], preload: false });
+  const formula = (node) => document.querySelector(node.target[0]).querySelector("mjx-container");
+  const kept = (rule) => rule.nodes.filter((node) => rule.id !== "empty-table-header" || !formula(node));
+  const found = violations.map((rule) => [rule.id, kept(rule).map((node) => node.html.slice(0, 200))]);
+  return Object.fromEntries(found.filter(([, nodes]) => nodes.length));
+}"""
 MAX_PAGE_BYTES = 6_000_000
 
 
@@ -132,8 +140,7 @@ def visits(browser):
                 page.eval_on_selector_all("article mjx-container", count),
             )
         page.evaluate((ROOT / "tests" / "assets" / "axe.min.js").read_text(encoding="utf8"))
-        found = page.evaluate("() => axe.run({ resultTypes: ['violations'], preload: false })")["violations"]
-        seen.violations = {rule["id"]: [node["html"][:200] for node in rule["nodes"]] for rule in found}
+        seen.violations = page.evaluate(AXE)
         page.set_viewport_size({"width": 360, "height": 740})
         page.wait_for_timeout(200)
         seen.wide = page.evaluate(
