@@ -22,8 +22,8 @@ from vlg_lib.classes import ClassSet
 class Camera:
     """Pinhole intrinsics of an image of ``width`` x ``height`` pixels; ``fx, fy, cx, cy`` in pixels.
 
-    >>> Camera(fx=100, fy=100, cx=79.5, cy=59.5, width=160, height=120).matrix[0]
-    tensor([100.0000,   0.0000,  79.5000], dtype=torch.float64)
+    >>> Camera(fx=100, fy=100, cx=79.5, cy=59.5, width=160, height=120).matrix[0].tolist()
+    [100.0, 0.0, 79.5]
     """
 
     fx: float
