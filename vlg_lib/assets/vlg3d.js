@@ -130,8 +130,8 @@
         node.addEventListener("click", action);
       };
       button("+", "Zoom in", () => this.move(0, 0, 0.85));
-      button("−", "Zoom out", () => this.move(0, 0, 1.18));
-      button("⟲", "Reset the view", () => this.reset());
+      button("\u2212", "Zoom out", () => this.move(0, 0, 1.18));
+      button("\u27f2", "Reset the view", () => this.reset());
       const [low, high] = [this.data.bounds[0][2], this.data.bounds[1][2]];
       if (this.data.cut !== null) {
         const label = element("label", { class: "vlg3d-cut" }, bar, "Cut above ");
@@ -158,7 +158,7 @@
     addTags() {
       const list = this.root.querySelector(".vlg3d-legend");
       const set = element("fieldset", { class: "vlg3d-tags" });
-      element("legend", {}, set, "Scene tags: this room contains …");
+      element("legend", {}, set, "Scene tags: this room contains \u2026");
       this.boxes = this.data.names.map((name, k) => {
         const label = element("label", {}, set);
         const box = element("input", { type: "checkbox", value: name }, label);

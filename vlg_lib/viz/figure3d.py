@@ -113,7 +113,8 @@ class Figure3D:
         thinks = "logits" in self.data
         if front_end == "colab" or (front_end == "live" and thinks):
             address = f"https://cdn.plot.ly/plotly-gl3d-{PLOTLY_JS}.min.js" if front_end == "colab" else None
-            page, alt = html.escape(self.to_page(self.alt, address)), html.escape(self.alt)
+            title = "Scene tags" if thinks else "A point cloud"
+            page, alt = html.escape(self.to_page(title, address)), html.escape(self.alt)
             style = f"width:100%;height:{860 if thinks else 660}px;border:0"
             return {"text/html": f'<iframe title="{alt}" style="{style}" srcdoc="{page}"></iframe>'}
         bundle: dict[str, Any] = {"text/html": self.to_html(), "text/plain": repr(self)}
