@@ -5,7 +5,7 @@ from torch.nn.functional import conv3d, conv_transpose3d, pad
 
 from vlg_lib.voxels import batch_coordinates
 
-MARGIN = 12
+MARGIN = 2
 
 
 def cloud(seed=0, voxels=60, reach=5, stride=1, batches=2):

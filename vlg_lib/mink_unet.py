@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from vlg_lib.sparse import Backend, SparseTensor, get_backend
+from vlg_lib.sparse import Backend, VoxelTensor, get_backend
 
 
 @dataclass(frozen=True)
@@ -61,7 +61,7 @@ class BasicBlock(nn.Module):
                 engine.Convolution(in_channels, out_channels, kernel_size=1), norm(out_channels)
             )
 
-    def forward(self, x: SparseTensor) -> SparseTensor:
+    def forward(self, x: VoxelTensor) -> VoxelTensor:
         """The same voxels with ``out_channels`` channels."""
         shortcut = x if self.downsample is None else self.downsample(x)
         x = self.relu(self.norm1(self.conv1(x)))
@@ -129,7 +129,7 @@ class MinkUNet(nn.Module):
             self.add_module(name, module)
         return width
 
-    def forward(self, x: SparseTensor) -> SparseTensor:
+    def forward(self, x: VoxelTensor) -> VoxelTensor:
         """One output row for each voxel of ``x``, which has ``in_channels`` channels at the finest stride."""
         x = self.relu(self.bn0(self.conv0p1s1(x)))
         skips = []
@@ -158,7 +158,7 @@ def create_mink_unet(
 
     The initial weights depend on ``seed`` alone. ``norm``: ``batch``, or ``instance`` for the statistics of each cloud
     by itself. ``head_bias``: MinkowskiEngine's examples give the last layer a bias; OpenScene and 3DSS-VLG do not.
-    ``backend``: see :func:`vlg_lib.sparse.get_backend`.
+    ``backend``: see :func:`vlg_lib.sparse.backend.get_backend`.
     """
     if name not in ARCHITECTURES:
         raise ValueError(f"unknown network {name!r}; known: {', '.join(ARCHITECTURES)}")

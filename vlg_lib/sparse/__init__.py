@@ -4,7 +4,7 @@
 gather, multiply, scatter. ``layers``: the modules. ``backend``: which engine runs them.
 """
 
-from vlg_lib.sparse.backend import BACKENDS, Backend, get_backend
+from vlg_lib.sparse.backend import BACKENDS, Backend, VoxelTensor, get_backend
 from vlg_lib.sparse.functional import sparse_convolution
 from vlg_lib.sparse.kernel_maps import KernelMap, build_kernel_map, kernel_offsets
 from vlg_lib.sparse.layers import (
@@ -36,6 +36,7 @@ __all__ = [
     "ReLU",
     "SparseTensor",
     "SumPooling",
+    "VoxelTensor",
     "build_kernel_map",
     "cat",
     "get_backend",

@@ -7,20 +7,38 @@ both. ``torch`` is this package: plain PyTorch, no compiler, any device. ``minko
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
-from torch import nn
+from torch import Tensor, nn
 
 from vlg_lib.sparse import layers
 from vlg_lib.sparse.tensor import SparseTensor
 
+BACKENDS = ("torch", "minkowski")
+
+
+@runtime_checkable
+class VoxelTensor(Protocol):
+    """What a network may use of an engine's tensor: ``features`` (N, C), and addition on one grid."""
+
+    @property
+    def features(self) -> Tensor:
+        """A row for each voxel."""
+
+    def __add__(self, other: Any) -> Any:
+        """The sum, voxel by voxel."""
+
 
 @dataclass(frozen=True)
 class Backend:
-    """The layers of one engine, under the names a network definition uses."""
+    """The layers of one engine, under the names a network definition uses.
+
+    ``SparseTensor(features, coordinates)`` makes the input of a network; the layers are constructed as in
+    :mod:`vlg_lib.sparse.layers`.
+    """
 
     name: str
-    SparseTensor: type
+    SparseTensor: Callable[..., VoxelTensor]
     Convolution: type[nn.Module]
     ConvolutionTranspose: type[nn.Module]
     BatchNorm: type[nn.Module]
@@ -40,8 +58,6 @@ TORCH = Backend(
     cat=layers.cat,
 )
 
-BACKENDS = ("torch", "minkowski")
-
 
 def get_backend(name: str | None = None) -> Backend:
     """The engine called ``name``, else the one in the environment variable VLG_SPARSE_BACKEND, else ``torch``.
@@ -53,7 +69,7 @@ def get_backend(name: str | None = None) -> Backend:
         raise ValueError(f"unknown sparse backend {name!r}; known: {', '.join(BACKENDS)}")
     if name == "minkowski":
         raise RuntimeError(
-            "the backend 'minkowski' needs MinkowskiEngine, which pip cannot install on a current Python: `make "
-            "minkowski` builds it. The default backend 'torch' gives the same numbers from the same weights"
+            "the backend 'minkowski' needs MinkowskiEngine, which pip cannot install on a current Python: see `make "
+            "minkowski`. The default backend 'torch' takes the same weights"
         )
     return TORCH

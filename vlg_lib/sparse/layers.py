@@ -7,7 +7,7 @@ number for the three axes.
 import math
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int64
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -23,11 +23,10 @@ class _Convolution(nn.Module):
         self,
         in_channels: int,
         out_channels: int,
-        kernel_size: int,
-        stride: int,
-        dilation: int,
-        bias: bool,
-        fan: int,
+        kernel_size: int = 3,
+        stride: int = 1,
+        dilation: int = 1,
+        bias: bool = False,
     ):
         super().__init__()
         if min(in_channels, out_channels, kernel_size, stride, dilation) < 1:
@@ -39,9 +38,13 @@ class _Convolution(nn.Module):
         shape = (in_channels, out_channels) if self.pointwise else (volume, in_channels, out_channels)
         self.kernel = nn.Parameter(torch.empty(shape))
         self.bias = nn.Parameter(torch.empty(1, out_channels)) if bias else None
-        bound = 1 / math.sqrt(fan * volume)
+        bound = 1 / math.sqrt(self._fan() * volume)
         for parameter in self.parameters():
             nn.init.uniform_(parameter, -bound, bound)
+
+    def _fan(self) -> int:
+        """The channels whose number sets the scale of the initial values."""
+        return self.in_channels
 
     def extra_repr(self) -> str:
         """What ``print`` shows of the layer."""
@@ -50,14 +53,17 @@ class _Convolution(nn.Module):
             f"dilation={self.dilation}, bias={self.bias is not None}"
         )
 
-    def _apply_kernel(self, x: SparseTensor, kernel_map: KernelMap | None) -> Tensor:
-        """The output features, on the grid that the kernel map leads to; None stands for a 1x1x1 kernel."""
+    def _convolve(self, x: SparseTensor, kernel_map: KernelMap | None, output_stride: int) -> SparseTensor:
+        """The kernel applied along a kernel map, and the bias; no map stands for a 1x1x1 kernel."""
         if x.features.shape[1] != self.in_channels:
             raise ValueError(f"the layer takes {self.in_channels} channels, the tensor has {x.features.shape[1]}")
-        out = (
-            x.features @ self.kernel if kernel_map is None else sparse_convolution(x.features, self.kernel, kernel_map)
-        )
-        return out if self.bias is None else out + self.bias
+        if kernel_map is None:
+            out = x.features @ self.kernel
+        else:
+            out = sparse_convolution(x.features, self.kernel, kernel_map)
+        if self.bias is not None:
+            out = out + self.bias
+        return SparseTensor(out, stride=output_stride, manager=x.manager)
 
 
 class Convolution(_Convolution):
@@ -68,24 +74,12 @@ class Convolution(_Convolution):
     voxels of the input (submanifold convolution); with stride s those of the grid s times coarser.
     """
 
-    def __init__(
-        self,
-        in_channels: int,
-        out_channels: int,
-        kernel_size: int = 3,
-        stride: int = 1,
-        dilation: int = 1,
-        bias: bool = False,
-    ):
-        super().__init__(in_channels, out_channels, kernel_size, stride, dilation, bias, fan=in_channels)
-
     def forward(self, x: SparseTensor) -> SparseTensor:
         """Convolve ``x``; ValueError where it has another number of channels."""
         if self.pointwise:
-            return x.replace(self._apply_kernel(x, None))
-        output_stride = x.stride * self.stride
-        kernel_map = x.manager.kernel_map(x.stride, output_stride, self.kernel_size, self.dilation)
-        return SparseTensor(self._apply_kernel(x, kernel_map), stride=output_stride, manager=x.manager)
+            return self._convolve(x, None, x.stride)
+        coarse = x.stride * self.stride
+        return self._convolve(x, x.manager.kernel_map(x.stride, coarse, self.kernel_size, self.dilation), coarse)
 
 
 class ConvolutionTranspose(_Convolution):
@@ -95,29 +89,21 @@ class ConvolutionTranspose(_Convolution):
     kernel is not flipped. Parameters as in :class:`Convolution`.
     """
 
-    def __init__(
-        self,
-        in_channels: int,
-        out_channels: int,
-        kernel_size: int = 3,
-        stride: int = 1,
-        dilation: int = 1,
-        bias: bool = False,
-    ):
-        super().__init__(in_channels, out_channels, kernel_size, stride, dilation, bias, fan=out_channels)
+    def _fan(self) -> int:
+        return self.out_channels
 
     def forward(self, x: SparseTensor) -> SparseTensor:
         """Convolve ``x`` onto the grid of stride ``x.stride / stride``; ValueError where no layer made that grid."""
         if self.pointwise:
-            return x.replace(self._apply_kernel(x, None))
+            return self._convolve(x, None, x.stride)
         fine, remainder = divmod(x.stride, self.stride)
         if remainder or fine not in x.manager.strides:
             raise ValueError(
                 f"a transposed convolution of stride {self.stride} takes stride {x.stride} to "
                 f"{x.stride / self.stride:g}, but there are voxels at strides {list(x.manager.strides)} only"
             )
-        kernel_map = x.manager.kernel_map(fine, x.stride, self.kernel_size, self.dilation).transposed()
-        return SparseTensor(self._apply_kernel(x, kernel_map), stride=fine, manager=x.manager)
+        downwards = x.manager.kernel_map(fine, x.stride, self.kernel_size, self.dilation)
+        return self._convolve(x, downwards.transposed(), fine)
 
 
 class BatchNorm(nn.Module):
@@ -147,10 +133,14 @@ class InstanceNorm(nn.Module):
 
     def forward(self, x: SparseTensor) -> SparseTensor:
         """Normalise each channel within each cloud."""
-        averaging, batch = averaging_matrix(x), x.batch
-        centred = x.features - (averaging @ x.features)[batch]
+        return x.replace(self.normalize(x.features, x.batch))
+
+    def normalize(self, features: Float[Tensor, "N C"], batch: Int64[Tensor, " N"]) -> Float[Tensor, "N C"]:
+        """Features of mean ``bias`` and standard deviation ``weight`` over the rows of each cloud."""
+        averaging = averaging_matrix(features, batch)
+        centred = features - (averaging @ features)[batch]
         variance = averaging @ centred.square()
-        return x.replace(centred * (variance + self.eps).rsqrt()[batch] * self.weight + self.bias)
+        return centred * (variance + self.eps).rsqrt()[batch] * self.weight + self.bias
 
 
 class ReLU(nn.Module):
@@ -201,17 +191,16 @@ class MaxPooling(_Pooling):
         return max_pool(features, kernel_map)
 
 
-def averaging_matrix(x: SparseTensor) -> Float[Tensor, "B N"]:
+def averaging_matrix(features: Float[Tensor, "N C"], batch: Int64[Tensor, " N"]) -> Float[Tensor, "B N"]:
     """Row b holds 1 / n_b at the n_b voxels of cloud b: its product with features is their mean over each cloud."""
-    batch = x.batch
     clouds = torch.arange(int(batch.max()) + 1, device=batch.device)
-    member = (batch == clouds[:, None]).to(x.features.dtype)
+    member = (batch == clouds[:, None]).to(features.dtype)
     return member / member.sum(dim=1, keepdim=True).clamp(min=1)
 
 
 def global_average(x: SparseTensor) -> Float[Tensor, "B C"]:
     """The mean over each cloud's voxels; zero for a batch index without voxels."""
-    return averaging_matrix(x) @ x.features
+    return averaging_matrix(x.features, x.batch) @ x.features
 
 
 def global_max(x: SparseTensor) -> Float[Tensor, "B C"]:

@@ -5,6 +5,7 @@ the kernel maps between them, each made when it is first asked for and kept for 
 """
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from jaxtyping import Float, Int32, Int64
@@ -27,7 +28,7 @@ class Grid:
     def __len__(self) -> int:
         return len(self.keys)
 
-    @property
+    @cached_property
     def coordinates(self) -> Int32[Tensor, "N 4"]:
         """(batch, x, y, z) of each feature row, in units of the finest grid."""
         in_key_order = unpack(self.keys)
