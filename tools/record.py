@@ -1,0 +1,100 @@
+"""Record a figure of the book in results/: what was measured, on which machine, with which versions and seeds.
+
+pipeline    the table of `python -m vlg_lib run` over several seeds, with mean, least and largest over the seeds
+command     any command that prints JSON lines (a benchmark, the scores of the small model), stored as it printed them
+"""
+
+import argparse
+import json
+import os
+import platform
+import statistics
+import subprocess
+import sys
+import time
+from importlib.metadata import version as installed
+from pathlib import Path
+from typing import Any
+
+from chapters import ROOT
+
+from vlg_lib.experiment import run
+from vlg_lib.store import write_json
+
+PACKAGES = ("torch", "numpy", "open_clip_torch", "embreex")
+
+
+def circumstances() -> dict[str, Any]:
+    """Commit, hardware and versions of this run; a commit with local changes says so."""
+    commit = subprocess.run(
+        ["git", "describe", "--always", "--dirty", "--abbrev=12"], cwd=ROOT, capture_output=True, text=True, check=True
+    ).stdout.strip()
+    return {
+        "date": time.strftime("%Y-%m-%d", time.gmtime()),
+        "commit": commit,
+        "hardware": f"{os.cpu_count()} cores, {_processor()}",
+        "system": f"{platform.system()} {platform.machine()}",
+        "versions": {"python": platform.python_version()} | {name: installed(name) for name in PACKAGES},
+    }
+
+
+def _processor() -> str:
+    """The processor's name where the system tells it."""
+    told = Path("/proc/cpuinfo")
+    if told.is_file():
+        for line in told.read_text().splitlines():
+            if line.startswith("model name"):
+                return line.split(":", 1)[1].strip()
+    return platform.processor() or "unknown processor"
+
+
+def record_pipeline(name: str, profile: str, seeds: list[int]) -> None:
+    """Run the pipeline once a seed and store every row of every seed, and their summary."""
+    tables: dict[int, list[dict[str, Any]]] = {}
+    for seed in seeds:
+        tables[seed] = run("rooms", profile, seed, ROOT / "build" / "runs" / f"{profile}-{seed}", progress=True)
+    summary = []
+    for rows in zip(*tables.values(), strict=True):
+        for share in ("miou", "miou_train", "accuracy"):
+            values = [row[share] for row in rows]
+            spread = {"mean": statistics.mean(values), "least": min(values), "largest": max(values)}
+            summary.append({"row": rows[0]["row"], "figure": share, **{k: round(v, 2) for k, v in spread.items()}})
+    _write(name, {"command": f"record.py pipeline {name} --profile {profile} --seeds {' '.join(map(str, seeds))}",
+                  "profile": profile, "seeds": seeds, "summary": summary, "tables": tables})  # fmt: skip
+
+
+def record_command(name: str, command: list[str]) -> None:
+    """Run a command of this repository and store the JSON lines that it prints."""
+    done = subprocess.run([sys.executable, *command], cwd=ROOT, stdout=subprocess.PIPE, text=True, check=True)
+    lines = [json.loads(line) for line in done.stdout.splitlines() if line.startswith("{")]
+    if not lines:
+        sys.exit(f"{' '.join(command)} printed no line of JSON")
+    _write(name, {"command": f"python {' '.join(command)}", "lines": lines})
+
+
+def _write(name: str, figures: dict[str, Any]) -> None:
+    path = ROOT / "results" / f"{name}.json"
+    write_json(path, circumstances() | figures)
+    print(path.relative_to(ROOT))
+
+
+def main() -> None:
+    """Record one figure."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    kinds = parser.add_subparsers(dest="kind", required=True)
+    pipeline = kinds.add_parser("pipeline")
+    pipeline.add_argument("name")
+    pipeline.add_argument("--profile", default="book")
+    pipeline.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    command = kinds.add_parser("command")
+    command.add_argument("name")
+    command.add_argument("command", nargs="+", help="a script of this repository and its options")
+    options = parser.parse_args()
+    if options.kind == "pipeline":
+        record_pipeline(options.name, options.profile, options.seeds)
+    else:
+        record_command(options.name, options.command)
+
+
+if __name__ == "__main__":
+    main()
