@@ -100,6 +100,13 @@ def test_pooling_equals_dense_pooling_over_occupied_voxels(size, stride):
     compare(sparse.MaxPooling(size, stride)(x).features, largest, features)
 
 
+def test_max_pooling_keeps_minus_infinity_apart_from_nothing():
+    """Masked logits may be minus infinity: not the zero of a window without voxels, which a dilated kernel can have."""
+    x = SparseTensor(torch.tensor([[-torch.inf], [2.0]]), torch.tensor([[0, 0, 0, 0], [0, 5, 0, 0]]))
+    assert sparse.MaxPooling(2, 2)(x).features[:, 0].tolist() == [-torch.inf, 2.0]
+    assert sparse.MaxPooling(2, 4, dilation=2)(x).features[:, 0].tolist() == [-torch.inf, 0.0]
+
+
 def test_gradcheck():
     coordinates = cloud(voxels=8, reach=2)
     features = random(len(coordinates), 2).requires_grad_()
