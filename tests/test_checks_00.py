@@ -44,3 +44,7 @@ def test_best_absence() -> None:
         checks.check_best_absence(lambda scores, truth, absent: 0)
     with pytest.raises(AssertionError, match="three points are right"):
         checks.check_best_absence(lambda scores, truth, absent: 2)
+    with pytest.raises(AssertionError, match="another wrong word"):
+        checks.check_best_absence(
+            lambda scores, truth, absent: max(absent, key=lambda k: int((scores.argmax(dim=1) == k).sum()))
+        )

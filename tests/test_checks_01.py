@@ -24,6 +24,7 @@ def test_pinhole(capsys: pytest.CaptureFixture[str]) -> None:
 
     checks.check_pinhole(solution)
     assert "ok: pinhole" in capsys.readouterr().out
+    checks.check_pinhole(lambda points, camera: project(points, camera, torch.eye(4))[0])  # float64
     with pytest.raises(AssertionError, match="fx = 210, fy = 190"):
         checks.check_pinhole(one_focal_length)
     with pytest.raises(AssertionError, match="division"):

@@ -57,4 +57,17 @@ def check_best_absence(best_absence: Callable[[Tensor, Tensor, list[int]], int])
     assert answer is not None, "best_absence returns nothing yet"
     assert int(answer) == 0, f"without class 0 three points are right, without class 2 two; found class {int(answer)}"
     assert int(best_absence(scores, truth, [2])) == 2, "only the classes in `absent` may be chosen"
+    # Class 0 takes more points than class 2, but only the points of class 2 have a right second-best word.
+    scores = torch.tensor([[0.9, 0.1, 0.2, 0.5], [0.9, 0.1, 0.2, 0.5], [0.1, 0.5, 0.9, 0.2], [0.1, 0.9, 0.5, 0.2]])
+    answer = best_absence(scores, torch.tensor([1, 1, 1, 1]), [0, 2])
+    assert int(answer) == 2, "a silenced word may hand its points to another wrong word: count the right points"
+    for seed in range(5):
+        scores, _ = _random_scene(seed)
+        truth, absent = torch.arange(200) % 3, [3, 4, 5]
+        right = [int((scores.index_fill(1, torch.tensor(k), -9e9).argmax(dim=1) == truth).sum()) for k in absent]
+        answer = int(best_absence(scores, truth, absent))
+        assert answer in absent, "only the classes in `absent` may be chosen"
+        assert right[answer - 3] == max(right), (
+            "another absence leaves more points right: is each class removed alone, with all others still possible?"
+        )
     print("ok: best_absence")
