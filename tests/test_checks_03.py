@@ -22,6 +22,7 @@ def running_mean(frames: Iterator[Tensor]) -> Tensor:
 def test_running_mean(capsys: pytest.CaptureFixture[str]) -> None:
     checks.check_running_mean(running_mean)
     assert "ok: running_mean" in capsys.readouterr().out
+    checks.check_running_mean(lambda frames: running_mean(frame.double() for frame in frames))
     with pytest.raises(AssertionError, match="overwritten"):
         checks.check_running_mean(lambda frames: torch.stack(list(frames)).mean(0))
     with pytest.raises(AssertionError, match="found"):

@@ -30,6 +30,13 @@ def test_masked_softmax(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(AssertionError, match="work on a copy"):
         checks.check_masked_softmax(lambda logits, tags: logits.masked_fill_(~tags, -torch.inf).softmax(1))
 
+    def renormalised(logits: Tensor, tags: Tensor) -> Tensor:
+        kept = logits.softmax(1) * tags
+        return kept / kept.sum(1, keepdim=True).clamp(min=1e-30)
+
+    with pytest.raises(AssertionError, match="underflow to 0 before"):  # right for small logits only
+        checks.check_masked_softmax(renormalised)
+
 
 def coverage_accuracy(confidence: Tensor, right: Tensor, threshold: float) -> tuple[float, float]:
     kept = confidence >= threshold
@@ -70,6 +77,14 @@ def test_calibration_error() -> None:
 
     with pytest.raises(AssertionError, match="exactly 1"):
         checks.check_calibration_error(last_bin_open)
+
+    def point_by_point(confidence: Tensor, right: Tensor, bins: int) -> float:
+        values = confidence.unique()
+        gaps = [(value - right[confidence == value].float().mean()).abs() for value in values]
+        return sum(float((confidence == v).float().mean() * g) for v, g in zip(values, gaps, strict=True))
+
+    with pytest.raises(AssertionError, match="means over a bin"):
+        checks.check_calibration_error(point_by_point)
 
 
 def select_by_class(labels: Tensor, confidence: Tensor, share: float) -> Tensor:

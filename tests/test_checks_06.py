@@ -44,6 +44,8 @@ def test_push(capsys: pytest.CaptureFixture[str]) -> None:
     assert "ok: push" in capsys.readouterr().out
     with pytest.raises(AssertionError, match="temperature divides the logits"):
         checks.check_push(lambda e, k, w, t: push(e, k, w, t) / t)
+    with pytest.raises(AssertionError, match="temperature divides the logits"):
+        checks.check_push(lambda e, k, w, t: push(e, k, w, t) * t)
     with pytest.raises(AssertionError, match="towards its word"):
         checks.check_push(lambda e, k, w, t: -push(e, k, w, t))
     with pytest.raises(AssertionError, match="weight of the right one"):

@@ -39,8 +39,13 @@ def check_masked_softmax(masked_softmax: Callable[[Tensor, Tensor], Tensor]) -> 
             "the classes that remain must keep their ratios"
         )
     logits, tags = _scene(7)
-    assert bool(masked_softmax(200 * logits, tags).isfinite().all()), (
+    large = masked_softmax(200 * logits, tags)
+    assert bool(large.isfinite().all()), (
         "logits of some hundreds give NaN or infinity: exp of a large number overflows, and a sum may underflow to 0"
+    )
+    assert torch.allclose(large.sum(1), torch.ones(len(large)), atol=1e-5), (
+        "with logits of some hundreds the probabilities of a point do not sum to one: where an absent class is far "
+        "ahead, the probabilities of the others underflow to 0 before you divide"
     )
     print("ok: masked_softmax")
 
@@ -81,6 +86,11 @@ def check_calibration_error(calibration_error: Callable[[Tensor, Tensor, int], f
     assert abs(float(half) - 0.25) < 1e-6, "ten points at confidence 0.75 of which five are right: the error is 0.25"
     assert abs(float(calibration_error(torch.full((8,), 0.5), torch.arange(8) % 2 == 0, 5))) < 1e-6, (
         "half of the points at confidence 0.5 are right: a perfect forecast has error 0 (empty bins count nothing)"
+    )
+    shared = calibration_error(torch.tensor([0.61, 0.69]), torch.tensor([False, True]), 5)
+    assert abs(float(shared) - 0.15) < 1e-5, (
+        "0.61 and 0.69 fall into one of five bins, mean confidence 0.65, one of two right: the error is 0.15, "
+        f"found {float(shared):.3f}; take the means over a bin first, then the distance"
     )
     one = calibration_error(torch.ones(6), torch.arange(6) < 3, 10)
     assert abs(float(one) - 0.5) < 1e-6, "a confidence of exactly 1 belongs into the last bin"

@@ -67,7 +67,10 @@ def check_push(push: Callable[[Tensor, int, Tensor, float], Tensor]) -> None:
         point = normalize(torch.randn(8, generator=generator), dim=0).requires_grad_()
         (gradient,) = torch.autograd.grad(cross_entropy((words @ point / temperature)[None], torch.tensor([3])), point)
         found = push(point.detach(), 3, words, temperature)
-        if torch.allclose(found * temperature, -gradient, atol=1e-5) and temperature != 1:
+        off_by_a_factor = (
+            torch.allclose(found * factor, -gradient, atol=1e-5) for factor in (temperature, 1 / temperature)
+        )
+        if temperature != 1 and any(off_by_a_factor):
             raise AssertionError("there is a factor too few or too many: the temperature divides the logits")
         assert not torch.allclose(found, gradient, atol=1e-5), "this is uphill: the push lowers the loss"
         assert torch.allclose(found, -gradient, atol=1e-4), (
