@@ -19,7 +19,8 @@ What was tried and is not here (25,000 rows of 768 numbers, one thread): gatheri
 (twice as slow: the rows leave the cache between the two); ``sums[i] += rows`` (reads the sums twice);
 ``scatter_add_`` (no difference); advanced indexing instead of ``index_select`` or ``embedding_bag`` (1.5 times
 slower); a reused buffer for the gathered rows and huge pages for the sums (a few per cent); sorting by pixel
-instead of by point (no difference).
+instead of by point (no difference). On a busy machine use ``--threads 1 --cpu-time``: with more threads than free
+cores each of the many short parallel steps waits for the slowest.
 """
 
 import argparse

@@ -51,7 +51,7 @@ def average_by_loop(scene: Scene, normalized: bool) -> tuple[Tensor, Tensor]:
 
 
 @pytest.mark.parametrize("normalized", [True, False])
-@pytest.mark.parametrize("rows_at_a_time", [3, 512])
+@pytest.mark.parametrize("rows_at_a_time", [3, 2048])
 def test_fusing_a_scene_equals_the_definition(
     normalized: bool, rows_at_a_time: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:

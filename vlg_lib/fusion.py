@@ -23,8 +23,9 @@ Embed = Callable[[UInt8[Tensor, "height width 3"]], Float[Tensor, "h w D"]]
 
 Sampling = Literal["nearest", "bilinear"]
 
-ROWS_AT_A_TIME = 512
-"""Rows gathered before they are added: few enough to be still in the processor's cache (benchmarks/fusion.py)."""
+ROWS_AT_A_TIME = 2048
+"""Rows gathered before they are added: few enough to be still in the processor's cache, and enough that its cores do
+not wait for one another all the time (benchmarks/fusion.py)."""
 
 
 def sampling_weights(
