@@ -80,8 +80,9 @@ def test_views_needed() -> None:
 def odd_view(rows: Tensor, saw: Tensor) -> int:
     others = rows.sum(0) - rows
     cosine = torch.nn.functional.cosine_similarity(rows, others, dim=2)
-    agreement = (cosine * saw).sum(1) / saw.sum(1).clamp(min=1)
-    return int(agreement.masked_fill(saw.sum(1) == 0, torch.inf).argmin())
+    shared = saw & (saw.sum(0) > 1)
+    agreement = (cosine * shared).sum(1) / shared.sum(1).clamp(min=1)
+    return int(agreement.masked_fill(shared.sum(1) == 0, torch.inf).argmin())
 
 
 def test_odd_view() -> None:
@@ -93,6 +94,14 @@ def test_odd_view() -> None:
 
     with pytest.raises(AssertionError, match="not a sum"):
         checks.check_odd_view(summed)
+
+    def lonely_points_count(rows: Tensor, saw: Tensor) -> int:
+        cosine = torch.nn.functional.cosine_similarity(rows, rows.sum(0) - rows, dim=2)
+        agreement = (cosine * saw).sum(1) / saw.sum(1).clamp(min=1)
+        return int(agreement.masked_fill(saw.sum(1) == 0, torch.inf).argmin())
+
+    with pytest.raises(AssertionError, match="nobody to agree with"):
+        checks.check_odd_view(lonely_points_count)
     with pytest.raises(AssertionError, match="compare a view with the others"):
         checks.check_odd_view(lambda rows, saw: 1)
     with pytest.raises(AssertionError, match="returns nothing"):

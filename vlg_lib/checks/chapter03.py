@@ -121,4 +121,11 @@ def check_odd_view(odd_view: Callable[[Tensor, Tensor], int]) -> None:
         )
         fewer[(bad + 1) % 6] = False  # a good view that sees nothing cannot be called odd
         assert int(odd_view(rows * fewer[..., None], fewer)) == bad, "a view that saw nothing has no opinion to be odd"
+    rows, saw = torch.zeros(4, 20, 2), torch.zeros(4, 20, dtype=torch.bool)
+    saw[:3, :10] = saw[3, :2] = saw[3, 10:] = True  # view 3 sees ten points that nobody else sees
+    rows[..., 0] = saw.float()
+    rows[2, 1:10:2] = torch.tensor([0.0, 1.0])  # view 2 is wrong at every second point
+    assert int(odd_view(rows, saw)) == 2, (
+        "at a point that no other view saw there is nobody to agree with: it is no evidence for or against a view"
+    )
     print("ok: odd_view")
