@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from chapters import EXECUTED, ROOT, chapters, project, read_notebook
+from chapters import EXECUTED, ROOT, chapters, project, read_notebook, tags
 
 BOOK = ROOT / "book"
 STAGE = ROOT / "build" / "site"
@@ -92,6 +92,8 @@ def stage(pages: list[str], executed: Path) -> None:
             target.write_text(relink(old.read_text(encoding="utf-8"), old, new, moved), encoding="utf-8")
         elif old.suffix == ".ipynb":
             notebook = read_notebook(old)
+            # papermill's own cell repeats the parameters; readers see the first one.
+            notebook["cells"] = [cell for cell in notebook["cells"] if "injected-parameters" not in tags(cell)]
             for cell in notebook["cells"]:
                 if cell["cell_type"] == "markdown":
                     cell["source"] = relink("".join(cell["source"]), origin[new], new, moved)

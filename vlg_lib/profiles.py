@@ -1,6 +1,7 @@
 """Sizes: every number that a run of the book may change stands here, one frozen dataclass a profile."""
 
 import os
+import textwrap
 from dataclasses import asdict, dataclass
 
 import torch
@@ -36,7 +37,7 @@ class Profile:
     adapter_weight_decay: float = 4e-4
 
     def __str__(self) -> str:
-        return ", ".join(f"{name}={value}" for name, value in asdict(self).items())
+        return textwrap.fill(", ".join(f"{name}={value}" for name, value in asdict(self).items()), width=88)
 
 
 PROFILES = {
