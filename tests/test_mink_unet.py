@@ -1,5 +1,6 @@
 """MinkUNet: names, shapes and sizes of the published networks; equal to the same network made of dense layers."""
 
+import sys
 from dataclasses import replace
 
 import pytest
@@ -167,7 +168,8 @@ def test_one_voxel_is_enough_at_test_time():
     assert bool(out.isfinite().all())
 
 
-def test_unknown_names_are_refused():
+def test_unknown_names_are_refused(monkeypatch):
+    monkeypatch.setitem(sys.modules, "MinkowskiEngine", None)  # as if it were not installed
     with pytest.raises(ValueError, match="unknown network 'MinkUNet50'; known: MinkUNet14A"):
         create_mink_unet("MinkUNet50", 3, 20)
     with pytest.raises(ValueError, match="unknown normalisation 'layer'"):

@@ -1,5 +1,7 @@
 """Sparse convolution against dense convolution on the same voxels, against dictionaries, and against bad input."""
 
+import sys
+
 import pytest
 import torch
 from dense_grid import DenseGrid, cloud, dense_convolution, dense_transposed, random
@@ -409,6 +411,7 @@ def test_backend_is_chosen_by_argument_or_environment(monkeypatch):
     monkeypatch.delenv("VLG_SPARSE_BACKEND", raising=False)
     assert sparse.get_backend().name == "torch"
     monkeypatch.setenv("VLG_SPARSE_BACKEND", "minkowski")
+    monkeypatch.setitem(sys.modules, "MinkowskiEngine", None)  # as if it were not installed
     with pytest.raises(RuntimeError, match="make minkowski"):
         sparse.get_backend()
     assert sparse.get_backend("torch").Convolution is sparse.Convolution

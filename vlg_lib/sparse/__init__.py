@@ -1,7 +1,7 @@
 """Sparse convolution in plain PyTorch, with MinkowskiEngine's semantics and parameter names (chapter 07).
 
 ``kernel_maps``: which voxels meet. ``tensor``: features on voxels, and the manager of their grids. ``functional``:
-gather, multiply, scatter. ``layers``: the modules. ``backend``: which engine runs them.
+gather, multiply, scatter. ``layers``: the modules. ``backend``: which engine runs them (``minkowski``: the other one).
 """
 
 from vlg_lib.sparse.backend import BACKENDS, Backend, VoxelTensor, get_backend

@@ -12,6 +12,7 @@ from typing import Any, Protocol, runtime_checkable
 from torch import Tensor, nn
 
 from vlg_lib.sparse import layers
+from vlg_lib.sparse.minkowski import minkowski_layers
 from vlg_lib.sparse.tensor import SparseTensor
 
 BACKENDS = ("torch", "minkowski")
@@ -67,9 +68,12 @@ def get_backend(name: str | None = None) -> Backend:
     name = name or os.environ.get("VLG_SPARSE_BACKEND") or "torch"
     if name not in BACKENDS:
         raise ValueError(f"unknown sparse backend {name!r}; known: {', '.join(BACKENDS)}")
-    if name == "minkowski":
+    if name == "torch":
+        return TORCH
+    try:
+        return Backend("minkowski", **minkowski_layers())
+    except ImportError as error:
         raise RuntimeError(
-            "the backend 'minkowski' needs MinkowskiEngine, which pip cannot install on a current Python: see `make "
-            "minkowski`. The default backend 'torch' takes the same weights"
-        )
-    return TORCH
+            f"the backend 'minkowski' needs MinkowskiEngine ({error}), which pip cannot install on a current Python: "
+            "`make minkowski` builds it. The default backend 'torch' gives the same numbers from the same weights"
+        ) from error
