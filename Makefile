@@ -67,9 +67,8 @@ times: env
 sync: env
 	$(BIN)/python tools/notebooks.py sync
 
-minkowski:
-	@echo "MinkowskiEngine cannot be installed with pip on any current Python: its 2021 source does not build as it is."
-	@echo "The build script that patches it comes with the 3D chapters; nothing in the chapters so far needs it."
+minkowski: env
+	$(BIN)/python data_scripts/build_minkowski.py --cpu
 
 lock: env
 	$(BIN)/uv pip compile --universal --python-version 3.11 --no-header --no-annotate requirements.in -o requirements.lock.tmp
