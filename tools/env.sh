@@ -12,6 +12,7 @@ PY
 
 echo "Setting up .venv (once; torch and what the book needs: about 6 GB on Linux)"
 [ -x .venv/bin/python ] || "$python" -m venv .venv
+.venv/bin/python -m pip --version >/dev/null 2>&1 || .venv/bin/python -m ensurepip >/dev/null  # made by another tool
 .venv/bin/python -m pip install --quiet --disable-pip-version-check uv
 if [ -n "${TORCH_INDEX:-}" ]; then
     # torch and torchvision must come from one place: a published torchvision does not import beside another torch.
