@@ -11,10 +11,13 @@ medians of runs in which ours and the baseline take turns, in one process, on th
 * ``plain autograd``: a network whose layers search each offset anew, share no map, and leave gather, product and
   scatter to autograd, which keeps what was gathered.
 
+* ``MinkowskiEngine``: the same layers and weights on the other engine, where it is installed (`make minkowski`).
+
 The voxels are the surfaces of a room with furniture made of boxes.
 """
 
 import argparse
+import importlib.util
 import json
 import platform
 import statistics
@@ -27,7 +30,14 @@ from torch import Tensor
 from torch.nn.functional import conv3d
 
 from vlg_lib.mink_unet import ARCHITECTURES, MinkUNet, create_mink_unet
-from vlg_lib.sparse import Convolution, ConvolutionTranspose, CoordinateManager, SparseTensor, kernel_offsets
+from vlg_lib.sparse import (
+    Convolution,
+    ConvolutionTranspose,
+    CoordinateManager,
+    SparseTensor,
+    get_backend,
+    kernel_offsets,
+)
 from vlg_lib.voxels import step
 
 VOXELS_OF_A_ROOM = 110
@@ -212,6 +222,33 @@ def race_network(coordinates: Tensor, name: str, runs: int) -> None:
     report(f"{title}, kept for the backward pass", *kept, "MB", 1, **facts)
 
 
+def race_engines(coordinates: Tensor, name: str, channels: int, runs: int) -> None:
+    """One layer and a whole network, kernel maps included, against MinkowskiEngine."""
+    generator = torch.Generator().manual_seed(0)
+    facts = {"voxels": len(coordinates)}
+    cases = [
+        (f"convolution 3^3 {channels}->{channels}", channels, lambda e: e.Convolution(channels, channels, 3)),
+        (name, 3, lambda e: create_mink_unet(name, 3, 20, backend=e.name)),
+    ]
+    for title, width, make in cases:
+        features = torch.randn(len(coordinates), width, generator=generator).requires_grad_(width == channels)
+        engines = [get_backend(engine) for engine in ("torch", "minkowski")]
+        modules = [make(engine) for engine in engines]
+        modules[1].load_state_dict(modules[0].state_dict())
+
+        def forward(
+            which: int, modules: list = modules, features: Tensor = features, engines: list = engines
+        ) -> Tensor:
+            return modules[which](engines[which].SparseTensor(features, coordinates.int())).features
+
+        def training(which: int, run: Callable[[int], Tensor] = forward) -> None:
+            run(which).square().mean().backward()
+
+        title = f"{title}, against MinkowskiEngine"
+        race(f"{title}, forward", lambda f=forward: f(0), lambda f=forward: f(1), runs, **facts)
+        race(f"{title}, forward and backward", lambda t=training: t(0), lambda t=training: t(1), runs, **facts)
+
+
 def main() -> None:
     """Run everything at each number of voxels."""
     parser = argparse.ArgumentParser(description="sparse convolution: time and memory against baselines")
@@ -232,6 +269,8 @@ def main() -> None:
         race_kernel_maps(coordinates, arguments.runs)
         race_layer(coordinates, arguments.channels, arguments.runs)
         race_network(coordinates, arguments.network, arguments.runs)
+        if importlib.util.find_spec("MinkowskiEngine"):
+            race_engines(coordinates, arguments.network, arguments.channels, arguments.runs)
 
 
 if __name__ == "__main__":
