@@ -88,7 +88,7 @@ def main() -> None:
     pipeline.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     command = kinds.add_parser("command")
     command.add_argument("name")
-    command.add_argument("command", nargs="+", help="a script of this repository and its options")
+    command.add_argument("command", nargs=argparse.REMAINDER, help="a script of this repository and its options")
     options = parser.parse_args()
     if options.kind == "pipeline":
         record_pipeline(options.name, options.profile, options.seeds)
