@@ -37,7 +37,7 @@ class Profile:
     adapter_weight_decay: float = 4e-4
 
     def __str__(self) -> str:
-        return textwrap.fill(", ".join(f"{name}={value}" for name, value in asdict(self).items()), width=88)
+        return textwrap.fill(", ".join(f"{name}={value}" for name, value in asdict(self).items()), width=80)
 
 
 PROFILES = {
