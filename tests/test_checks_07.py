@@ -22,7 +22,7 @@ def test_pack_keys(capsys: pytest.CaptureFixture[str]) -> None:
 
     def no_shift(coordinates: Tensor) -> Tensor:
         x, y, z = coordinates.long().unbind(1)
-        return (x * 100 + y) * 100 + z
+        return (x * 4096 + y) * 4096 + z
 
     def narrow(coordinates: Tensor) -> Tensor:
         x, y, z = (coordinates.long() + 4096).unbind(1)
