@@ -9,11 +9,13 @@ import torch
 
 @dataclass(frozen=True)
 class Profile:
-    """The sizes of one run: the world, the frozen teacher, projection, and the training of the adapter.
+    """The sizes of one run: the world, the frozen teacher, projection, and the trainings.
 
     ``shift`` is the share of object colours that the teacher never saw (0 to 1). ``depth_tolerance`` is relative to the
     depth and ``depth_slack`` is absolute, in metres: a point is visible
-    where ``|d - Z| <= depth_slack + depth_tolerance * d``.
+    where ``|d - Z| <= depth_slack + depth_tolerance * d``. ``network_*`` and ``cam_*``: the 3D networks; ``cam_*`` is
+    the network that learns from tags alone, on whole rooms. ``voxel_size`` and ``network_crop`` are in metres.
+    ``balance``: whether the 3D networks weigh points by the rarity of their (pseudo) class.
     """
 
     name: str
@@ -35,6 +37,18 @@ class Profile:
     adapter_points_per_room: int = 10_000
     adapter_learning_rate: float = 3e-3
     adapter_weight_decay: float = 4e-4
+    network: str = "MinkUNetSmall"
+    network_norm: str = "batch"
+    network_steps: int = 150
+    network_batch_rooms: int = 4
+    network_crop: float = 2.6
+    network_learning_rate: float = 4e-3
+    voxel_size: float = 0.08
+    balance: bool = True
+    cam_steps: int = 80
+    cam_batch_rooms: int = 2
+    cam_pooling: str = "log-sum-exp"
+    cam_cells: int | None = None
 
     def __str__(self) -> str:
         return textwrap.fill(", ".join(f"{name}={value}" for name, value in asdict(self).items()), width=80)

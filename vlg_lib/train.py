@@ -5,6 +5,7 @@ inside the model come from generators seeded by (seed, step). So a run that is s
 continues bit for bit on a CPU, and a checkpoint needs no random state.
 """
 
+import math
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -35,6 +36,13 @@ def step_decay(progress: float) -> float:
 def poly_decay(progress: float) -> float:
     """The paper's schedule of the 3D network: (1 - progress) to the power of 0.9."""
     return float((1.0 - progress) ** 0.9)
+
+
+def one_cycle(progress: float) -> float:
+    """Up from 4 % to the full rate over the first tenth, then down to 0 along half a cosine (Smith & Topin, 2018)."""
+    if progress < 0.1:
+        return 0.04 + 0.96 * progress / 0.1
+    return 0.5 * (1.0 + math.cos(math.pi * (progress - 0.1) / 0.9))
 
 
 def step_seed(seed: int, step: int) -> int:

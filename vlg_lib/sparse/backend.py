@@ -20,11 +20,15 @@ BACKENDS = ("torch", "minkowski")
 
 @runtime_checkable
 class VoxelTensor(Protocol):
-    """What a network may use of an engine's tensor: ``features`` (N, C), and addition on one grid."""
+    """What a network may use of an engine's tensor: ``features`` (N, C), their voxels, and addition on one grid."""
 
     @property
     def features(self) -> Tensor:
         """A row for each voxel."""
+
+    @property
+    def coordinates(self) -> Tensor:
+        """(N, 4) integers: (batch, x, y, z) of each row."""
 
     def __add__(self, other: Any) -> Any:
         """The sum, voxel by voxel."""

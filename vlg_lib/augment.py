@@ -1,0 +1,78 @@
+"""Random changes of a point cloud that do not change what its points are: turns, tilts, flips, scale, colour, crops.
+
+A network that met every room once in one pose would learn the pose. Each training step therefore sees a room turned,
+scaled and tinted anew, and voxelised anew after that (chapter 08).
+"""
+
+import math
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Augmentation:
+    """How far a cloud may be changed; every amount is drawn evenly from its range.
+
+    ``turn``: about z, radians either way. ``tilt``: about x and about y, radians either way. ``scale``: relative.
+    ``flip``: chance of mirroring x. ``gain``: of each colour channel, relative; ``offset``: of all three channels
+    and ``noise`` (standard deviation, each point by itself) on colours in [-1, 1]. The paper's release: half a turn,
+    pi / 64, 0.1, flips and colour jitter.
+    """
+
+    turn: float = math.pi
+    tilt: float = math.pi / 64
+    scale: float = 0.1
+    flip: float = 0.5
+    gain: float = 0.1
+    offset: float = 0.1
+    noise: float = 0.02
+
+
+NO_AUGMENTATION = Augmentation(turn=0.0, tilt=0.0, scale=0.0, flip=0.0, gain=0.0, offset=0.0, noise=0.0)
+"""Leaves a cloud as it is."""
+
+
+def rotation_matrix(yaw: float, roll: float = 0.0, pitch: float = 0.0) -> Float[Tensor, "3 3"]:
+    """R = Rz(yaw) Ry(pitch) Rx(roll), float32, angles in radians: ``points @ R.T`` turns points.
+
+    >>> (torch.tensor([[1.0, 0.0, 0.0]]) @ rotation_matrix(math.pi / 2).T).round().tolist()
+    [[-0.0, 1.0, 0.0]]
+    """
+    angles = torch.tensor([roll, pitch, yaw], dtype=torch.float64)
+    turns = []
+    for axis, (sine, cosine) in enumerate(zip(angles.sin().tolist(), angles.cos().tolist(), strict=True)):
+        first, second = (axis + 1) % 3, (axis + 2) % 3
+        turn = torch.eye(3, dtype=torch.float64)
+        turn[first, first], turn[first, second], turn[second, first], turn[second, second] = cosine, -sine, sine, cosine
+        turns.append(turn)
+    return (turns[2] @ turns[1] @ turns[0]).float()
+
+
+def augment(
+    points: Float[Tensor, "N 3"],
+    colors: Float[Tensor, "N 3"],
+    augmentation: Augmentation,
+    generator: torch.Generator,
+) -> tuple[Float[Tensor, "N 3"], Float[Tensor, "N 3"]]:
+    """A changed copy of a cloud: points in metres, z up, and colours in [-1, 1] (clipped to it)."""
+    limits = torch.tensor(
+        [augmentation.turn, augmentation.tilt, augmentation.tilt, augmentation.scale, augmentation.offset]
+        + 3 * [augmentation.gain]
+    )
+    yaw, roll, pitch, scale, offset, *gain = ((2 * torch.rand(len(limits), generator=generator) - 1) * limits).tolist()
+    linear = rotation_matrix(yaw, roll, pitch) * (1 + scale)
+    if float(torch.rand(1, generator=generator)) < augmentation.flip:
+        linear = linear * torch.tensor([-1.0, 1.0, 1.0])  # mirror x first, then turn
+    noise = augmentation.noise * torch.randn(colors.shape, generator=generator)
+    changed = colors * (1 + torch.tensor(gain)) + offset + noise
+    return points @ linear.T, changed.clamp(-1, 1)
+
+
+def crop(points: Float[Tensor, "N 3"], size: float, generator: torch.Generator) -> Int[Tensor, " M"]:
+    """The indices of the points in a square column of side ``size`` metres around a random point of the cloud."""
+    centre = points[int(torch.randint(len(points), (1,), generator=generator))]
+    inside = (points[:, :2] - centre[:2]).abs().amax(dim=1) <= size / 2
+    return inside.nonzero(as_tuple=True)[0]

@@ -1,0 +1,173 @@
+"""What 3DSS-VLG is compared with: the same network, rooms and budget, another source of supervision (chapters 05, 09).
+
+* :func:`train_mil`: scene labels alone, by multiple-instance learning; its class scores at the points are the class
+  activation map (the conventional way: Fig. 1a of the paper).
+* :func:`train_classifier`: cross-entropy on a label for every point: pseudo labels, or true ones (the upper bound).
+* OpenScene is :func:`vlg_lib.distill.distill` with P^2D as targets: no scene labels at all.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from jaxtyping import Bool, Float, Int, Int64
+from torch import Tensor
+from torch.nn.functional import binary_cross_entropy_with_logits, cross_entropy
+
+from vlg_lib.classes import IGNORE_LABEL
+from vlg_lib.cloud_training import Cloud, CloudBatch, TrainingSettings, train_network
+from vlg_lib.point_network import PointNetwork
+
+POOLINGS = ("average", "max", "log-sum-exp")
+"""How the scores of a bag's members become the score of the bag; see :func:`pool_scores`."""
+
+
+def pool_scores(
+    scores: Float[Tensor, "V K"], bags: Int64[Tensor, " V"], count: int, pooling: str, sharpness: float = 5.0
+) -> Float[Tensor, "count K"]:
+    """The scores of bags from those of their members; ``bags``: (V,) the bag of each member, 0 ... count - 1.
+
+    ``average``: every member has an equal say, so small things drown. ``max``: one member speaks for all, so only the
+    most typical point of a class learns. ``log-sum-exp``: between the two, log(mean(exp(r s))) / r with the sharpness
+    r: the average for r -> 0, the maximum for r -> infinity (Pinheiro & Collobert, CVPR 2015). A bag without members
+    scores 0. ValueError for another pooling.
+
+    >>> scores, bags = torch.tensor([[0.0], [4.0]]), torch.tensor([0, 0])
+    >>> [round(float(pool_scores(scores, bags, 1, name)), 2) for name in POOLINGS]
+    [2.0, 4.0, 3.86]
+    """
+    if pooling not in POOLINGS:
+        raise ValueError(f"unknown pooling {pooling!r}; known: {', '.join(POOLINGS)}")
+    members = torch.bincount(bags, minlength=count).clamp(min=1).to(scores.dtype)[:, None]
+    if pooling == "average":
+        return scores.new_zeros(count, scores.shape[1]).index_add(0, bags, scores) / members
+    index = bags[:, None].expand_as(scores)
+    largest = scores.new_zeros(count, scores.shape[1]).scatter_reduce(0, index, scores, "amax", include_self=False)
+    if pooling == "max":
+        return largest
+    # The maximum is taken out before exp: no overflow.
+    powers = ((scores - largest.detach()[bags]) * sharpness).exp()
+    means = scores.new_zeros(count, scores.shape[1]).index_add(0, bags, powers) / members
+    return largest.detach() + means.clamp(min=torch.finfo(scores.dtype).tiny).log() / sharpness
+
+
+def sub_clouds(coordinates: Int[Tensor, "V 4"], cells: int | None) -> tuple[Int64[Tensor, " V"], Int64[Tensor, " B"]]:
+    """Cut each cloud of a batch into columns of ``cells`` x ``cells`` voxels; None leaves the clouds whole.
+
+    ``coordinates``: (V, 4) rows (cloud, x, y, z). Returns the sub-cloud of each voxel and the cloud of each sub-cloud.
+    """
+    columns = coordinates[:, :3].long()
+    if cells is None:
+        columns = columns[:, :1]
+    else:
+        columns = torch.cat([columns[:, :1], torch.div(columns[:, 1:], cells, rounding_mode="floor")], dim=1)
+    found, sub_cloud = columns.unique(dim=0, return_inverse=True)
+    return sub_cloud, found[:, 0]
+
+
+def mil_loss(
+    scores: Float[Tensor, "V K"],
+    coordinates: Int[Tensor, "V 4"],
+    scene_labels: Bool[Tensor, "B K"],
+    *,
+    pooling: str = "log-sum-exp",
+    cells: int | None = None,
+) -> Float[Tensor, ""]:
+    """Multi-label binary cross-entropy between bags of voxels and the tags of their scenes.
+
+    Without ``cells`` a bag is what the batch holds of a scene. With ``cells`` the scores are averaged within sub-clouds
+    (columns of that many voxels a side) and pooled over the sub-clouds: a tag asks that *some part* of the room
+    answers to it, its absence that no part does. The sub-clouds have no tags of their own.
+    """
+    sub_cloud, scene = sub_clouds(coordinates, cells)
+    if cells is not None:
+        scores = pool_scores(scores, sub_cloud, len(scene), "average")
+        sub_cloud = scene
+    else:
+        sub_cloud = scene[sub_cloud]
+    pooled = pool_scores(scores, sub_cloud, len(scene_labels), pooling)
+    return binary_cross_entropy_with_logits(pooled, scene_labels.to(pooled.dtype))
+
+
+def train_mil(
+    network: PointNetwork,
+    clouds: Sequence[Cloud],
+    scene_labels: Sequence[Bool[Tensor, " K"]],
+    settings: TrainingSettings,
+    *,
+    pooling: str = "log-sum-exp",
+    cells: int | None = None,
+    seed: int = 0,
+    checkpoint: Path | None = None,
+    checkpoint_every: int = 100,
+    progress: str | None = None,
+) -> list[float]:
+    """Train a network of scores in place from scene labels alone; the loss of each step.
+
+    Bags are whole rooms: a crop need not contain what its room's tags say, so ``settings.crop`` must be None.
+    ValueError otherwise, and where the tags do not fit the rooms or the network.
+    """
+    if settings.crop is not None:
+        raise ValueError("scene labels hold for whole rooms: set crop=None")
+    if len(clouds) != len(scene_labels):
+        raise ValueError(f"scene labels of {len(scene_labels)} rooms for {len(clouds)} rooms")
+    _check_classes(network, {len(labels) for labels in scene_labels})
+    tags = torch.stack(list(scene_labels))
+
+    def loss(outputs: Float[Tensor, "V K"], batch: CloudBatch) -> Float[Tensor, ""]:
+        of_batch = tags[batch.clouds].to(outputs.device)
+        return mil_loss(outputs, batch.inputs.coordinates, of_batch, pooling=pooling, cells=cells)
+
+    return train_network(
+        network, clouds, loss, settings,
+        seed=seed, checkpoint=checkpoint, checkpoint_every=checkpoint_every, progress=progress,
+    )  # fmt: skip
+
+
+def train_classifier(
+    network: PointNetwork,
+    clouds: Sequence[Cloud],
+    labels: Sequence[Int[Tensor, " _"]],
+    settings: TrainingSettings,
+    *,
+    class_weights: Float[Tensor, " K"] | None = None,
+    seed: int = 0,
+    checkpoint: Path | None = None,
+    checkpoint_every: int = 100,
+    progress: str | None = None,
+) -> list[float]:
+    """Train a network of scores in place with cross-entropy on the rooms' point labels; the loss of each step.
+
+    ``labels``: for each room (N,) int64, ``IGNORE_LABEL`` where a point has none. ``class_weights``: how much each
+    class counts. ValueError where shapes do not fit, and where no point has a label.
+    """
+    if [len(cloud.points) for cloud in clouds] != [len(part) for part in labels]:
+        raise ValueError("expected one label for each point of each room")
+    highest = max((int(part.max()) for part in labels if len(part)), default=IGNORE_LABEL)
+    if highest == IGNORE_LABEL:
+        raise ValueError("no point of any room has a label: there is nothing to learn")
+    if highest >= network.settings.channels:
+        raise ValueError(f"labels reach {highest}, the network scores {network.settings.channels} classes")
+    _check_classes(network, set())
+
+    def loss(outputs: Float[Tensor, "V K"], batch: CloudBatch) -> Float[Tensor, ""]:
+        weight = None if class_weights is None else class_weights.to(outputs)
+        wanted = batch.gather(labels)
+        summed = cross_entropy(outputs[batch.rows], wanted, weight, ignore_index=IGNORE_LABEL, reduction="sum")
+        # A crop may hold no labelled point: the loss is then 0, not 0 / 0.
+        counts = wanted != IGNORE_LABEL
+        total = counts.sum() if weight is None else weight[wanted[counts]].sum()
+        return summed / total.clamp(min=torch.finfo(summed.dtype).tiny)
+
+    return train_network(
+        network, clouds, loss, settings,
+        seed=seed, checkpoint=checkpoint, checkpoint_every=checkpoint_every, progress=progress,
+    )  # fmt: skip
+
+
+def _check_classes(network: PointNetwork, counts: set[int]) -> None:
+    settings = network.settings
+    if settings.output != "scores":
+        raise ValueError("a classifier is a network of scores, this one gives embeddings")
+    if counts - {settings.channels}:
+        raise ValueError(f"scene labels of {sorted(counts)} classes, the network scores {settings.channels}")

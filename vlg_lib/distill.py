@@ -1,0 +1,101 @@
+"""Stage 3, Embeddings Soft-Guidance (ESGS): a 3D network learns the embeddings that images gave (chapter 08).
+
+The network sees points and colours alone, and learns to point where the 2D embedding of each point points. What it
+cannot see in 3D it cannot copy; what the 2D side got wrong at random it cannot copy either, and that is its chance.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from jaxtyping import Bool, Float, Int, Shaped
+from torch import Tensor
+from torch.nn.functional import normalize
+
+from vlg_lib.classes import IGNORE_LABEL
+from vlg_lib.cloud_training import Cloud, CloudBatch, TrainingSettings, train_network
+from vlg_lib.point_network import PointNetwork
+
+
+def cosine_loss(
+    predicted: Float[Tensor, "P D"], targets: Float[Tensor, "P D"], weights: Float[Tensor, " P"] | None = None
+) -> Float[Tensor, ""]:
+    """The mean of 1 - cos(predicted, target) over the points that have a target (Sec. 3.3 of the paper).
+
+    A target of zeros stands for "no view saw this point" and does not count. ``weights``: how much each point counts,
+    relative to the others. Without any target the loss is 0.
+
+    >>> cosine_loss(torch.tensor([[2.0, 0.0], [1.0, 0.0]]), torch.tensor([[0.0, 3.0], [0.0, 0.0]]))
+    tensor(1.)
+    """
+    counts = (targets != 0).any(dim=1).to(predicted.dtype)
+    if weights is not None:
+        counts = counts * weights
+    distances = 1 - (normalize(predicted, dim=1) * normalize(targets, dim=1)).sum(dim=1)
+    return (counts * distances).sum() / counts.sum().clamp(min=torch.finfo(predicted.dtype).tiny)
+
+
+def class_weights(labels: Sequence[Int[Tensor, " _"]], classes: int) -> Float[Tensor, " K"]:
+    """One weight a class, (K,) float32: 1 / sqrt(its share of the labels), so that small things are not forgotten.
+
+    Scaled so that the mean weight of the labelled points is 1; a class that never occurs gets 0. Pseudo labels
+    suffice. ValueError where no point has a label.
+
+    >>> class_weights([torch.tensor([0, 0, 0, 0, 1])], classes=3).tolist()
+    [0.8333333730697632, 1.6666667461395264, 0.0]
+    """
+    labelled = torch.cat([part[part != IGNORE_LABEL] for part in labels])
+    if len(labelled) == 0:
+        raise ValueError("no point has a label: there is nothing to weight by")
+    counts = torch.bincount(labelled, minlength=classes).double()
+    weights = torch.where(counts > 0, counts.clamp(min=1).rsqrt(), 0.0)
+    return (weights * counts.sum() / (weights * counts).sum()).float()
+
+
+def distill(
+    network: PointNetwork,
+    clouds: Sequence[Cloud],
+    targets: Sequence[Shaped[Tensor, "_ D"]],
+    settings: TrainingSettings,
+    *,
+    weights: Sequence[Float[Tensor, " _"]] | None = None,
+    seed: int = 0,
+    checkpoint: Path | None = None,
+    checkpoint_every: int = 100,
+    progress: str | None = None,
+) -> list[float]:
+    """Train a network of embeddings in place on the rooms' targets; the loss of each step.
+
+    ``targets``: for each room (N, D), float16 or float32, a row for each of its points and zeros where there is none:
+    A^3D for 3DSS-VLG, P^2D for OpenScene. ``weights``: for each room (N,) float32. Every point is compared with its own
+    target, and all points of a voxel pull at the one vector they share. ValueError where shapes do not fit.
+    """
+    _check(network, clouds, targets)
+
+    def loss(outputs: Float[Tensor, "V D"], batch: CloudBatch) -> Float[Tensor, ""]:
+        per_point = None if weights is None else batch.gather(weights)
+        return cosine_loss(outputs[batch.rows], batch.gather(targets).float(), per_point)
+
+    return train_network(
+        network, clouds, loss, settings,
+        seed=seed, checkpoint=checkpoint, checkpoint_every=checkpoint_every, progress=progress,
+    )  # fmt: skip
+
+
+def _check(network: PointNetwork, clouds: Sequence[Cloud], targets: Sequence[Tensor]) -> None:
+    if network.settings.output != "embeddings":
+        raise ValueError("distillation trains a network of embeddings, this one gives scores")
+    if len(clouds) != len(targets):
+        raise ValueError(f"targets of {len(targets)} rooms for {len(clouds)} rooms")
+    for index, (cloud, target) in enumerate(zip(clouds, targets, strict=True)):
+        if tuple(target.shape) != (len(cloud.points), network.settings.channels):
+            raise ValueError(
+                f"room {index}: targets of shape {tuple(target.shape)} for {len(cloud.points)} points and embeddings "
+                f"of {network.settings.channels} numbers"
+            )
+    if not any(_has_target(target) for target in targets):
+        raise ValueError("no point of any room has a target: fuse the 2D embeddings first")
+
+
+def _has_target(target: Tensor) -> Bool[Tensor, ""] | bool:
+    return bool((target != 0).any())

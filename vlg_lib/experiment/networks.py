@@ -1,0 +1,145 @@
+"""Stage 3 of a run and its baselines: one 3D network for each source of supervision, on one recipe and one budget."""
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+from jaxtyping import Float, Float16, Int
+from torch import Tensor
+
+from vlg_lib.baselines import train_classifier, train_mil
+from vlg_lib.cloud_training import Cloud, TrainingSettings
+from vlg_lib.distill import class_weights, distill
+from vlg_lib.experiment.stages import Stages
+from vlg_lib.point_network import NetworkSettings, PointNetwork, point_scores
+from vlg_lib.provenance import code_key
+from vlg_lib.pseudo_labels import make_pseudo_labels
+from vlg_lib.scene import Scene
+from vlg_lib.store import hash_files, key_of, load_tensors
+from vlg_lib.train import load_model
+
+NETWORKS = ("cam", "openscene", "cross-entropy", "3dss-vlg", "supervised")
+"""The 3D networks of the table, by what teaches them: scene labels alone; P^2D, without scene labels; the pseudo
+labels; A^3D, the method of the book; the true labels of all points."""
+
+
+class Networks(Stages):
+    """What a point cloud alone gives, after training: embeddings or scores of every point."""
+
+    def cloud(self, scene: Scene) -> Cloud:
+        """What a 3D network sees of a scene: no image and no tag."""
+        return Cloud(scene.points, scene.colors)
+
+    def network_settings(self, kind: str) -> NetworkSettings:
+        """The network of a kind, one of NETWORKS; ValueError for another."""
+        if kind not in NETWORKS:
+            raise ValueError(f"unknown 3D network {kind!r}; known: {', '.join(NETWORKS)}")
+        profile = self.profile
+        output = "embeddings" if kind in ("openscene", "3dss-vlg") else "scores"
+        channels = self.model().dim if output == "embeddings" else len(self.class_set)
+        return NetworkSettings(profile.network, channels, profile.voxel_size, profile.network_norm, output=output)
+
+    def training_settings(self, kind: str) -> TrainingSettings:
+        """The recipe of a kind. Tags hold for whole rooms: CAM takes fewer of them, about as many voxels a step."""
+        profile = self.profile
+        whole = kind == "cam"
+        return TrainingSettings(
+            steps=profile.cam_steps if whole else profile.network_steps,
+            batch_rooms=profile.cam_batch_rooms if whole else profile.network_batch_rooms,
+            crop=None if whole else profile.network_crop,
+            learning_rate=profile.network_learning_rate,
+        )
+
+    def targets(self, kind: str, scene: Scene) -> Float16[Tensor, "N D"]:
+        """What the points of a scene are to become: P^2D for ``openscene``, A^3D for ``3dss-vlg``; zero if unseen."""
+        if kind not in ("openscene", "3dss-vlg"):
+            raise ValueError(f"only openscene and 3dss-vlg have target embeddings, not {kind!r}")
+        made = self.fused(scene) if kind == "openscene" else self.adapted(scene)
+        return made.embeddings.half()
+
+    def _balance(self, kind: str, scene: Scene) -> Int[Tensor, " N"]:
+        """The labels that say how frequent a class is: never more than what the kind may know."""
+        if kind == "openscene":
+            return make_pseudo_labels(self.fused(scene), self.text_embeddings(), None, self.profile.temperature).labels
+        return self.truth(scene) if kind == "supervised" else self.pseudo_labels(scene).labels
+
+    def network_path(self, kind: str) -> Path:
+        """Where the checkpoint of a kind's training is kept; the name follows all that it depends on."""
+        scenes = self.scenes("train")
+        sources: dict[str, Any] = {"rooms": [self._scene_key(scene) for scene in scenes]}
+        if kind == "cam":
+            sources |= {"tags": [scene.class_set.present(scene.scene_labels) for scene in scenes]}
+            sources |= {"pooling": self.profile.cam_pooling, "cells": self.profile.cam_cells}
+        elif kind == "supervised":
+            sources["labels"] = [hash_files(self._folder_of(scene) / "labels.ply") for scene in scenes]
+        elif kind == "openscene":
+            sources["fused"] = [self._fused_key(scene) for scene in scenes]
+        else:
+            sources["pseudo"] = [self._pseudo_key(scene) for scene in scenes]
+            sources["adapter"] = self._adapter_path().name if kind == "3dss-vlg" else None
+        recipe = asdict(self.training_settings(kind))
+        recipe["schedule"] = recipe["schedule"].__name__
+        key = key_of(
+            kind=kind, seed=self.seed, network=asdict(self.network_settings(kind)), recipe=recipe,
+            balance=self.profile.balance, code=code_key("vlg_lib.distill", "vlg_lib.baselines"), **sources,
+        )  # fmt: skip
+        return self.folder / "network" / f"{kind}-{key}.safetensors"
+
+    def network(self, kind: str) -> PointNetwork:
+        """The trained 3D network of a kind, one of NETWORKS, in evaluation mode on the experiment's device.
+
+        Only ``supervised`` opens point labels. LayoutError from it where a scene has none.
+        """
+        settings = self.network_settings(kind)
+        if kind not in self._networks:
+            path = self.network_path(kind)
+            network = PointNetwork(settings, seed=self.seed).to(self.device)
+            if not (path.is_file() and load_tensors(path)[1]["step"] == self.training_settings(kind).steps):
+                self._train(kind, network, path)
+            load_model(path, network)
+            self._networks[kind] = network
+        trained: PointNetwork = self._networks[kind]
+        return trained
+
+    @property
+    def _networks(self) -> dict[str, PointNetwork]:
+        networks: dict[str, PointNetwork] = self._loaded.setdefault("networks", {})
+        return networks
+
+    def _train(self, kind: str, network: PointNetwork, path: Path) -> None:
+        scenes, recipe = self.scenes("train"), self.training_settings(kind)
+        clouds = [self.cloud(scene) for scene in scenes]
+        options: dict[str, Any] = {
+            "seed": self.seed, "checkpoint": path, "checkpoint_every": 100,
+            "progress": kind if self.progress else None,
+        }  # fmt: skip
+        if kind == "cam":
+            tags = [scene.scene_labels for scene in scenes]
+            pooling, cells = self.profile.cam_pooling, self.profile.cam_cells
+            train_mil(network, clouds, tags, recipe, pooling=pooling, cells=cells, **options)
+            return
+        labels = [self._balance(kind, scene) for scene in self._each("train", f"targets of {kind}")]
+        by_class = class_weights(labels, len(self.class_set)) if self.profile.balance else None
+        if kind in ("cross-entropy", "supervised"):
+            train_classifier(network, clouds, labels, recipe, class_weights=by_class, **options)
+            return
+        targets = [self.targets(kind, scene) for scene in scenes]
+        # A point without a label is a point without a view: it has no target either.
+        weights = None if by_class is None else [by_class[part.clamp(min=0)] for part in labels]
+        distill(network, clouds, targets, recipe, weights=weights, **options)
+
+    def network_losses(self, kind: str) -> list[float]:
+        """The loss of each step of a network's training."""
+        self.network(kind)
+        return [float(loss) for loss in load_tensors(self.network_path(kind))[0]["losses"]]
+
+    def scores_3d(self, kind: str, scene: Scene) -> Float[Tensor, "N K"]:
+        """The scores of a 3D network at the points of a scene: from points and colours alone, one pass."""
+        network = self.network(kind)
+        texts = self.text_embeddings() if network.settings.output == "embeddings" else None
+        return point_scores(network, scene.points, scene.colors, texts)
+
+    def predict_3d(self, kind: str, scene: Scene) -> Int[Tensor, " N"]:
+        """The labels that a 3D network gives to the points of a scene, (N,) int64, from points and colours alone."""
+        return torch.argmax(self.scores_3d(kind, scene), dim=1)

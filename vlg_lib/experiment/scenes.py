@@ -1,0 +1,138 @@
+"""The scenes of a run: made by a seed, or read from folders; their tags, and the one door to their point labels."""
+
+import os
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Self
+
+import torch
+from jaxtyping import Int
+from torch import Tensor
+from tqdm.auto import tqdm
+
+from vlg_lib.classes import ClassSet
+from vlg_lib.data.layout import read_point_labels, read_scene, scene_folders
+from vlg_lib.data.rooms import make_rooms, split_seeds
+from vlg_lib.profiles import Profile, get_profile
+from vlg_lib.provenance import code_key
+from vlg_lib.scene import Scene
+from vlg_lib.store import key_of
+
+SPLITS = ("train", "test")
+
+
+def default_cache() -> Path:
+    """The folder of all artefacts: the environment variable VLG_CACHE, else ``~/.cache/vlg_lib``."""
+    return Path(os.environ.get("VLG_CACHE") or Path.home() / ".cache" / "vlg_lib")
+
+
+@dataclass
+class Scenes:
+    """A profile and a seed, on made rooms or on the scenes of a folder: what every stage starts from.
+
+    ``folder``: where artefacts are kept. ``scenes_folder``: None for made rooms; else a folder of scene folders, or one
+    with ``train`` and ``test`` folders of scene folders (without them, all scenes are both). ``progress``: show bars.
+    """
+
+    profile: Profile
+    seed: int
+    folder: Path
+    scenes_folder: Path | None = None
+    device: str = "cpu"
+    progress: bool = False
+    _folders: dict[str, Path] = field(default_factory=dict, repr=False)
+    _loaded: dict[str, Any] = field(default_factory=dict, repr=False)
+
+    @classmethod
+    def open(
+        cls,
+        profile: str | Profile = "auto",
+        seed: int = 0,
+        folder: Path | str | None = None,
+        *,
+        scenes_folder: Path | str | None = None,
+        device: str | None = None,
+        progress: bool | None = None,
+    ) -> Self:
+        """The experiment of a profile and a seed; nothing is made until it is asked for.
+
+        ``folder`` defaults to :func:`default_cache`, ``device`` to CUDA where there is one, ``progress`` to bars in
+        every profile but ``fast``. ValueError for an unknown profile and a negative seed.
+        """
+        chosen = profile if isinstance(profile, Profile) else get_profile(profile)
+        if seed < 0:
+            raise ValueError(f"a seed is a whole number from 0, found {seed}")
+        return cls(
+            profile=chosen,
+            seed=seed,
+            folder=Path(folder) if folder is not None else default_cache(),
+            scenes_folder=Path(scenes_folder) if scenes_folder is not None else None,
+            device=device or ("cuda" if torch.cuda.is_available() else "cpu"),
+            progress=chosen.name != "fast" if progress is None else progress,
+        )
+
+    def scenes(self, split: str = "train") -> list[Scene]:
+        """The scenes of a split, ``train`` or ``test``: points, colours, tags, and frames that load when asked for."""
+        if split not in SPLITS:
+            raise ValueError(f"unknown split {split!r}; known: {', '.join(SPLITS)}")
+        if split not in self._loaded:
+            folders = self._make_rooms(split) if self.scenes_folder is None else self._find_scenes(split)
+            scenes = [read_scene(folder) for folder in folders]
+            for scene, scene_folder in zip(scenes, folders, strict=True):
+                if not bool(scene.scene_labels.any()):
+                    raise ValueError(f"{scene_folder}: scene.json names no class in scene_labels: write what is there")
+            for scene, scene_folder in zip(scenes, folders, strict=True):
+                if self._folders.setdefault(scene.name, scene_folder) != scene_folder:
+                    raise ValueError(
+                        f"two scenes are named {scene.name!r}: {scene_folder}, {self._folders[scene.name]}"
+                    )
+            self._loaded[split] = scenes
+        return list(self._loaded[split])
+
+    def _room_settings(self) -> dict[str, Any]:
+        profile = self.profile
+        return {"shift": profile.shift, "views": profile.views, "width": profile.width, "height": profile.height}
+
+    def _make_rooms(self, split: str) -> list[Path]:
+        count = self.profile.train_rooms if split == "train" else self.profile.test_rooms
+        settings = self._room_settings()
+        root = self.folder / f"rooms-{key_of(code=code_key('vlg_lib.data.rooms'), **settings)}"
+        return make_rooms(root, split_seeds(split, count, self.seed), **settings, progress=self.progress)
+
+    def _find_scenes(self, split: str) -> list[Path]:
+        assert self.scenes_folder is not None
+        divided = all((self.scenes_folder / name).is_dir() for name in SPLITS)
+        return scene_folders(self.scenes_folder / split if divided else self.scenes_folder)
+
+    @property
+    def class_set(self) -> ClassSet:
+        """The classes of the scenes; ValueError where two scenes have different ones."""
+        first, *others = self.scenes("train") + self.scenes("test")
+        for other in others:
+            if other.class_set != first.class_set:
+                raise ValueError(
+                    f"scenes {first.name!r} and {other.name!r} have different classes ({first.class_set.name!r}, "
+                    f"{other.class_set.name!r}): run them apart"
+                )
+        return first.class_set
+
+    def truth(self, scene: Scene) -> Int[Tensor, " N"]:
+        """The true labels of a scene's points, (N,) int64: for evaluation only."""
+        return read_point_labels(self._folder_of(scene))
+
+    def _folder_of(self, scene: Scene) -> Path:
+        if scene.name not in self._folders:
+            raise ValueError(f"scene {scene.name!r} is not one of this experiment: take it from .scenes(split)")
+        return self._folders[scene.name]
+
+    def _scene_key(self, scene: Scene) -> str:
+        folder = self._folder_of(scene)
+        if self.scenes_folder is None:
+            return f"{folder.parent.name}/{folder.name}"
+        files = sorted(path for part in ("color", "depth", "pose", "intrinsic") for path in (folder / part).glob("*"))
+        stats = [(path.name, path.stat().st_size, path.stat().st_mtime_ns) for path in [*files, folder / "points.ply"]]
+        return key_of(folder=str(folder.resolve()), stats=stats)
+
+    def _each(self, split: str, doing: str) -> Iterable[Scene]:
+        return tqdm(self.scenes(split), desc=f"{doing}, {split}", unit="scene", disable=not self.progress)

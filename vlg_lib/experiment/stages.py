@@ -1,0 +1,137 @@
+"""Stages 1 and 2 of a run: fused embeddings, pseudo labels and the adapter, each kept in a file and made once."""
+
+import time
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from vlg_lib import vision_language
+from vlg_lib.adapter import adapt, create_adapter, train_adapter
+from vlg_lib.experiment.scenes import Scenes
+from vlg_lib.fusion import fuse_scene
+from vlg_lib.projection import Visibility
+from vlg_lib.provenance import code_key
+from vlg_lib.pseudo_labels import PseudoLabels, make_pseudo_labels
+from vlg_lib.scene import PointEmbeddings, Scene
+from vlg_lib.store import hash_files, key_of, load_tensors, once
+from vlg_lib.train import load_model
+
+
+class Stages(Scenes):
+    """What images and tags give: P^2D, the pseudo labels, the adapter and A^3D."""
+
+    def model(self) -> vision_language.VisionLanguageModel:
+        """The frozen 2D vision-language model of the profile."""
+        if "model" not in self._loaded:
+            self._loaded["model"] = vision_language.create_model(self.profile.teacher, device=self.device)
+        model: vision_language.VisionLanguageModel = self._loaded["model"]
+        return model
+
+    def text_embeddings(self) -> Float[Tensor, "K D"]:
+        """F^C of the paper: the embeddings of the class names, (K, D) float32 of unit length, on the CPU."""
+        if "texts" not in self._loaded:
+            prompts = self.class_set.prompts(self.profile.prompt_template)
+            self._loaded["texts"] = self.model().text_embeddings(prompts).cpu()
+        texts: Tensor = self._loaded["texts"]
+        return texts
+
+    def _fused_key(self, scene: Scene) -> str:
+        """What P^2D of a scene depends on. Its tags and its point labels are not among it."""
+        if "weights" not in self._loaded:
+            folder = Path(next(iter(vision_language.__path__)))
+            self._loaded["weights"] = hash_files(*sorted(folder.rglob("*.safetensors")))
+        return key_of(
+            scene=self._scene_key(scene),
+            code=code_key("vlg_lib.fusion", "vlg_lib.vision_language"),
+            weights=self._loaded["weights"],
+            teacher=self.profile.teacher,
+            visibility=asdict(self._visibility()),
+        )
+
+    def _visibility(self) -> Visibility:
+        profile = self.profile
+        return Visibility(profile.depth_tolerance, profile.depth_slack, profile.image_border)
+
+    def fused(self, scene: Scene) -> PointEmbeddings:
+        """P^2D of the paper: the view-averaged embeddings of a scene's points, on the CPU.
+
+        They are kept in half precision; what is returned has been rounded to it, the first time as every other time.
+        """
+
+        def make() -> tuple[dict[str, Tensor], dict[str, Any]]:
+            started = time.perf_counter()
+            fused = fuse_scene(scene, self.model().dense_embeddings, self._visibility(), device=self.device)
+            tensors = {"embeddings": fused.embeddings.half(), "view_counts": fused.view_counts}
+            return tensors, {"scene": scene.name, "seconds": time.perf_counter() - started}
+
+        tensors = once(self._path("fused", scene, self._fused_key(scene)), make)
+        return PointEmbeddings(tensors["embeddings"].float(), tensors["view_counts"])
+
+    def pseudo_labels(self, scene: Scene) -> PseudoLabels:
+        """Y of the paper: the pseudo labels of a scene's points, from its fused embeddings and its tags."""
+
+        def make() -> tuple[dict[str, Tensor], dict[str, Any]]:
+            fused = self.fused(scene)
+            started = time.perf_counter()
+            made = make_pseudo_labels(fused, self.text_embeddings(), scene.scene_labels, self.profile.temperature)
+            tensors = {"labels": made.labels, "confidence": made.confidence}
+            return tensors, {"scene": scene.name, "seconds": time.perf_counter() - started}
+
+        tensors = once(self._path("pseudo_labels", scene, self._pseudo_key(scene)), make)
+        return PseudoLabels(tensors["labels"], tensors["confidence"])
+
+    def _pseudo_key(self, scene: Scene) -> str:
+        return key_of(
+            fused=self._fused_key(scene),
+            code=code_key("vlg_lib.pseudo_labels"),
+            prompts=scene.class_set.prompts(self.profile.prompt_template),
+            tags=scene.class_set.present(scene.scene_labels),
+            temperature=self.profile.temperature,
+        )
+
+    def _path(self, stage: str, scene: Scene, key: str) -> Path:
+        return self.folder / stage / f"{scene.name}-{key}.safetensors"
+
+    def _adapter_path(self) -> Path:
+        settings = {name: value for name, value in asdict(self.profile).items() if name.startswith("adapter")}
+        rooms = [self._pseudo_key(scene) for scene in self.scenes("train")]
+        key = key_of(rooms=rooms, code=code_key("vlg_lib.adapter"), seed=self.seed, **settings)
+        return self.folder / "adapter" / f"adapter-{key}.safetensors"
+
+    def adapter(self) -> nn.Module:
+        """The trained adapter of stage 2 (ESS), on the CPU, from the pseudo labels of the training scenes."""
+        profile = self.profile
+        if "adapter" not in self._loaded:
+            texts = self.text_embeddings().to(self.device)
+            adapter = create_adapter(profile.adapter, texts.shape[1], seed=self.seed).to(self.device)
+            path = self._adapter_path()
+            if not self._is_trained(path):
+                rooms = [
+                    (self.fused(scene), self.pseudo_labels(scene).labels) for scene in self._each("train", "stage 1")
+                ]
+                train_adapter(
+                    adapter, rooms, texts, temperature=profile.temperature, steps=profile.adapter_steps,
+                    batch_rooms=profile.adapter_batch_rooms, points_per_room=profile.adapter_points_per_room,
+                    learning_rate=profile.adapter_learning_rate, weight_decay=profile.adapter_weight_decay,
+                    seed=self.seed, checkpoint=path, checkpoint_every=50,
+                    progress="adapter" if self.progress else None,
+                )  # fmt: skip
+            load_model(path, adapter)
+            self._loaded["adapter"] = adapter.cpu()
+        trained: nn.Module = self._loaded["adapter"]
+        return trained
+
+    def _is_trained(self, path: Path) -> bool:
+        return path.is_file() and load_tensors(path)[1]["step"] == self.profile.adapter_steps
+
+    def adapter_losses(self) -> list[float]:
+        """The loss of each step of the adapter's training."""
+        self.adapter()
+        return [float(loss) for loss in load_tensors(self._adapter_path())[0]["losses"]]
+
+    def adapted(self, scene: Scene) -> PointEmbeddings:
+        """A^3D of the paper: the adapted embeddings of a scene's points."""
+        return adapt(self.adapter(), self.fused(scene))

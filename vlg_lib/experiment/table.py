@@ -1,0 +1,121 @@
+"""The table of a run: one row a method, all scored on the same points. Point labels are opened for it."""
+
+import time
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from vlg_lib.adapter import adapt
+from vlg_lib.classes import IGNORE_LABEL
+from vlg_lib.evaluate import evaluate
+from vlg_lib.experiment.networks import Networks
+from vlg_lib.experiment.scenes import SPLITS
+from vlg_lib.provenance import code_key
+from vlg_lib.pseudo_labels import make_pseudo_labels
+from vlg_lib.scene import Scene
+from vlg_lib.store import key_of, load_tensors, read_json, write_json
+
+ROWS_3D = {
+    "CAM": "cam",
+    "OpenScene": "openscene",
+    "cross-entropy": "cross-entropy",
+    "3DSS-VLG": "3dss-vlg",
+    "full supervision": "supervised",
+}
+"""The rows of 3D networks alone, and the network of each."""
+
+ROWS = ("majority class", "projection", "projection + scene mask", "adapter", "adapter + mask", *ROWS_3D)
+"""The rows of the table. The first calls every point the commonest class of the training scenes; the next four are the
+argmax over the class names of P^2D and of A^3D, without and with the scene's tags; the others are 3D networks."""
+
+
+class Experiment(Networks):
+    """One run of the whole method: a profile and a seed, on made rooms or on the scenes of a folder.
+
+    Nothing is made until it is asked for; what is made is kept in ``folder``.
+    """
+
+    def table(self) -> list[dict[str, Any]]:
+        """The scores of every row of :data:`ROWS`, in per cent.
+
+        ``miou`` and ``accuracy`` are those of the test scenes, which no stage learnt from; ``miou_train`` and
+        ``accuracy_train`` those of the training scenes. A mask uses the tags of the scene it is scored on: on test
+        scenes a row with a mask shows what a person's tags are worth there, not what the method does alone.
+        ``miou_low`` and ``miou_high``: 95 % bootstrap interval over test scenes. ``iou``: each class of the test
+        scenes, None where none has it. ``seconds``: what the row took from the scenes on, fusion included, as measured
+        when it was made. LayoutError where a scene has no point labels.
+        """
+        path = self.folder / "table" / f"table-{self._table_key()}.json"
+        if not path.is_file():
+            truths = {split: [self.truth(scene) for scene in self.scenes(split)] for split in SPLITS}
+            self.adapter()
+            for kind in ROWS_3D.values():
+                self.network(kind)
+            answers = {split: [self._answer(scene) for scene in self._each(split, "scores")] for split in SPLITS}
+            write_json(path, [self._row(row, answers, truths) for row in ROWS])
+        rows: list[dict[str, Any]] = read_json(path)
+        return rows
+
+    def _table_key(self) -> str:
+        labels = [self._folder_of(scene) / "labels.ply" for split in SPLITS for scene in self.scenes(split)]
+        return key_of(
+            adapter=self._adapter_path().name,
+            networks=[self.network_path(kind).name for kind in ROWS_3D.values()],
+            scenes=[self._pseudo_key(scene) for split in SPLITS for scene in self.scenes(split)],
+            truth=[path.stat().st_mtime_ns if path.is_file() else None for path in labels],
+            code=code_key("vlg_lib.experiment.table", "vlg_lib.evaluate"),
+        )
+
+    def _answer(self, scene: Scene) -> dict[str, tuple[Tensor, float]]:
+        """The predicted labels of every row but the first, and the seconds that the last step of each took."""
+        texts, fused = self.text_embeddings(), self.fused(scene)
+        answers = {}
+        for name, adapter in (("projection", None), ("adapter", self.adapter())):
+            for row, tags in ((name, None), (_masked(name), scene.scene_labels)):
+                started = time.perf_counter()
+                embeddings = fused if adapter is None else adapt(adapter, fused)
+                labels = make_pseudo_labels(embeddings, texts, tags, self.profile.temperature).labels
+                answers[row] = (labels, time.perf_counter() - started)
+        for row, kind in ROWS_3D.items():
+            started = time.perf_counter()
+            answers[row] = (self.predict_3d(kind, scene), time.perf_counter() - started)
+        return answers
+
+    def _row(self, row: str, answers: dict[str, list[Any]], truths: dict[str, list[Tensor]]) -> dict[str, Any]:
+        started = time.perf_counter()
+        if row == ROWS[0]:
+            labelled = torch.cat(truths["train"])
+            commonest = int(labelled[labelled != IGNORE_LABEL].mode().values)
+            predicted = {split: [torch.full_like(truth, commonest) for truth in truths[split]] for split in SPLITS}
+            seconds = time.perf_counter() - started
+        else:
+            predicted = {split: [answer[row][0] for answer in answers[split]] for split in SPLITS}
+            seconds = sum(answer[row][1] for split in SPLITS for answer in answers[split]) + self._spent(row)
+        test, train = (evaluate(predicted[split], truths[split], self.class_set) for split in ("test", "train"))
+        shares = {
+            "miou": test.miou, "accuracy": test.accuracy, "miou_low": test.miou_interval[0],
+            "miou_high": test.miou_interval[1], "miou_train": train.miou, "accuracy_train": train.accuracy,
+        }  # fmt: skip
+        iou = {name: None if share is None else 100 * share for name, share in test.iou.items()}
+        return {"row": row, **{name: 100 * share for name, share in shares.items()}, "seconds": seconds, "iou": iou}
+
+    def _spent(self, row: str) -> float:
+        """The seconds of the stored artefacts that a row is made from, as measured when they were made."""
+        train = self.scenes("train")
+        scored = [scene for split in SPLITS for scene in self.scenes(split)]
+        kind = ROWS_3D.get(row)
+        paths = set()
+        if kind not in ("cam", "supervised"):
+            paths |= {self._path("fused", s, self._fused_key(s)) for s in (scored if kind is None else train)}
+        if row.startswith("adapter") or kind in ("3dss-vlg", "cross-entropy"):
+            paths |= {self._path("pseudo_labels", s, self._pseudo_key(s)) for s in train}
+        if row.startswith("adapter") or kind == "3dss-vlg":
+            paths.add(self._adapter_path())
+        if kind is not None:
+            paths.add(self.network_path(kind))
+        return sum(float(load_tensors(path)[1]["seconds"]) for path in paths)
+
+
+def _masked(row: str) -> str:
+    return next(name for name in ROWS if name.startswith(f"{row} +"))
