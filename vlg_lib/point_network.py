@@ -117,9 +117,12 @@ def point_scores(
 
     ``text_embeddings`` is needed by a network of embeddings and refused by one of scores. With one pass the cloud is
     voxelised as it stands. With more, it is also turned about z by as many even steps from a random start and moved
-    within a voxel, and the scores are averaged (test-time augmentation; the paper adds up five passes).
+    within a voxel, and the scores are averaged (test-time augmentation; the paper adds up five passes). ValueError
+    for fewer passes than one.
     """
     _check_text(network, text_embeddings)
+    if passes < 1:
+        raise ValueError(f"the scores are a mean over passes: at least one is needed, found {passes}")
     network.eval()
     features = point_features(points, scaled_colors(colors), network.settings.height)
     generator = torch.Generator().manual_seed(seed)
@@ -179,7 +182,8 @@ def load_network(path: Path, *, backend: str | None = None) -> tuple[PointNetwor
         network.unet.load_state_dict({name: _full(tensor) for name, tensor in tensors.items()})
     except (KeyError, TypeError, ValueError, RuntimeError) as error:
         known = ", ".join(ARCHITECTURES)
-        raise StoreError(f"{path}: weights and settings do not fit ({error}); known networks: {known}") from error
+        reason = " ".join(str(error).split())[:200]  # PyTorch gives each tensor that does not fit a line
+        raise StoreError(f"{path}: weights and settings do not fit ({reason}); known networks: {known}") from error
     return network.eval(), manifest
 
 
