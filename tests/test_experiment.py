@@ -6,11 +6,10 @@ import pytest
 import torch
 from tiny import TINY, contents, same, scores
 
-from vlg_lib import experiment as experiment_module
 from vlg_lib.classes import IGNORE_LABEL, ROOMS_12
 from vlg_lib.data.layout import LayoutError
 from vlg_lib.evaluate import evaluate
-from vlg_lib.experiment import ROWS, Experiment, default_cache, run
+from vlg_lib.experiment import ROWS, Experiment, default_cache, networks, run, stages, table
 from vlg_lib.store import read_json, write_json
 
 
@@ -69,9 +68,12 @@ def test_the_adapter_learns_the_pseudo_labels_of_its_rooms(cache: Path) -> None:
 
 def test_what_is_stored_is_not_made_again(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     expected = open_tiny(cache).table()
-    for name in ("fuse_scene", "make_pseudo_labels", "train_adapter", "evaluate"):
-        monkeypatch.setattr(experiment_module, name, None)  # calling one would raise
-    monkeypatch.setattr(experiment_module.vision_language, "create_model", None)
+    for module, name in (
+        (stages, "fuse_scene"), (stages, "make_pseudo_labels"), (stages, "train_adapter"), (networks, "train_mil"),
+        (networks, "train_classifier"), (networks, "distill"), (table, "evaluate"),
+        (stages.vision_language, "create_model"),
+    ):  # fmt: skip
+        monkeypatch.setattr(module, name, None)  # calling one would raise
     experiment = open_tiny(cache)
     assert experiment.table() == expected
     assert experiment.fused(experiment.scenes("test")[0]).seen.any()
@@ -104,10 +106,10 @@ def test_settings_remake_what_depends_on_them_and_nothing_else(cache: Path) -> N
         assert changed == expected, name
 
 
-def test_without_any_point_label_stages_1_and_2_are_the_same(
+def test_without_any_point_label_every_weakly_supervised_checkpoint_is_the_same(
     cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Weak supervision: no pseudo label and no adapter depends on a file of point labels."""
+    """Weak supervision: no pseudo label, adapter or weakly supervised network depends on a file of point labels."""
     labelled = contents(open_tiny(cache))
     experiment = open_tiny(tmp_path)
     experiment.scenes("train"), experiment.scenes("test")
@@ -116,8 +118,9 @@ def test_without_any_point_label_stages_1_and_2_are_the_same(
     unlabelled = contents(open_tiny(tmp_path))
     assert {name for name in labelled if name not in unlabelled} == {n for n in labelled if n.endswith("labels.ply")}
     assert [name for name, value in unlabelled.items() if not same(value, labelled[name])] == []
-    with pytest.raises(LayoutError, match=r"labels\.ply: no such file"):
-        open_tiny(tmp_path).table()
+    for of_truth in (lambda: open_tiny(tmp_path).network("supervised"), lambda: open_tiny(tmp_path).table()):
+        with pytest.raises(LayoutError, match=r"labels\.ply: no such file"):
+            of_truth()
 
 
 def test_scenes_of_a_folder_run_like_made_rooms(cache: Path, tmp_path: Path) -> None:

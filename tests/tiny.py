@@ -10,10 +10,13 @@ from pathlib import Path
 
 import torch
 
-from vlg_lib.experiment import Experiment, run
+from vlg_lib.experiment import NETWORKS, Experiment, run
 from vlg_lib.profiles import Profile
 
-TINY = Profile("tiny", train_rooms=2, test_rooms=1, views=3, width=80, height=60, adapter_steps=120)
+TINY = Profile(
+    "tiny", train_rooms=2, test_rooms=1, views=3, width=80, height=60, adapter_steps=120,
+    network_steps=8, network_batch_rooms=2, network_crop=1.6, cam_steps=4, voxel_size=0.16, checkpoint_every=6,
+)  # fmt: skip
 
 
 def scores(rows: list[dict]) -> list[dict]:
@@ -35,7 +38,7 @@ def run_in_new_processes(cache: Path, deaths: Sequence[tuple[str, int]]) -> list
 
 
 def contents(experiment: Experiment) -> dict[str, bytes | torch.Tensor]:
-    """Every byte of the rooms, and every tensor of the fused embeddings, the pseudo labels and the adapter."""
+    """Every byte of the rooms, and every tensor that is made from them without point labels."""
     found: dict[str, bytes | torch.Tensor] = {}
     for split in ("train", "test"):
         for scene in experiment.scenes(split):
@@ -44,7 +47,10 @@ def contents(experiment: Experiment) -> dict[str, bytes | torch.Tensor]:
             fused, labels = experiment.fused(scene), experiment.pseudo_labels(scene)
             found |= {f"{scene.name} fused": fused.embeddings, f"{scene.name} views": fused.view_counts}
             found |= {f"{scene.name} labels": labels.labels, f"{scene.name} confidence": labels.confidence}
-    return found | {f"adapter {name}": tensor for name, tensor in experiment.adapter().state_dict().items()}
+    found |= {f"adapter {name}": tensor for name, tensor in experiment.adapter().state_dict().items()}
+    for kind in NETWORKS[:-1]:  # the last is the fully supervised one
+        found |= {f"{kind} {name}": tensor for name, tensor in experiment.network(kind).state_dict().items()}
+    return found
 
 
 def same(one: bytes | torch.Tensor, other: bytes | torch.Tensor) -> bool:

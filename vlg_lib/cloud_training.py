@@ -97,7 +97,7 @@ def train_network(
 ) -> list[float]:
     """Train a network in place and return the loss of each step; ``loss(outputs of the voxels, batch)``.
 
-    On CUDA the network runs in half precision. ValueError without rooms.
+    On CUDA the network runs in half precision, with a scaled loss. ValueError without rooms.
     """
     if not clouds:
         raise ValueError("there is no room to train on")
@@ -121,5 +121,6 @@ def train_network(
         checkpoint=checkpoint,
         checkpoint_every=checkpoint_every,
         clip=settings.clip,
+        half_precision=device.type == "cuda",
         progress=progress,
     )

@@ -16,6 +16,7 @@ class Profile:
     where ``|d - Z| <= depth_slack + depth_tolerance * d``. ``network_*`` and ``cam_*``: the 3D networks; ``cam_*`` is
     the network that learns from tags alone, on whole rooms. ``voxel_size`` and ``network_crop`` are in metres.
     ``balance``: whether the 3D networks weigh points by the rarity of their (pseudo) class.
+    ``checkpoint_every``: steps between two stored states of a training.
     """
 
     name: str
@@ -49,6 +50,7 @@ class Profile:
     cam_batch_rooms: int = 2
     cam_pooling: str = "log-sum-exp"
     cam_cells: int | None = None
+    checkpoint_every: int = 100
 
     def __str__(self) -> str:
         return textwrap.fill(", ".join(f"{name}={value}" for name, value in asdict(self).items()), width=80)

@@ -62,13 +62,15 @@ def fit(
     checkpoint: Path | None = None,
     checkpoint_every: int = 100,
     clip: float | None = None,
+    half_precision: bool = False,
     progress: str | None = None,
 ) -> list[float]:
     """Train ``model`` in place for ``steps`` steps and return the loss of each.
 
     ``batches(step, generator)`` makes the batch of a step, with a CPU generator that is seeded for that step;
-    ``loss(model, batch)`` returns a scalar. ``clip`` limits the gradient's norm. ``progress`` titles a progress bar;
-    None shows none. With ``checkpoint`` the state is stored there every ``checkpoint_every`` steps and after the last,
+    ``loss(model, batch)`` returns a scalar. ``clip`` limits the gradient's norm. ``half_precision``: the model runs in
+    float16 on CUDA, so the loss is scaled up before it is differentiated, lest small gradients become zero, and a step
+    whose gradients overflow is left out. ``progress`` titles a progress bar; None shows none. With ``checkpoint`` the state is stored there every ``checkpoint_every`` steps and after the last,
     and a run that finds a stored state continues from it (a finished one only loads).
 
     Raises ValueError for a loss that is not finite, and StoreError for a checkpoint of another model, seed or length.
@@ -82,6 +84,7 @@ def fit(
         losses, spent = _resume(checkpoint, model, optimizer, run)
     started = time.perf_counter() - spent
     devices = sorted({parameter.device.index or 0 for parameter in model.parameters() if parameter.is_cuda})
+    scaler = torch.amp.GradScaler(enabled=half_precision)  # disabled, it does nothing
     bar = tqdm(total=steps, initial=len(losses), desc=progress, disable=progress is None, leave=False)
     with bar, torch.random.fork_rng(devices=devices):
         for step in range(len(losses), steps):
@@ -89,7 +92,7 @@ def fit(
             batch = batches(step, torch.Generator().manual_seed(step_seed(seed, step)))
             for group, rate in zip(optimizer.param_groups, rates, strict=True):
                 group["lr"] = rate * schedule(step / steps)
-            losses.append(_step(model, optimizer, loss(model, batch), clip, step))
+            losses.append(_step(model, optimizer, loss(model, batch), clip, step, scaler))
             bar.update()
             if checkpoint is not None and ((step + 1) % checkpoint_every == 0 or step + 1 == steps):
                 _store(checkpoint, model, optimizer, run, losses, time.perf_counter() - started)
@@ -97,15 +100,24 @@ def fit(
     return losses
 
 
-def _step(model: nn.Module, optimizer: Optimizer, value: Tensor, clip: float | None, step: int) -> float:
+def _step(
+    model: nn.Module,
+    optimizer: Optimizer,
+    value: Tensor,
+    clip: float | None,
+    step: int,
+    scaler: torch.amp.GradScaler,
+) -> float:
     number = float(value.detach())
     if not torch.isfinite(value.detach()).item():
         raise ValueError(f"the loss is {number} at step {step}: lower the learning rate or look for bad input")
     optimizer.zero_grad(set_to_none=True)
-    value.backward()
+    scaler.scale(value).backward()
     if clip is not None:
+        scaler.unscale_(optimizer)
         nn.utils.clip_grad_norm_(model.parameters(), clip)
-    optimizer.step()
+    scaler.step(optimizer)
+    scaler.update()
     return number
 
 

@@ -1,5 +1,6 @@
 """Stage 3 of a run and its baselines: one 3D network for each source of supervision, on one recipe and one budget."""
 
+import hashlib
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,7 @@ from vlg_lib.point_network import NetworkSettings, PointNetwork, point_scores
 from vlg_lib.provenance import code_key
 from vlg_lib.pseudo_labels import make_pseudo_labels
 from vlg_lib.scene import Scene
-from vlg_lib.store import hash_files, key_of, load_tensors
+from vlg_lib.store import key_of, load_tensors
 from vlg_lib.train import load_model
 
 NETWORKS = ("cam", "openscene", "cross-entropy", "3dss-vlg", "supervised")
@@ -37,7 +38,7 @@ class Networks(Stages):
             raise ValueError(f"unknown 3D network {kind!r}; known: {', '.join(NETWORKS)}")
         profile = self.profile
         output = "embeddings" if kind in ("openscene", "3dss-vlg") else "scores"
-        channels = self.model().dim if output == "embeddings" else len(self.class_set)
+        channels = self.text_embeddings().shape[1] if output == "embeddings" else len(self.class_set)
         return NetworkSettings(profile.network, channels, profile.voxel_size, profile.network_norm, output=output)
 
     def training_settings(self, kind: str) -> TrainingSettings:
@@ -66,13 +67,13 @@ class Networks(Stages):
 
     def network_path(self, kind: str) -> Path:
         """Where the checkpoint of a kind's training is kept; the name follows all that it depends on."""
-        scenes = self.scenes("train")
+        scenes, profile = self.scenes("train"), self.profile
         sources: dict[str, Any] = {"rooms": [self._scene_key(scene) for scene in scenes]}
         if kind == "cam":
             sources |= {"tags": [scene.class_set.present(scene.scene_labels) for scene in scenes]}
-            sources |= {"pooling": self.profile.cam_pooling, "cells": self.profile.cam_cells}
+            sources |= {"pooling": profile.cam_pooling, "cells": profile.cam_cells}
         elif kind == "supervised":
-            sources["labels"] = [hash_files(self._folder_of(scene) / "labels.ply") for scene in scenes]
+            sources["labels"] = [self._truth_key(scene) for scene in scenes]
         elif kind == "openscene":
             sources["fused"] = [self._fused_key(scene) for scene in scenes]
         else:
@@ -81,10 +82,17 @@ class Networks(Stages):
         recipe = asdict(self.training_settings(kind))
         recipe["schedule"] = recipe["schedule"].__name__
         key = key_of(
-            kind=kind, seed=self.seed, network=asdict(self.network_settings(kind)), recipe=recipe,
-            balance=self.profile.balance, code=code_key("vlg_lib.distill", "vlg_lib.baselines"), **sources,
+            kind=kind, seed=self.seed, recipe=recipe, balance=profile.balance, classes=self.class_set.names,
+            network=[profile.network, profile.voxel_size, profile.network_norm],
+            code=code_key("vlg_lib.distill", "vlg_lib.baselines"), **sources,
         )  # fmt: skip
         return self.folder / "network" / f"{kind}-{key}.safetensors"
+
+    def _truth_key(self, scene: Scene) -> str:
+        keys: dict[str, str] = self._loaded.setdefault("truth keys", {})
+        if scene.name not in keys:
+            keys[scene.name] = hashlib.sha256(self.truth(scene).numpy().tobytes()).hexdigest()[:12]
+        return keys[scene.name]
 
     def network(self, kind: str) -> PointNetwork:
         """The trained 3D network of a kind, one of NETWORKS, in evaluation mode on the experiment's device.
@@ -111,7 +119,7 @@ class Networks(Stages):
         scenes, recipe = self.scenes("train"), self.training_settings(kind)
         clouds = [self.cloud(scene) for scene in scenes]
         options: dict[str, Any] = {
-            "seed": self.seed, "checkpoint": path, "checkpoint_every": 100,
+            "seed": self.seed, "checkpoint": path, "checkpoint_every": self.profile.checkpoint_every,
             "progress": kind if self.progress else None,
         }  # fmt: skip
         if kind == "cam":

@@ -4,9 +4,8 @@ import os
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
-import torch
 from jaxtyping import Int
 from torch import Tensor
 from tqdm.auto import tqdm
@@ -14,7 +13,7 @@ from tqdm.auto import tqdm
 from vlg_lib.classes import ClassSet
 from vlg_lib.data.layout import read_point_labels, read_scene, scene_folders
 from vlg_lib.data.rooms import make_rooms, split_seeds
-from vlg_lib.profiles import Profile, get_profile
+from vlg_lib.profiles import Profile
 from vlg_lib.provenance import code_key
 from vlg_lib.scene import Scene
 from vlg_lib.store import key_of
@@ -43,34 +42,6 @@ class Scenes:
     progress: bool = False
     _folders: dict[str, Path] = field(default_factory=dict, repr=False)
     _loaded: dict[str, Any] = field(default_factory=dict, repr=False)
-
-    @classmethod
-    def open(
-        cls,
-        profile: str | Profile = "auto",
-        seed: int = 0,
-        folder: Path | str | None = None,
-        *,
-        scenes_folder: Path | str | None = None,
-        device: str | None = None,
-        progress: bool | None = None,
-    ) -> Self:
-        """The experiment of a profile and a seed; nothing is made until it is asked for.
-
-        ``folder`` defaults to :func:`default_cache`, ``device`` to CUDA where there is one, ``progress`` to bars in
-        every profile but ``fast``. ValueError for an unknown profile and a negative seed.
-        """
-        chosen = profile if isinstance(profile, Profile) else get_profile(profile)
-        if seed < 0:
-            raise ValueError(f"a seed is a whole number from 0, found {seed}")
-        return cls(
-            profile=chosen,
-            seed=seed,
-            folder=Path(folder) if folder is not None else default_cache(),
-            scenes_folder=Path(scenes_folder) if scenes_folder is not None else None,
-            device=device or ("cuda" if torch.cuda.is_available() else "cpu"),
-            progress=chosen.name != "fast" if progress is None else progress,
-        )
 
     def scenes(self, split: str = "train") -> list[Scene]:
         """The scenes of a split, ``train`` or ``test``: points, colours, tags, and frames that load when asked for."""

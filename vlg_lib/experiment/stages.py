@@ -116,7 +116,7 @@ class Stages(Scenes):
                     adapter, rooms, texts, temperature=profile.temperature, steps=profile.adapter_steps,
                     batch_rooms=profile.adapter_batch_rooms, points_per_room=profile.adapter_points_per_room,
                     learning_rate=profile.adapter_learning_rate, weight_decay=profile.adapter_weight_decay,
-                    seed=self.seed, checkpoint=path, checkpoint_every=50,
+                    seed=self.seed, checkpoint=path, checkpoint_every=profile.checkpoint_every,
                     progress="adapter" if self.progress else None,
                 )  # fmt: skip
             load_model(path, adapter)

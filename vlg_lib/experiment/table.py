@@ -1,6 +1,7 @@
 """The table of a run: one row a method, all scored on the same points. Point labels are opened for it."""
 
 import time
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -10,7 +11,8 @@ from vlg_lib.adapter import adapt
 from vlg_lib.classes import IGNORE_LABEL
 from vlg_lib.evaluate import evaluate
 from vlg_lib.experiment.networks import Networks
-from vlg_lib.experiment.scenes import SPLITS
+from vlg_lib.experiment.scenes import SPLITS, default_cache
+from vlg_lib.profiles import Profile, get_profile
 from vlg_lib.provenance import code_key
 from vlg_lib.pseudo_labels import make_pseudo_labels
 from vlg_lib.scene import Scene
@@ -35,6 +37,34 @@ class Experiment(Networks):
 
     Nothing is made until it is asked for; what is made is kept in ``folder``.
     """
+
+    @classmethod
+    def open(
+        cls,
+        profile: str | Profile = "auto",
+        seed: int = 0,
+        folder: Path | str | None = None,
+        *,
+        scenes_folder: Path | str | None = None,
+        device: str | None = None,
+        progress: bool | None = None,
+    ) -> "Experiment":
+        """The experiment of a profile and a seed; nothing is made until it is asked for.
+
+        ``folder`` defaults to :func:`default_cache`, ``device`` to CUDA where there is one, ``progress`` to bars in
+        every profile but ``fast``. ValueError for an unknown profile and a negative seed.
+        """
+        chosen = profile if isinstance(profile, Profile) else get_profile(profile)
+        if seed < 0:
+            raise ValueError(f"a seed is a whole number from 0, found {seed}")
+        return cls(
+            profile=chosen,
+            seed=seed,
+            folder=Path(folder) if folder is not None else default_cache(),
+            scenes_folder=Path(scenes_folder) if scenes_folder is not None else None,
+            device=device or ("cuda" if torch.cuda.is_available() else "cpu"),
+            progress=chosen.name != "fast" if progress is None else progress,
+        )
 
     def table(self) -> list[dict[str, Any]]:
         """The scores of every row of :data:`ROWS`, in per cent.
