@@ -19,10 +19,14 @@ from vlg_lib.train import Schedule, fit, one_cycle
 
 @dataclass(frozen=True)
 class Cloud:
-    """What stage 3 may see of a scene: ``points`` (N, 3) float32, metres, z up; ``colors`` (N, 3) uint8."""
+    """What stage 3 may see of a scene: ``points`` (N, 3) float32, metres, z up; ``colors`` (N, 3) uint8.
+
+    ``chances``: (N,) float32 or None, how likely each point is to be the centre of a crop, relative to the others.
+    """
 
     points: Float[Tensor, "N 3"]
     colors: UInt8[Tensor, "N 3"]
+    chances: Float[Tensor, " N"] | None = None
 
 
 @dataclass(frozen=True)
@@ -74,7 +78,9 @@ def draw_batch(
         moved, colors = augment(cloud.points, scaled_colors(cloud.colors), settings.augmentation, generator)
         features = point_features(moved, colors, network.settings.height)
         moved = moved + torch.rand(3, generator=generator) * network.settings.voxel_size
-        chosen = torch.arange(len(moved)) if settings.crop is None else crop(moved, settings.crop, generator)
+        chosen = (
+            torch.arange(len(moved)) if settings.crop is None else crop(moved, settings.crop, generator, cloud.chances)
+        )
         crops.append((moved[chosen], features[chosen]))
         points.append(chosen)
     inputs, rows = voxel_inputs(network, crops)
