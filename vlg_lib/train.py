@@ -69,9 +69,10 @@ def fit(
 
     ``batches(step, generator)`` makes the batch of a step, with a CPU generator that is seeded for that step;
     ``loss(model, batch)`` returns a scalar. ``clip`` limits the gradient's norm. ``half_precision``: the model runs in
-    float16 on CUDA, so the loss is scaled up before it is differentiated, lest small gradients become zero, and a step
-    whose gradients overflow is left out. ``progress`` titles a progress bar; None shows none. With ``checkpoint`` the state is stored there every ``checkpoint_every`` steps and after the last,
-    and a run that finds a stored state continues from it (a finished one only loads).
+    float16, so the loss is scaled up before it is differentiated, lest small gradients become zero, and a step whose
+    gradients overflow is left out. ``progress`` titles a progress bar; None shows none. With ``checkpoint`` the state
+    is stored there every ``checkpoint_every`` steps and after the last, and a run that finds a stored state continues
+    from it (a finished one only loads).
 
     Raises ValueError for a loss that is not finite, and StoreError for a checkpoint of another model, seed or length.
     """
@@ -84,7 +85,8 @@ def fit(
         losses, spent = _resume(checkpoint, model, optimizer, run)
     started = time.perf_counter() - spent
     devices = sorted({parameter.device.index or 0 for parameter in model.parameters() if parameter.is_cuda})
-    scaler = torch.amp.GradScaler(enabled=half_precision)  # disabled, it does nothing
+    kind = next(model.parameters()).device.type
+    scaler = torch.amp.GradScaler(kind, enabled=half_precision)  # disabled, it does nothing
     bar = tqdm(total=steps, initial=len(losses), desc=progress, disable=progress is None, leave=False)
     with bar, torch.random.fork_rng(devices=devices):
         for step in range(len(losses), steps):
