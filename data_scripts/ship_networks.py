@@ -82,7 +82,7 @@ def card(kind: str, about: dict[str, Any], settings: dict[str, Any], row: dict[s
 {textwrap.fill(trained, 118)}
 
 Mean IoU in per cent: **{row["miou"]:.1f}** on the unseen test rooms of that run (95 % interval over rooms {between}),
-{row["miou_train"]:.1f} on its training rooms. Accuracy on the test rooms {row["accuracy"]:.1f}; IoU of each class there:
+{row["miou_train"]:.1f} on its training rooms. Accuracy on the test rooms {row["accuracy"]:.1f}; IoU by class:
 
 | {" | ".join(row["iou"])} |
 |{"---|" * len(row["iou"])}
