@@ -26,8 +26,8 @@ class Augmentation:
     tilt: float = math.pi / 64
     scale: float = 0.1
     flip: float = 0.5
-    gain: float = 0.1
-    offset: float = 0.1
+    gain: float = 0.05
+    offset: float = 0.05
     noise: float = 0.02
 
 

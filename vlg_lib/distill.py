@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import torch
-from jaxtyping import Bool, Float, Int, Shaped
+from jaxtyping import Bool, Float, Int, Int64, Shaped
 from torch import Tensor
 from torch.nn.functional import normalize
 
@@ -18,12 +18,16 @@ from vlg_lib.point_network import PointNetwork
 
 
 def cosine_loss(
-    predicted: Float[Tensor, "P D"], targets: Float[Tensor, "P D"], weights: Float[Tensor, " P"] | None = None
+    predicted: Float[Tensor, "V D"],
+    targets: Float[Tensor, "P D"],
+    weights: Float[Tensor, " P"] | None = None,
+    rows: Int64[Tensor, " P"] | None = None,
 ) -> Float[Tensor, ""]:
     """The mean of 1 - cos(predicted, target) over the points that have a target (Sec. 3.3 of the paper).
 
-    A target of zeros stands for "no view saw this point" and does not count. ``weights``: how much each point counts,
-    relative to the others. Without any target the loss is 0.
+    ``rows``: which row of ``predicted`` belongs to each point, so that the points of a voxel may share one; without
+    it the i-th point has the i-th row. A target of zeros stands for "no view saw this point" and does not count.
+    ``weights``: how much each point counts, relative to the others. Without any target the loss is 0.
 
     >>> cosine_loss(torch.tensor([[2.0, 0.0], [1.0, 0.0]]), torch.tensor([[0.0, 3.0], [0.0, 0.0]]))
     tensor(1.)
@@ -31,8 +35,13 @@ def cosine_loss(
     counts = (targets != 0).any(dim=1).to(predicted.dtype)
     if weights is not None:
         counts = counts * weights
-    distances = 1 - (normalize(predicted, dim=1) * normalize(targets, dim=1)).sum(dim=1)
-    return (counts * distances).sum() / counts.sum().clamp(min=torch.finfo(predicted.dtype).tiny)
+    pulls = counts[:, None] * normalize(targets, dim=1)
+    if rows is not None:
+        # All points of a voxel have one prediction f, so the sum of w f.t over them is f.(sum of w t): one dot product.
+        pulls = torch.zeros_like(predicted).index_add_(0, rows, pulls)
+    total = counts.sum()
+    agreement = (normalize(predicted, dim=1) * pulls).sum()
+    return (total - agreement) / total.clamp(min=torch.finfo(predicted.dtype).tiny)
 
 
 def class_weights(labels: Sequence[Int[Tensor, " _"]], classes: int) -> Float[Tensor, " K"]:
@@ -42,7 +51,7 @@ def class_weights(labels: Sequence[Int[Tensor, " _"]], classes: int) -> Float[Te
     suffice. ValueError where no point has a label.
 
     >>> class_weights([torch.tensor([0, 0, 0, 0, 1])], classes=3).tolist()
-    [0.8333333730697632, 1.6666667461395264, 0.0]
+    [0.8333333134651184, 1.6666666269302368, 0.0]
     """
     labelled = torch.cat([part[part != IGNORE_LABEL] for part in labels])
     if len(labelled) == 0:
@@ -74,7 +83,7 @@ def distill(
 
     def loss(outputs: Float[Tensor, "V D"], batch: CloudBatch) -> Float[Tensor, ""]:
         per_point = None if weights is None else batch.gather(weights)
-        return cosine_loss(outputs[batch.rows], batch.gather(targets).float(), per_point)
+        return cosine_loss(outputs, batch.gather(targets).float(), per_point, batch.rows)
 
     return train_network(
         network, clouds, loss, settings,

@@ -15,7 +15,7 @@ class Profile:
     depth and ``depth_slack`` is absolute, in metres: a point is visible
     where ``|d - Z| <= depth_slack + depth_tolerance * d``. ``network_*`` and ``cam_*``: the 3D networks; ``cam_*`` is
     the network that learns from tags alone, on whole rooms. ``voxel_size`` and ``network_crop`` are in metres.
-    ``balance``: whether the 3D networks weigh points by the rarity of their (pseudo) class.
+    ``balance``: whether 3D networks see points of rare (pseudo) classes more often and weigh them more.
     ``checkpoint_every``: steps between two stored states of a training.
     """
 
@@ -39,7 +39,7 @@ class Profile:
     adapter_learning_rate: float = 3e-3
     adapter_weight_decay: float = 4e-4
     network: str = "MinkUNetSmall"
-    network_norm: str = "batch"
+    network_norm: str = "instance"
     network_steps: int = 150
     network_batch_rooms: int = 4
     network_crop: float = 2.6
@@ -61,7 +61,17 @@ PROFILES = {
     for profile in (
         Profile("fast", 8, 4, views=12, width=160, height=120, adapter_steps=200, adapter_points_per_room=2000),
         Profile("colab", train_rooms=100, test_rooms=16, views=20, width=160, height=120, adapter_steps=1500),
-        Profile("book", train_rooms=64, test_rooms=16, views=20, width=160, height=120, adapter_steps=1500),
+        Profile(
+            "book",
+            train_rooms=128,
+            test_rooms=16,
+            views=20,
+            width=160,
+            height=120,
+            adapter_steps=1500,
+            network_steps=5000,
+            cam_steps=1500,
+        ),
         Profile("full", train_rooms=200, test_rooms=50, views=40, width=320, height=240, adapter_steps=3000),
     )
 }

@@ -10,6 +10,7 @@ from jaxtyping import Float, Float16, Int
 from torch import Tensor
 
 from vlg_lib.baselines import train_classifier, train_mil
+from vlg_lib.classes import IGNORE_LABEL
 from vlg_lib.cloud_training import Cloud, TrainingSettings
 from vlg_lib.distill import class_weights, distill
 from vlg_lib.experiment.stages import Stages
@@ -24,6 +25,9 @@ NETWORKS = ("cam", "openscene", "cross-entropy", "3dss-vlg", "supervised")
 """The 3D networks of the table, by what teaches them: scene labels alone; P^2D, without scene labels; the pseudo
 labels; A^3D, the method of the book; the true labels of all points."""
 
+_EMBEDDINGS = ("openscene", "3dss-vlg")
+"""The networks whose output is compared with text; the others score fixed classes."""
+
 
 class Networks(Stages):
     """What a point cloud alone gives, after training: embeddings or scores of every point."""
@@ -37,7 +41,7 @@ class Networks(Stages):
         if kind not in NETWORKS:
             raise ValueError(f"unknown 3D network {kind!r}; known: {', '.join(NETWORKS)}")
         profile = self.profile
-        output = "embeddings" if kind in ("openscene", "3dss-vlg") else "scores"
+        output = "embeddings" if kind in _EMBEDDINGS else "scores"
         channels = self.text_embeddings().shape[1] if output == "embeddings" else len(self.class_set)
         return NetworkSettings(profile.network, channels, profile.voxel_size, profile.network_norm, output=output)
 
@@ -54,7 +58,7 @@ class Networks(Stages):
 
     def targets(self, kind: str, scene: Scene) -> Float16[Tensor, "N D"]:
         """What the points of a scene are to become: P^2D for ``openscene``, A^3D for ``3dss-vlg``; zero if unseen."""
-        if kind not in ("openscene", "3dss-vlg"):
+        if kind not in _EMBEDDINGS:
             raise ValueError(f"only openscene and 3dss-vlg have target embeddings, not {kind!r}")
         made = self.fused(scene) if kind == "openscene" else self.adapted(scene)
         return made.embeddings.half()
@@ -84,7 +88,7 @@ class Networks(Stages):
         key = key_of(
             kind=kind, seed=self.seed, recipe=recipe, balance=profile.balance, classes=self.class_set.names,
             network=[profile.network, profile.voxel_size, profile.network_norm],
-            code=code_key("vlg_lib.distill", "vlg_lib.baselines"), **sources,
+            code=code_key("vlg_lib.distill", *([] if kind in _EMBEDDINGS else ["vlg_lib.baselines"])), **sources,
         )  # fmt: skip
         return self.folder / "network" / f"{kind}-{key}.safetensors"
 
@@ -117,25 +121,27 @@ class Networks(Stages):
 
     def _train(self, kind: str, network: PointNetwork, path: Path) -> None:
         scenes, recipe = self.scenes("train"), self.training_settings(kind)
-        clouds = [self.cloud(scene) for scene in scenes]
         options: dict[str, Any] = {
             "seed": self.seed, "checkpoint": path, "checkpoint_every": self.profile.checkpoint_every,
             "progress": kind if self.progress else None,
         }  # fmt: skip
         if kind == "cam":
-            tags = [scene.scene_labels for scene in scenes]
+            clouds, tags = [self.cloud(scene) for scene in scenes], [scene.scene_labels for scene in scenes]
             pooling, cells = self.profile.cam_pooling, self.profile.cam_cells
             train_mil(network, clouds, tags, recipe, pooling=pooling, cells=cells, **options)
             return
-        labels = [self._balance(kind, scene) for scene in self._each("train", f"targets of {kind}")]
-        by_class = class_weights(labels, len(self.class_set)) if self.profile.balance else None
+        labels = [self._balance(kind, scene) for scene in self._each("train", f"labels of {kind}")]
+        by_class = (
+            class_weights(labels, len(self.class_set)) if self.profile.balance else torch.ones(len(self.class_set))
+        )
+        weights = [by_class[part.clamp(min=0)] * (part != IGNORE_LABEL) for part in labels]
+        # Weights go with 1 / sqrt(frequency), their squares with 1 / frequency: crops show all classes alike often.
+        clouds = [Cloud(s.points, s.colors, part.square()) for s, part in zip(scenes, weights, strict=True)]
         if kind in ("cross-entropy", "supervised"):
             train_classifier(network, clouds, labels, recipe, class_weights=by_class, **options)
-            return
-        targets = [self.targets(kind, scene) for scene in scenes]
-        # A point without a label is a point without a view: it has no target either.
-        weights = None if by_class is None else [by_class[part.clamp(min=0)] for part in labels]
-        distill(network, clouds, targets, recipe, weights=weights, **options)
+        else:
+            targets = [self.targets(kind, scene) for scene in self._each("train", f"targets of {kind}")]
+            distill(network, clouds, targets, recipe, weights=weights, **options)
 
     def network_losses(self, kind: str) -> list[float]:
         """The loss of each step of a network's training."""
