@@ -2,7 +2,7 @@
 
 import os
 import textwrap
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 
 import torch
 
@@ -40,13 +40,13 @@ class Profile:
     adapter_weight_decay: float = 4e-4
     network: str = "MinkUNetSmall"
     network_norm: str = "instance"
-    network_steps: int = 150
+    network_steps: int = 200
     network_batch_rooms: int = 4
     network_crop: float = 2.6
     network_learning_rate: float = 4e-3
     voxel_size: float = 0.08
     balance: bool = True
-    cam_steps: int = 80
+    cam_steps: int = 100
     cam_batch_rooms: int = 2
     cam_pooling: str = "log-sum-exp"
     cam_cells: int | None = None
@@ -56,23 +56,31 @@ class Profile:
         return textwrap.fill(", ".join(f"{name}={value}" for name, value in asdict(self).items()), width=80)
 
 
+_SMALL = Profile("book", train_rooms=128, test_rooms=16, views=20, width=160, height=120, adapter_steps=1500)
+
 PROFILES = {
     profile.name: profile
     for profile in (
         Profile("fast", 8, 4, views=12, width=160, height=120, adapter_steps=200, adapter_points_per_room=2000),
-        Profile("colab", train_rooms=100, test_rooms=16, views=20, width=160, height=120, adapter_steps=1500),
+        replace(_SMALL, name="colab", train_rooms=100, network_steps=2000, cam_steps=600, voxel_size=0.05),
+        replace(_SMALL, network_steps=5000, cam_steps=1500),
         Profile(
-            "book",
-            train_rooms=128,
-            test_rooms=16,
-            views=20,
-            width=160,
-            height=120,
-            adapter_steps=1500,
-            network_steps=5000,
-            cam_steps=1500,
+            "full",
+            train_rooms=200,
+            test_rooms=50,
+            views=40,
+            width=320,
+            height=240,
+            adapter_steps=3000,
+            network="MinkUNet18A",
+            network_norm="batch",
+            network_steps=20_000,
+            network_batch_rooms=8,
+            network_crop=5.0,
+            network_learning_rate=2e-3,
+            voxel_size=0.04,
+            cam_steps=6000,
         ),
-        Profile("full", train_rooms=200, test_rooms=50, views=40, width=320, height=240, adapter_steps=3000),
     )
 }
 
