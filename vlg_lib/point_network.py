@@ -19,7 +19,7 @@ from vlg_lib.augment import rotation_matrix
 from vlg_lib.mink_unet import ARCHITECTURES, create_mink_unet
 from vlg_lib.sparse import VoxelTensor
 from vlg_lib.store import StoreError, load_tensors, save_tensors
-from vlg_lib.voxels import Voxels, batch_coordinates, voxelize
+from vlg_lib.voxels import batch_coordinates, voxelize
 
 FORMAT = "vlg_lib point network 1"
 OUTPUTS = ("embeddings", "scores")
@@ -30,9 +30,8 @@ class NetworkSettings:
     """What a network is built from: enough to build it again before its weights are loaded.
 
     ``architecture``: see :data:`vlg_lib.mink_unet.ARCHITECTURES`. ``voxel_size``: metres. ``norm``: ``batch`` or
-    ``instance``. ``height``: a fourth input channel, the height above the cloud's floor. ``detail``: six more, what
-    the points do within their voxel (see :func:`voxel_inputs`). ``output``: one of OUTPUTS, ``channels``: how many
-    numbers a point gets. The paper's network sees colours alone, in voxels of 2 cm, and gives 768 numbers.
+    ``instance``. ``height``: a fourth input channel, the height above the cloud's floor. ``output``: one of OUTPUTS,
+    ``channels``: how many numbers a point gets. The paper's network sees colours alone, in voxels of 2 cm.
     """
 
     architecture: str = "MinkUNetSmall"
@@ -40,7 +39,6 @@ class NetworkSettings:
     voxel_size: float = 0.08
     norm: str = "batch"
     height: bool = True
-    detail: bool = True
     output: str = "embeddings"
 
     def __post_init__(self) -> None:
@@ -55,7 +53,7 @@ class PointNetwork(nn.Module):
         super().__init__()
         self.settings = settings
         self.unet = create_mink_unet(
-            settings.architecture, 3 + settings.height + 6 * settings.detail, settings.channels,
+            settings.architecture, 3 + settings.height, settings.channels,
             norm=settings.norm, head_bias=settings.output == "scores", backend=backend, seed=seed,
         )  # fmt: skip
 
@@ -85,33 +83,19 @@ def voxel_inputs(
 ) -> tuple[VoxelTensor, Int64[Tensor, " M"]]:
     """Clouds of (points, features) as one batch of voxels, and the row of each point's voxel.
 
-    A voxel carries the mean of its points' features; with ``detail`` also their centroid, from the voxel's middle in
-    units of half a voxel (relief finer than a voxel), and four times the standard deviation of each colour channel
-    (texture finer than a voxel). The second result counts all points, cloud after cloud:
+    A voxel carries the mean of its points' features. The second result counts all points, cloud after cloud:
     ``network(voxels)[rows]`` hands each point the vector of its voxel.
     """
     coordinates, features, rows, count = [], [], [], 0
     for points, values in clouds:
         voxels = voxelize(points, network.settings.voxel_size)
         coordinates.append(voxels.coordinates)
-        features.append(_voxel_features(voxels, points, values, network.settings))
+        features.append(voxels.average(values))
         rows.append(voxels.point_to_voxel + count)
         count += len(voxels)
     device = next(network.parameters()).device
     tensor = network.unet.engine.SparseTensor(torch.cat(features).to(device), batch_coordinates(coordinates).to(device))
     return tensor, torch.cat(rows).to(device)
-
-
-def _voxel_features(
-    voxels: Voxels, points: Float[Tensor, "N 3"], values: Float[Tensor, "N C"], settings: NetworkSettings
-) -> Float[Tensor, "V channels"]:
-    if not settings.detail:
-        return voxels.average(values)
-    middles = voxels.coordinates[voxels.point_to_voxel] + 0.5
-    offsets = 2 * (points / settings.voxel_size - middles)
-    means = voxels.average(torch.cat([values, offsets, values[:, :3].square()], dim=1))
-    kept, squares = means[:, :-3], means[:, -3:]
-    return torch.cat([kept, 4 * (squares - kept[:, :3].square()).clamp(min=0).sqrt()], dim=1)
 
 
 def scaled_colors(colors: UInt8[Tensor, "N 3"]) -> Float[Tensor, "N 3"]:
