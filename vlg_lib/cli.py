@@ -1,4 +1,4 @@
-"""The command line: ``python -m vlg_lib run``, ``scan`` and ``info``; ``--help`` of each shows examples."""
+"""The command line: ``python -m vlg_lib run``, ``predict``, ``scan`` and ``info``; each ``--help`` shows examples."""
 
 import platform
 from importlib.metadata import PackageNotFoundError, version
@@ -10,6 +10,9 @@ import typer
 
 import vlg_lib
 from vlg_lib import experiment
+from vlg_lib.checkpoints import list_checkpoints
+from vlg_lib.cloud_files import UNITS, UP_AXES
+from vlg_lib.predict import predict as predict_cloud
 from vlg_lib.profiles import PROFILES
 from vlg_lib.scan import scan as scan_folder
 from vlg_lib.vision_language import list_models
@@ -79,6 +82,62 @@ def run(
     print(f"table: {out / 'table.json'}")
 
 
+PREDICT_HELP = """Label every point of a coloured point cloud with a trained 3D network. No images, no tags.
+
+CLOUD is a PLY file, binary or text: x y z in metres with z up (else say so with --units and --up), and colours as
+bytes, 16-bit numbers or floats. Points with NaN are left out and counted, and keep their row in the result. Large
+clouds are cut into overlapping tiles, so that the network's memory stays bounded.
+
+\b
+Examples:
+  python -m vlg_lib predict room.ply                     the classes that the network was trained with
+  python -m vlg_lib predict room.ply --classes "wall,floor,chair" --out out/room.ply
+  python -m vlg_lib predict phone.ply --units mm --up y --passes 5
+  python -m vlg_lib predict room.ply --checkpoint my_network.safetensors
+
+\b
+Writes:
+  OUT        the points in the colours of their classes, with label (-1: none) and score (probability, 0 to 1)
+  OUT.html   the same as a 3D page that needs no network; the ending .ply is replaced
+  OUT.json   points of each class, what was left out, units, settings
+
+With a network of embeddings (3dss-vlg, openscene) --classes may be any words that its text tower knows; a network of
+scores (cam, cross-entropy, supervised) chooses among the classes it was trained with. A cloud without colours is
+refused, since the networks learnt from coloured rooms; --no-color labels it by its shape alone, all points mid-grey.
+"""
+
+
+@app.command(help=PREDICT_HELP)
+def predict(
+    cloud: Annotated[Path, typer.Argument(help="PLY file with a coloured point cloud.")],
+    checkpoint: Annotated[
+        str, typer.Option(help=f"A .safetensors file, or one of: {', '.join(list_checkpoints()) or 'none shipped'}.")
+    ] = "3dss-vlg",
+    classes: Annotated[
+        str | None, typer.Option(help="Words with commas between [the classes of the checkpoint].")
+    ] = None,
+    out: Annotated[Path, typer.Option(help="PLY file to write; .html and .json are written beside it.")] = Path(
+        "out/labels.ply"
+    ),
+    units: Annotated[str | None, typer.Option(help=f"One of {', '.join(UNITS)} [m, where the size allows it].")] = None,
+    up: Annotated[str, typer.Option(help=f"The axis that points up: {', '.join(UP_AXES)}.")] = "z",
+    passes: Annotated[int, typer.Option(help="Turned copies of the cloud whose scores are averaged.")] = 1,
+    temperature: Annotated[
+        float | None, typer.Option(help="Divides what the softmax turns into scores [0.05 embeddings, 1 scores].")
+    ] = None,
+    no_color: Annotated[bool, typer.Option("--no-color", help="Take mid-grey for the colours of all points.")] = False,
+    device: Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1 [CUDA where there is one].")] = None,
+    quiet: Annotated[bool, typer.Option("--quiet", help="No progress bar.")] = False,
+) -> None:
+    """See PREDICT_HELP."""
+    prediction = predict_cloud(
+        cloud, checkpoint, classes, out, units=units, up=up, passes=passes, temperature=temperature,
+        use_color=not no_color, device=device, progress=not quiet,
+    )  # fmt: skip
+    print(prediction)
+    print(f"points: {out}, page: {out.with_suffix('.html')}, summary: {out.with_suffix('.json')}")
+
+
 SCAN_HELP = """Check a scan with a known answer: fuse the image colours onto its points.
 
 Where poses, intrinsics and depth are right, the fused colours are the colours of the points.
@@ -117,6 +176,7 @@ def info() -> None:
         print("MinkowskiEngine: not installed (not needed up to stage 2)")
     print(f"cache: {experiment.default_cache()}")
     print(f"2D models: {', '.join(list_models())}")
+    print(f"3D networks: {', '.join(list_checkpoints()) or 'none shipped'}")
     for profile in PROFILES.values():
         print(f"profile {profile}")
 
