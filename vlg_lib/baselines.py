@@ -23,18 +23,18 @@ POOLINGS = ("average", "max", "log-sum-exp")
 
 
 def pool_scores(
-    scores: Float[Tensor, "V K"], bags: Int64[Tensor, " V"], count: int, pooling: str, sharpness: float = 5.0
+    scores: Float[Tensor, "V K"], bags: Int64[Tensor, " V"], count: int, pooling: str, sharpness: float = 1.0
 ) -> Float[Tensor, "count K"]:
     """The scores of bags from those of their members; ``bags``: (V,) the bag of each member, 0 ... count - 1.
 
     ``average``: every member has an equal say, so small things drown. ``max``: one member speaks for all, so only the
     most typical point of a class learns. ``log-sum-exp``: between the two, log(mean(exp(r s))) / r with the sharpness
-    r: the average for r -> 0, the maximum for r -> infinity (Pinheiro & Collobert, CVPR 2015). A bag without members
-    scores 0. ValueError for another pooling.
+    r: the average for r -> 0, the maximum for r -> infinity (Pinheiro & Collobert, CVPR 2015, who take 5; at 1 more
+    members are taught). A bag without members scores 0. ValueError for another pooling.
 
     >>> scores, bags = torch.tensor([[0.0], [4.0]]), torch.tensor([0, 0])
     >>> [round(float(pool_scores(scores, bags, 1, name)), 2) for name in POOLINGS]
-    [2.0, 4.0, 3.86]
+    [2.0, 4.0, 3.33]
     """
     if pooling not in POOLINGS:
         raise ValueError(f"unknown pooling {pooling!r}; known: {', '.join(POOLINGS)}")
