@@ -72,7 +72,7 @@ def test_names_and_shapes_are_those_of_the_published_networks(name, blocks):
         ("MinkUNet18A", 20, True, 15_493_172),  # a classifier of 20 classes: 15.49 M
         ("MinkUNet34C", 768, False, 37_927_840),
         ("MinkUNet34C", 20, True, 37_856_052),
-        ("MinkUNetSmall", 64, True, 1_346_128),
+        ("MinkUNetSmall", 64, True, 3_071_248),
     ],
 )
 def test_numbers_of_parameters(name, out_channels, head_bias, parameters):

@@ -41,7 +41,7 @@ ARCHITECTURES = {
     "MinkUNet14A": Architecture((32, 64, 128, 256, 128, 128, 96, 96), (1, 1, 1, 1, 1, 1, 1, 1)),
     "MinkUNet18A": Architecture((32, 64, 128, 256, 128, 128, 96, 96), (2, 2, 2, 2, 2, 2, 2, 2)),
     "MinkUNet34C": Architecture((32, 64, 128, 256, 256, 128, 96, 96), (2, 3, 4, 6, 2, 2, 2, 2)),
-    "MinkUNetSmall": Architecture((32, 64, 96, 64, 48, 32), (1, 1, 1, 1, 1, 1), stem=16, stem_kernel=3),
+    "MinkUNetSmall": Architecture((32, 64, 96, 128, 96, 64, 48, 32), (1, 1, 1, 1, 1, 1, 1, 1), stem=16, stem_kernel=3),
 }
 
 

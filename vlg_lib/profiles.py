@@ -40,14 +40,14 @@ class Profile:
     adapter_weight_decay: float = 4e-4
     network: str = "MinkUNetSmall"
     network_norm: str = "instance"
-    network_steps: int = 200
-    network_batch_rooms: int = 4
+    network_steps: int = 400
+    network_batch_rooms: int = 2
     network_crop: float = 2.6
-    network_learning_rate: float = 4e-3
+    network_learning_rate: float = 3e-3
     voxel_size: float = 0.08
     balance: bool = True
-    cam_steps: int = 100
-    cam_batch_rooms: int = 2
+    cam_steps: int = 50
+    cam_batch_rooms: int = 4
     cam_pooling: str = "log-sum-exp"
     cam_cells: int | None = None
     checkpoint_every: int = 100
@@ -62,8 +62,8 @@ PROFILES = {
     profile.name: profile
     for profile in (
         Profile("fast", 8, 4, views=12, width=160, height=120, adapter_steps=200, adapter_points_per_room=2000),
-        replace(_SMALL, name="colab", train_rooms=100, network_steps=2000, cam_steps=600, voxel_size=0.05),
-        replace(_SMALL, network_steps=5000, cam_steps=1500),
+        replace(_SMALL, name="colab", train_rooms=100, network_steps=5000, cam_steps=600, voxel_size=0.05),
+        replace(_SMALL, network_steps=10_000, cam_steps=1200),
         Profile(
             "full",
             train_rooms=200,
