@@ -63,7 +63,7 @@ PROFILES = {
     for profile in (
         Profile("fast", 8, 4, views=12, width=160, height=120, adapter_steps=200, adapter_points_per_room=2000),
         replace(_SMALL, name="colab", train_rooms=100, network_steps=5000, cam_steps=600, voxel_size=0.05),
-        replace(_SMALL, network_steps=10_000, cam_steps=1200),
+        replace(_SMALL, network_steps=7000, cam_steps=800),
         Profile(
             "full",
             train_rooms=200,
