@@ -58,29 +58,19 @@ class Profile:
 
 _SMALL = Profile("book", train_rooms=128, test_rooms=16, views=20, width=160, height=120, adapter_steps=1500)
 
+_FULL = Profile(
+    "full", train_rooms=200, test_rooms=50, views=40, width=320, height=240, adapter_steps=3000, cam_steps=6000,
+    network="MinkUNet18A", network_norm="batch", voxel_size=0.04, network_steps=20_000, network_batch_rooms=8,
+    network_crop=5.0, network_learning_rate=2e-3,
+)  # fmt: skip
+
 PROFILES = {
     profile.name: profile
     for profile in (
         Profile("fast", 8, 4, views=12, width=160, height=120, adapter_steps=200, adapter_points_per_room=2000),
         replace(_SMALL, name="colab", train_rooms=100, network_steps=5000, cam_steps=600, voxel_size=0.05),
         replace(_SMALL, network_steps=7000, cam_steps=800),
-        Profile(
-            "full",
-            train_rooms=200,
-            test_rooms=50,
-            views=40,
-            width=320,
-            height=240,
-            adapter_steps=3000,
-            network="MinkUNet18A",
-            network_norm="batch",
-            network_steps=20_000,
-            network_batch_rooms=8,
-            network_crop=5.0,
-            network_learning_rate=2e-3,
-            voxel_size=0.04,
-            cam_steps=6000,
-        ),
+        _FULL,
     )
 }
 
