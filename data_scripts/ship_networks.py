@@ -106,7 +106,7 @@ def main() -> None:
     given = parser.parse_args()
     torch.set_num_threads(given.threads)
     experiment = Experiment.open(given.profile, given.seed)
-    rows = {ROWS_3D[row["row"]]: row for row in experiment.table() if row["row"] in ROWS_3D}
+    rows = {ROWS_3D[row["row"]]: row for row in experiment.table(given.networks) if row["row"] in ROWS_3D}
     for kind in given.networks:
         network, about = experiment.network(kind), facts(experiment, kind)
         save_network(FOLDER / f"{kind}.safetensors", network.cpu(), **about)

@@ -18,7 +18,7 @@ from typing import Any
 
 from chapters import ROOT
 
-from vlg_lib.experiment import run
+from vlg_lib.experiment import NETWORKS, Experiment
 from vlg_lib.store import write_json
 
 PACKAGES = ("torch", "numpy", "open_clip_torch", "embreex")
@@ -48,18 +48,20 @@ def _processor() -> str:
     return platform.processor() or "unknown processor"
 
 
-def record_pipeline(name: str, profile: str, seeds: list[int]) -> None:
+def record_pipeline(name: str, profile: str, seeds: list[int], networks: list[str]) -> None:
     """Run the pipeline once a seed and store every row of every seed, and their summary."""
     tables: dict[int, list[dict[str, Any]]] = {}
     for seed in seeds:
-        tables[seed] = run("rooms", profile, seed, ROOT / "build" / "runs" / f"{profile}-{seed}", progress=True)
+        tables[seed] = Experiment.open(profile, seed, progress=True).table(networks)
     summary = []
     for rows in zip(*tables.values(), strict=True):
         for share in ("miou", "miou_train", "accuracy"):
             values = [row[share] for row in rows]
             spread = {"mean": statistics.mean(values), "least": min(values), "largest": max(values)}
             summary.append({"row": rows[0]["row"], "figure": share, **{k: round(v, 2) for k, v in spread.items()}})
-    _write(name, {"command": f"record.py pipeline {name} --profile {profile} --seeds {' '.join(map(str, seeds))}",
+    which = "" if tuple(networks) == NETWORKS else f" --networks {' '.join(networks)}"
+    command = f"record.py pipeline {name} --profile {profile} --seeds {' '.join(map(str, seeds))}{which}"
+    _write(name, {"command": command,
                   "profile": profile, "seeds": seeds, "summary": summary, "tables": tables})  # fmt: skip
 
 
@@ -86,12 +88,13 @@ def main() -> None:
     pipeline.add_argument("name")
     pipeline.add_argument("--profile", default="book")
     pipeline.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    pipeline.add_argument("--networks", nargs="*", default=list(NETWORKS), choices=NETWORKS)
     command = kinds.add_parser("command")
     command.add_argument("name")
     command.add_argument("command", nargs=argparse.REMAINDER, help="a script of this repository and its options")
     options = parser.parse_args()
     if options.kind == "pipeline":
-        record_pipeline(options.name, options.profile, options.seeds)
+        record_pipeline(options.name, options.profile, options.seeds, options.networks)
     else:
         record_command(options.name, options.command)
 

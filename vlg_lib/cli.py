@@ -173,7 +173,7 @@ def info() -> None:
     try:
         print(f"MinkowskiEngine: {version('MinkowskiEngine')}")
     except PackageNotFoundError:
-        print("MinkowskiEngine: not installed (not needed up to stage 2)")
+        print("MinkowskiEngine: not installed (not needed: the PyTorch engine gives the same numbers)")
     print(f"cache: {experiment.default_cache()}")
     print(f"2D models: {', '.join(list_models())}")
     print(f"3D networks: {', '.join(list_checkpoints()) or 'none shipped'}")

@@ -32,8 +32,6 @@ UP_AXES = {
 }  # fmt: skip
 """For each axis of a file that may point up, the rotation that turns it to z."""
 
-_BLOCK = 1024  # voxels; clouds are moved by whole blocks, which every stride of a network divides
-
 
 class CloudError(ValueError):
     """A cloud cannot be read; the message names the file, what was expected, what was found and the mend."""
@@ -158,21 +156,20 @@ def metric_points(
 ) -> tuple[Float[Tensor, "M 3"], Bool[Tensor, " N"], list[float], list[str]]:
     """The usable points in metres, z up, near the origin: (points float32, which of the N rows, size, notes).
 
-    A cloud far from the origin is moved by a whole number of blocks of voxels, which changes no prediction and keeps
-    float32 exact enough. Points farther from the middle than the voxel grid reaches are left out. ``size``: of the
-    cloud without its outermost hundredths, in metres. ValueError where it contradicts the units that nobody gave.
+    The cloud's middle is moved to the origin, which changes no prediction and keeps float32 exact enough. Points
+    farther from it than the voxel grid reaches are left out. ``size``: of the cloud without its outermost hundredths,
+    in metres. ValueError where it contradicts the units that nobody gave.
     """
     positions = file.positions()[file.usable] @ torch.tensor(UP_AXES[up], dtype=torch.float64).T
     low, middle, high = torch.from_numpy(np.percentile(positions.numpy(), [1, 50, 99], axis=0))
     factor = units_factor((high - low).tolist(), units)
     positions, middle, size = positions * factor, middle * factor, ((high - low) * factor).tolist()
     near = ((positions - middle).abs() < LIMIT // 2 * voxel_size).all(dim=1)
-    block = _BLOCK * voxel_size
     usable = file.usable.clone()
     usable[file.usable] = near
     small = len(positions) > 1 and max(size) < 0.3
     notes = [f"the cloud is only {max(size):g} m wide: are the units right?"] if small else []
-    return (positions[near] - (middle / block).round() * block).float(), usable, size, notes
+    return (positions[near] - middle).float(), usable, size, notes
 
 
 def units_factor(size: Sequence[float], units: str | None) -> float:

@@ -103,21 +103,15 @@ class Networks(Stages):
 
         Only ``supervised`` opens point labels. LayoutError from it where a scene has none.
         """
-        settings = self.network_settings(kind)
-        if kind not in self._networks:
+        networks: dict[str, PointNetwork] = self._loaded.setdefault("networks", {})
+        if kind not in networks:
             path = self.network_path(kind)
-            network = PointNetwork(settings, seed=self.seed).to(self.device)
+            network = PointNetwork(self.network_settings(kind), seed=self.seed).to(self.device)
             if not (path.is_file() and load_tensors(path)[1]["step"] == self.training_settings(kind).steps):
                 self._train(kind, network, path)
             load_model(path, network)
-            self._networks[kind] = network
-        trained: PointNetwork = self._networks[kind]
-        return trained
-
-    @property
-    def _networks(self) -> dict[str, PointNetwork]:
-        networks: dict[str, PointNetwork] = self._loaded.setdefault("networks", {})
-        return networks
+            networks[kind] = network
+        return networks[kind]
 
     def _train(self, kind: str, network: PointNetwork, path: Path) -> None:
         scenes, recipe = self.scenes("train"), self.training_settings(kind)

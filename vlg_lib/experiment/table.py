@@ -1,6 +1,7 @@
 """The table of a run: one row a method, all scored on the same points. Point labels are opened for it."""
 
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ from torch import Tensor
 from vlg_lib.adapter import adapt
 from vlg_lib.classes import IGNORE_LABEL
 from vlg_lib.evaluate import evaluate
-from vlg_lib.experiment.networks import Networks
+from vlg_lib.experiment.networks import NETWORKS, Networks
 from vlg_lib.experiment.scenes import SPLITS, default_cache
 from vlg_lib.profiles import Profile, get_profile
 from vlg_lib.provenance import code_key
@@ -66,8 +67,8 @@ class Experiment(Networks):
             progress=chosen.name != "fast" if progress is None else progress,
         )
 
-    def table(self) -> list[dict[str, Any]]:
-        """The scores of every row of :data:`ROWS`, in per cent.
+    def table(self, networks: Sequence[str] = NETWORKS) -> list[dict[str, Any]]:
+        """The scores of every row of :data:`ROWS`, in per cent; of the 3D networks, those of ``networks`` only.
 
         ``miou`` and ``accuracy`` are those of the test scenes, which no stage learnt from; ``miou_train`` and
         ``accuracy_train`` those of the training scenes. A mask uses the tags of the scene it is scored on: on test
@@ -76,28 +77,32 @@ class Experiment(Networks):
         scenes, None where none has it. ``seconds``: what the row took from the scenes on, fusion included, as measured
         when it was made. LayoutError where a scene has no point labels.
         """
-        path = self.folder / "table" / f"table-{self._table_key()}.json"
+        rows_3d = {row: kind for row, kind in ROWS_3D.items() if kind in networks}
+        path = self.folder / "table" / f"table-{self._table_key(rows_3d)}.json"
         if not path.is_file():
             truths = {split: [self.truth(scene) for scene in self.scenes(split)] for split in SPLITS}
             self.adapter()
-            for kind in ROWS_3D.values():
+            for kind in rows_3d.values():
                 self.network(kind)
-            answers = {split: [self._answer(scene) for scene in self._each(split, "scores")] for split in SPLITS}
-            write_json(path, [self._row(row, answers, truths) for row in ROWS])
-        rows: list[dict[str, Any]] = read_json(path)
-        return rows
+            answers = {
+                split: [self._answer(scene, rows_3d) for scene in self._each(split, "scores")] for split in SPLITS
+            }
+            rows = [row for row in ROWS if row not in ROWS_3D or row in rows_3d]
+            write_json(path, [self._row(row, answers, truths) for row in rows])
+        table: list[dict[str, Any]] = read_json(path)
+        return table
 
-    def _table_key(self) -> str:
+    def _table_key(self, rows_3d: dict[str, str]) -> str:
         labels = [self._folder_of(scene) / "labels.ply" for split in SPLITS for scene in self.scenes(split)]
         return key_of(
             adapter=self._adapter_path().name,
-            networks=[self.network_path(kind).name for kind in ROWS_3D.values()],
+            networks=[self.network_path(kind).name for kind in rows_3d.values()],
             scenes=[self._pseudo_key(scene) for split in SPLITS for scene in self.scenes(split)],
             truth=[path.stat().st_mtime_ns if path.is_file() else None for path in labels],
             code=code_key("vlg_lib.experiment.table", "vlg_lib.evaluate"),
         )
 
-    def _answer(self, scene: Scene) -> dict[str, tuple[Tensor, float]]:
+    def _answer(self, scene: Scene, rows_3d: dict[str, str]) -> dict[str, tuple[Tensor, float]]:
         """The predicted labels of every row but the first, and the seconds that the last step of each took."""
         texts, fused = self.text_embeddings(), self.fused(scene)
         answers = {}
@@ -107,7 +112,7 @@ class Experiment(Networks):
                 embeddings = fused if adapter is None else adapt(adapter, fused)
                 labels = make_pseudo_labels(embeddings, texts, tags, self.profile.temperature).labels
                 answers[row] = (labels, time.perf_counter() - started)
-        for row, kind in ROWS_3D.items():
+        for row, kind in rows_3d.items():
             started = time.perf_counter()
             answers[row] = (self.predict_3d(kind, scene), time.perf_counter() - started)
         return answers
