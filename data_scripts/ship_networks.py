@@ -88,6 +88,7 @@ Mean IoU in per cent: **{row["miou"]:.1f}** on the unseen test rooms of that run
 |{"---|" * len(row["iou"])}
 | {scores} |
 
+What was chosen with test rooms in view is told in `results/README.md`.
 It knows generated rooms only: on a real scan it is an example of the file format, not a tool. Made by
 
 ```
