@@ -190,11 +190,11 @@ def test_only_the_evaluation_opens_the_door_to_point_labels():
         for path in library.rglob("*.py")
         if "read_point_labels" in path.read_text()
     }
-    assert named <= {"data/layout.py", "experiment.py", "evaluate.py"}
+    assert named <= {"data/layout.py", "experiment/scenes.py", "evaluate.py"}
     opened = {
         path.relative_to(library).as_posix() for path in library.rglob("*.py") if "labels.ply" in path.read_text()
     }
-    assert opened <= {"data/layout.py", "experiment.py"}
+    assert opened <= {"data/layout.py", "experiment/scenes.py"}
 
 
 class TestFrameFolder:

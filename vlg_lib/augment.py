@@ -38,8 +38,8 @@ NO_AUGMENTATION = Augmentation(turn=0.0, tilt=0.0, scale=0.0, flip=0.0, gain=0.0
 def rotation_matrix(yaw: float, roll: float = 0.0, pitch: float = 0.0) -> Float[Tensor, "3 3"]:
     """R = Rz(yaw) Ry(pitch) Rx(roll), float32, angles in radians: ``points @ R.T`` turns points.
 
-    >>> (torch.tensor([[1.0, 0.0, 0.0]]) @ rotation_matrix(math.pi / 2).T).round().tolist()
-    [[-0.0, 1.0, 0.0]]
+    >>> (torch.tensor([[1.0, 0.0, 0.0]]) @ rotation_matrix(math.pi / 2).T).round().int().tolist()
+    [[0, 1, 0]]
     """
     angles = torch.tensor([roll, pitch, yaw], dtype=torch.float64)
     turns = []
