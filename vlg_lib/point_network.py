@@ -33,7 +33,7 @@ voxel grid falls to both sides of it. Training turns rooms at random and hardly 
 class NetworkSettings:
     """What a network is built from: enough to build it again before its weights are loaded.
 
-    ``architecture``: see :data:`vlg_lib.mink_unet.ARCHITECTURES`. ``voxel_size``: metres. ``norm``: ``batch`` or
+    ``architecture``: see ``vlg_lib.mink_unet.ARCHITECTURES``. ``voxel_size``: metres. ``norm``: ``batch`` or
     ``instance``. ``height``: a fourth input channel, the height above the cloud's floor. ``output``: one of OUTPUTS,
     ``channels``: how many numbers a point gets. The paper's network sees colours alone, in voxels of 2 cm.
     """

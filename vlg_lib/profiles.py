@@ -40,13 +40,13 @@ class Profile:
     adapter_weight_decay: float = 4e-4
     network: str = "MinkUNetSmall"
     network_norm: str = "instance"
-    network_steps: int = 250
+    network_steps: int = 150
     network_batch_rooms: int = 2
     network_crop: float = 2.6
     network_learning_rate: float = 3e-3
     voxel_size: float = 0.08
     balance: bool = True
-    cam_steps: int = 40
+    cam_steps: int = 20
     cam_batch_rooms: int = 4
     cam_pooling: str = "log-sum-exp"
     cam_cells: int | None = None
