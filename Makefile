@@ -9,7 +9,7 @@ STRIP_KEYS := metadata.papermill cell.metadata.papermill cell.metadata.execution
 export VLG_CACHE ?= $(CURDIR)/build/cache
 # On a shared machine waiting threads must not spin: with spinning, a chapter took ten times as long.
 export OMP_WAIT_POLICY ?= passive
-# Sparse convolution is many small products: on two threads a training step took 0.6 s, on one 0.4 s.
+# Sparse convolution is many small products: a training step took longer on two threads than on one.
 export OMP_NUM_THREADS ?= 1
 export PYTHONWARNINGS ?= ignore::DeprecationWarning:jupyter_client
 

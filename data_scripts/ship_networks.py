@@ -67,7 +67,7 @@ def card(kind: str, about: dict[str, Any], settings: dict[str, Any], row: dict[s
         f"{recipe['learning_rate']:g}, schedule {recipe['schedule']}, gradient norm {recipe['clip']:g}. "
         "The weights are those of the last step: no step was chosen by a score."
     )
-    command = f"python data_scripts/ship_networks.py --profile {training['profile']} --seed {training['seed']}"
+    command = f"python data_scripts/ship_networks.py --profile {training['profile']} --seed {training['seed']} --networks {kind}"
     return f"""# Model card: {kind}
 
 | | |
