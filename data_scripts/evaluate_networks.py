@@ -1,0 +1,57 @@
+"""Score the networks that come with the library on the unseen rooms of a seed: by angle to the voxel grid, and by passes.
+
+``python data_scripts/evaluate_networks.py --profile book --seed 1`` prints a JSON line a network, angle and number of
+passes. The rooms are made where they are missing; images and tags are not used.
+"""
+
+import argparse
+import json
+import math
+
+import torch
+
+from vlg_lib.augment import rotation_matrix
+from vlg_lib.checkpoints import list_checkpoints, load_checkpoint
+from vlg_lib.evaluate import Scores, evaluate
+from vlg_lib.experiment import SPLITS, Experiment
+from vlg_lib.point_network import TURN, point_scores
+
+
+def scores(experiment: Experiment, split: str, rooms: int, name: str, degrees: float, passes: int) -> Scores:
+    """How well a network names the points of rooms that stand at an angle to the voxel grid."""
+    network, _ = load_checkpoint(name)
+    texts = experiment.text_embeddings() if network.settings.output == "embeddings" else None
+    scenes = experiment.scenes(split)[:rooms]
+    turn = rotation_matrix(math.radians(degrees) - TURN).T  # point_scores turns by TURN itself
+    predicted = [
+        point_scores(network, scene.points @ turn, scene.colors, texts, passes=passes).argmax(dim=1) for scene in scenes
+    ]
+    return evaluate(predicted, [experiment.truth(scene) for scene in scenes], experiment.class_set)
+
+
+def main() -> None:
+    """Print the scores."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--profile", default="book")
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--split", choices=SPLITS, default="test")
+    parser.add_argument("--rooms", type=int, default=16)
+    parser.add_argument("--networks", nargs="+", choices=list_checkpoints(), default=list_checkpoints())
+    parser.add_argument("--degrees", type=float, nargs="+", default=[0, 20, 40])
+    parser.add_argument("--passes", type=int, nargs="+", default=[1])
+    parser.add_argument("--threads", type=int, default=1)
+    given = parser.parse_args()
+    torch.set_num_threads(given.threads)
+    experiment = Experiment.open(given.profile, given.seed, progress=False)
+    for name in given.networks:
+        for degrees in given.degrees:
+            for passes in given.passes:
+                found = scores(experiment, given.split, given.rooms, name, degrees, passes)
+                low, high = found.miou_interval
+                shares = {"miou": found.miou, "miou_low": low, "miou_high": high, "accuracy": found.accuracy}
+                line = {"network": name, "degrees": degrees, "passes": passes}
+                print(json.dumps(line | {key: round(100 * share, 1) for key, share in shares.items()}), flush=True)
+
+
+if __name__ == "__main__":
+    main()
