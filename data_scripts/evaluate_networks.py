@@ -1,4 +1,4 @@
-"""Score the networks that come with the library on the unseen rooms of a seed: by angle to the voxel grid, and by passes.
+"""Score the networks that come with the library on the unseen rooms of a seed, by angle to the voxel grid and passes.
 
 ``python data_scripts/evaluate_networks.py --profile book --seed 1`` prints a JSON line a network, angle and number of
 passes. The rooms are made where they are missing; images and tags are not used.

@@ -67,7 +67,7 @@ def card(kind: str, about: dict[str, Any], settings: dict[str, Any], row: dict[s
         f"{recipe['learning_rate']:g}, schedule {recipe['schedule']}, gradient norm {recipe['clip']:g}. "
         "The weights are those of the last step: no step was chosen by a score."
     )
-    command = f"python data_scripts/ship_networks.py --profile {training['profile']} --seed {training['seed']} --networks {kind}"
+    command = f"python data_scripts/ship_networks.py --profile {training['profile']} --seed {training['seed']}"
     return f"""# Model card: {kind}
 
 | | |
@@ -92,7 +92,7 @@ What was chosen with test rooms in view is told in `results/README.md`.
 It knows generated rooms only: on a real scan it is an example of the file format, not a tool. Made by
 
 ```
-{command}
+{command} --networks {kind}
 ```
 """
 

@@ -104,8 +104,6 @@ def test_sub_clouds_are_columns_of_one_cloud_each():
     assert cloud[sub_cloud].tolist() == [0, 0, 0, 1]
     assert sub_cloud[0] == sub_cloud[1]
     assert len(set(sub_cloud.tolist())) == len(cloud) == 3
-    sub_cloud, cloud = sub_clouds(coordinates, None)
-    assert sub_cloud.tolist() == cloud[sub_cloud].tolist() == [0, 0, 0, 1]
 
 
 def test_the_loss_of_one_bag_by_hand():

@@ -51,16 +51,13 @@ def pool_scores(
     return largest.detach() + means.clamp(min=torch.finfo(scores.dtype).tiny).log() / sharpness
 
 
-def sub_clouds(coordinates: Int[Tensor, "V 4"], cells: int | None) -> tuple[Int64[Tensor, " V"], Int64[Tensor, " B"]]:
-    """Cut each cloud of a batch into columns of ``cells`` x ``cells`` voxels; None leaves the clouds whole.
+def sub_clouds(coordinates: Int[Tensor, "V 4"], cells: int) -> tuple[Int64[Tensor, " V"], Int64[Tensor, " B"]]:
+    """Cut each cloud of a batch into columns of ``cells`` x ``cells`` voxels.
 
     ``coordinates``: (V, 4) rows (cloud, x, y, z). Returns the sub-cloud of each voxel and the cloud of each sub-cloud.
     """
-    columns = coordinates[:, :3].long()
-    if cells is None:
-        columns = columns[:, :1]
-    else:
-        columns = torch.cat([columns[:, :1], torch.div(columns[:, 1:], cells, rounding_mode="floor")], dim=1)
+    columns = torch.div(coordinates[:, 1:3].long(), cells, rounding_mode="floor")
+    columns = torch.cat([coordinates[:, :1].long(), columns], dim=1)
     found, sub_cloud = columns.unique(dim=0, return_inverse=True)
     return sub_cloud, found[:, 0]
 
@@ -79,13 +76,11 @@ def mil_loss(
     (columns of that many voxels a side) and pooled over the sub-clouds: a tag asks that *some part* of the room
     answers to it, its absence that no part does. The sub-clouds have no tags of their own.
     """
-    sub_cloud, scene = sub_clouds(coordinates, cells)
+    scene = coordinates[:, 0].long()
     if cells is not None:
+        sub_cloud, scene = sub_clouds(coordinates, cells)
         scores = pool_scores(scores, sub_cloud, len(scene), "average")
-        sub_cloud = scene
-    else:
-        sub_cloud = scene[sub_cloud]
-    pooled = pool_scores(scores, sub_cloud, len(scene_labels), pooling)
+    pooled = pool_scores(scores, scene, len(scene_labels), pooling)
     return binary_cross_entropy_with_logits(pooled, scene_labels.to(pooled.dtype))
 
 

@@ -34,14 +34,13 @@ class CloudBatch:
     """A batch of B crops: the network's input, and where its P points come from.
 
     ``clouds``: the index of each crop's room. ``points``: for each crop, the indices of its points in that room.
-    ``rows``: (P,) the voxel row of each point, crop after crop. ``crop_of_voxel``: (V,) the crop of each voxel row.
+    ``rows``: (P,) the voxel row of each point, crop after crop.
     """
 
     inputs: VoxelTensor
     clouds: list[int]
     points: list[Int64[Tensor, " _"]]
     rows: Int64[Tensor, " P"]
-    crop_of_voxel: Int64[Tensor, " V"]
 
     def gather(self, values: Sequence[Shaped[Tensor, "_ ..."]]) -> Shaped[Tensor, "P ..."]:
         """The points' values out of per-room values, in the order of ``rows`` and on its device."""
@@ -84,10 +83,7 @@ def draw_batch(
         crops.append((moved[chosen], features[chosen]))
         points.append(chosen)
     inputs, rows = voxel_inputs(network, crops)
-    sizes = torch.tensor([len(part) for part in points], device=rows.device)
-    crop_of_voxel = torch.empty(len(inputs.features), dtype=torch.int64, device=rows.device)
-    crop_of_voxel[rows] = torch.repeat_interleave(torch.arange(len(sizes), device=rows.device), sizes)
-    return CloudBatch(inputs, drawn, points, rows, crop_of_voxel)
+    return CloudBatch(inputs, drawn, points, rows)
 
 
 def train_network(
