@@ -48,7 +48,8 @@ def pool_scores(
     # The maximum is taken out before exp: no overflow.
     powers = ((scores - largest.detach()[bags]) * sharpness).exp()
     means = scores.new_zeros(count, scores.shape[1]).index_add(0, bags, powers) / members
-    return largest.detach() + means.clamp(min=torch.finfo(scores.dtype).tiny).log() / sharpness
+    # Only a bag without members has the mean 0; its logarithm must be 0, too.
+    return largest.detach() + means.masked_fill(means == 0, 1).log() / sharpness
 
 
 def sub_clouds(coordinates: Int[Tensor, "V 4"], cells: int) -> tuple[Int64[Tensor, " V"], Int64[Tensor, " B"]]:
@@ -99,11 +100,10 @@ def train_mil(
 ) -> list[float]:
     """Train a network of scores in place from scene labels alone; the loss of each step.
 
-    Bags are whole rooms: a crop need not contain what its room's tags say, so ``settings.crop`` must be None.
-    ValueError otherwise, and where the tags do not fit the rooms or the network.
+    Bags are whole rooms where ``settings.crop`` is None. Otherwise a bag is a crop that inherits the tags of its room:
+    some of them are wrong for it, but there are many more bags than rooms, and no bag shows the whole room. ValueError
+    where the tags do not fit the rooms or the network.
     """
-    if settings.crop is not None:
-        raise ValueError("scene labels hold for whole rooms: set crop=None")
     if len(clouds) != len(scene_labels):
         raise ValueError(f"scene labels of {len(scene_labels)} rooms for {len(clouds)} rooms")
     _check_classes(network, {len(labels) for labels in scene_labels})

@@ -14,7 +14,8 @@ class Profile:
     ``shift`` is the share of object colours that the teacher never saw (0 to 1). ``depth_tolerance`` is relative to the
     depth and ``depth_slack`` is absolute, in metres: a point is visible
     where ``|d - Z| <= depth_slack + depth_tolerance * d``. ``network_*`` and ``cam_*``: the 3D networks; ``cam_*`` is
-    the network that learns from tags alone, on whole rooms. ``voxel_size`` and ``network_crop`` are in metres.
+    the network that learns from tags alone, on crops that inherit the tags of their room (None: on whole rooms).
+    ``voxel_size`` and ``*_crop`` are in metres.
     ``balance``: whether 3D networks see points of rare (pseudo) classes more often and weigh them more.
     ``checkpoint_every``: steps between two stored states of a training.
     """
@@ -46,7 +47,9 @@ class Profile:
     network_learning_rate: float = 3e-3
     voxel_size: float = 0.08
     balance: bool = True
-    cam_steps: int = 20
+    cam_steps: int = 100
+    cam_norm: str = "batch"
+    cam_crop: float | None = 2.6
     cam_batch_rooms: int = 4
     cam_pooling: str = "log-sum-exp"
     cam_cells: int | None = None
@@ -59,8 +62,8 @@ class Profile:
 _SMALL = Profile("book", train_rooms=128, test_rooms=16, views=20, width=160, height=120, adapter_steps=1500)
 
 _FULL = Profile(
-    "full", train_rooms=200, test_rooms=50, views=40, width=320, height=240, adapter_steps=3000, cam_steps=6000,
-    network="MinkUNet18A", network_norm="batch", voxel_size=0.04, network_steps=20_000, network_batch_rooms=8,
+    "full", train_rooms=200, test_rooms=50, views=40, width=320, height=240, adapter_steps=3000,
+    cam_steps=10_000, cam_crop=5.0, network="MinkUNet18A", network_norm="batch", voxel_size=0.04, network_steps=20_000, network_batch_rooms=8,
     network_crop=5.0, network_learning_rate=2e-3,
 )  # fmt: skip
 
@@ -68,8 +71,8 @@ PROFILES = {
     profile.name: profile
     for profile in (
         Profile("fast", 8, 4, views=12, width=160, height=120, adapter_steps=200, adapter_points_per_room=2000),
-        replace(_SMALL, name="colab", train_rooms=100, network_steps=5000, cam_steps=600, voxel_size=0.05),
-        replace(_SMALL, network_steps=7000, cam_steps=800),
+        replace(_SMALL, name="colab", train_rooms=100, network_steps=5000, cam_steps=3000, voxel_size=0.05),
+        replace(_SMALL, network_steps=7000, cam_steps=4000),
         _FULL,
     )
 }

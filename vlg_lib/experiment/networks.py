@@ -43,16 +43,17 @@ class Networks(Stages):
         profile = self.profile
         output = "embeddings" if kind in _EMBEDDINGS else "scores"
         channels = self.text_embeddings().shape[1] if output == "embeddings" else len(self.class_set)
-        return NetworkSettings(profile.network, channels, profile.voxel_size, profile.network_norm, output=output)
+        norm = profile.cam_norm if kind == "cam" else profile.network_norm
+        return NetworkSettings(profile.network, channels, profile.voxel_size, norm, output=output)
 
     def training_settings(self, kind: str) -> TrainingSettings:
-        """The recipe of a kind. Tags hold for whole rooms: CAM takes fewer of them, about as many voxels a step."""
+        """The recipe of a kind: CAM has its own steps and crops, all others share theirs."""
         profile = self.profile
-        whole = kind == "cam"
+        cam = kind == "cam"
         return TrainingSettings(
-            steps=profile.cam_steps if whole else profile.network_steps,
-            batch_rooms=profile.cam_batch_rooms if whole else profile.network_batch_rooms,
-            crop=None if whole else profile.network_crop,
+            steps=profile.cam_steps if cam else profile.network_steps,
+            batch_rooms=profile.cam_batch_rooms if cam else profile.network_batch_rooms,
+            crop=profile.cam_crop if cam else profile.network_crop,
             learning_rate=profile.network_learning_rate,
         )
 
@@ -87,7 +88,7 @@ class Networks(Stages):
         recipe["schedule"] = recipe["schedule"].__name__
         key = key_of(
             kind=kind, seed=self.seed, recipe=recipe, balance=profile.balance, classes=self.class_set.names,
-            network=[profile.network, profile.voxel_size, profile.network_norm],
+            network=asdict(self.network_settings(kind)),
             code=code_key("vlg_lib.distill", *([] if kind in _EMBEDDINGS else ["vlg_lib.baselines"])), **sources,
         )  # fmt: skip
         return self.folder / "network" / f"{kind}-{key}.safetensors"
