@@ -63,8 +63,8 @@ _SMALL = Profile("book", train_rooms=128, test_rooms=16, views=20, width=160, he
 
 _FULL = Profile(
     "full", train_rooms=200, test_rooms=50, views=40, width=320, height=240, adapter_steps=3000,
-    cam_steps=10_000, cam_crop=5.0, network="MinkUNet18A", network_norm="batch", voxel_size=0.04, network_steps=20_000, network_batch_rooms=8,
-    network_crop=5.0, network_learning_rate=2e-3,
+    cam_steps=10_000, cam_crop=5.0, network="MinkUNet18A", network_norm="batch", voxel_size=0.04,
+    network_steps=20_000, network_batch_rooms=8, network_crop=5.0, network_learning_rate=2e-3,
 )  # fmt: skip
 
 PROFILES = {
