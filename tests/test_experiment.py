@@ -9,7 +9,7 @@ from tiny import TINY, contents, same, scores
 from vlg_lib.classes import IGNORE_LABEL, ROOMS_12
 from vlg_lib.data.layout import LayoutError
 from vlg_lib.evaluate import evaluate
-from vlg_lib.experiment import ROWS, Experiment, default_cache, networks, run, stages, table
+from vlg_lib.experiment import NETWORKS, ROWS, Experiment, default_cache, networks, run, stages, table
 from vlg_lib.store import read_json, write_json
 
 
@@ -53,6 +53,67 @@ def test_the_rows_are_the_scores_of_what_the_methods_return(cache: Path) -> None
     (test_truth,) = [experiment.truth(scene) for scene in test]
     share = float((test_truth[test_truth >= 0] == commonest).double().mean())
     assert rows["majority class"]["accuracy"] == pytest.approx(100 * share)
+
+
+def test_the_rows_of_3d_networks_are_what_their_networks_predict(cache: Path) -> None:
+    experiment = open_tiny(cache)
+    rows = {row["row"]: row for row in experiment.table()}
+    (room,) = experiment.scenes("test")
+    for row, kind in {
+        "CAM": "cam", "OpenScene": "openscene", "cross-entropy": "cross-entropy", "3DSS-VLG": "3dss-vlg",
+        "full supervision": "supervised",
+    }.items():  # fmt: skip
+        expected = evaluate([experiment.predict_3d(kind, room)], [experiment.truth(room)], ROOMS_12)
+        assert rows[row]["miou"] == pytest.approx(100 * expected.miou), row
+        assert rows[row]["accuracy"] == pytest.approx(100 * expected.accuracy), row
+
+
+def test_a_table_of_some_networks_is_a_part_of_the_whole_and_trains_no_other(
+    cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = scores(open_tiny(cache).table())
+    monkeypatch.setattr(networks, "train_mil", None)
+    part = scores(open_tiny(cache, replace(TINY, cam_steps=99)).table(["3dss-vlg"]))
+    assert part == [row for row in whole if row["row"] not in ("CAM", "OpenScene", "cross-entropy", "full supervision")]
+
+
+@pytest.mark.parametrize("kind", NETWORKS)
+def test_each_network_is_taught_by_what_it_is_said_to_be(
+    cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    """The lesson that reaches the training function, against the stage that it must come from."""
+    lessons = []
+
+    def taught(network, clouds, lesson, settings, **options):
+        lessons.append((clouds, lesson, settings))
+        raise InterruptedError
+
+    for name in ("distill", "train_classifier", "train_mil"):
+        monkeypatch.setattr(networks, name, taught)
+    experiment = open_tiny(cache, replace(TINY, network_steps=9, cam_steps=9, cam_crop=1.2))
+    with pytest.raises(InterruptedError):
+        experiment.network(kind)
+    ((clouds, lesson, settings),) = lessons
+    rooms = experiment.scenes("train")
+    expected = {
+        "cam": lambda room: room.scene_labels,
+        "openscene": lambda room: experiment.fused(room).embeddings.half(),
+        "cross-entropy": lambda room: experiment.pseudo_labels(room).labels,
+        "3dss-vlg": lambda room: experiment.adapted(room).embeddings.half(),
+        "supervised": experiment.truth,
+    }[kind]
+    assert all(torch.equal(part, expected(room)) for part, room in zip(lesson, rooms, strict=True))
+    assert all(torch.equal(cloud.points, room.points) for cloud, room in zip(clouds, rooms, strict=True))
+    assert settings.crop == (1.2 if kind == "cam" else TINY.network_crop)
+    # All but CAM, which knows no class of a point, look at rare classes as often as at frequent ones.
+    for cloud, labels in zip(clouds, (experiment._balance(kind, room) for room in rooms), strict=True):
+        if kind == "cam":
+            assert cloud.chances is None
+        else:
+            assert bool((cloud.chances[labels == IGNORE_LABEL] == 0).all())
+            floor, rare = (float(cloud.chances[labels == k].mean()) for k in labels[labels >= 0].bincount().argsort(
+                descending=True)[[0, int((labels[labels >= 0].bincount() > 0).sum()) - 1]].tolist())  # fmt: skip
+            assert rare > 2 * floor
 
 
 def test_the_mask_does_not_hurt_on_training_rooms(cache: Path) -> None:

@@ -43,8 +43,10 @@ class Networks(Stages):
         profile = self.profile
         output = "embeddings" if kind in _EMBEDDINGS else "scores"
         channels = self.text_embeddings().shape[1] if output == "embeddings" else len(self.class_set)
-        norm = profile.cam_norm if kind == "cam" else profile.network_norm
-        return NetworkSettings(profile.network, channels, profile.voxel_size, norm, output=output)
+        return NetworkSettings(profile.network, channels, profile.voxel_size, self._norm(kind), output=output)
+
+    def _norm(self, kind: str) -> str:
+        return self.profile.cam_norm if kind == "cam" else self.profile.network_norm
 
     def training_settings(self, kind: str) -> TrainingSettings:
         """The recipe of a kind: CAM has its own steps and crops, all others share theirs."""
@@ -88,7 +90,7 @@ class Networks(Stages):
         recipe["schedule"] = recipe["schedule"].__name__
         key = key_of(
             kind=kind, seed=self.seed, recipe=recipe, balance=profile.balance, classes=self.class_set.names,
-            network=asdict(self.network_settings(kind)),
+            network=[profile.network, profile.voxel_size, self._norm(kind)],
             code=code_key("vlg_lib.distill", *([] if kind in _EMBEDDINGS else ["vlg_lib.baselines"])), **sources,
         )  # fmt: skip
         return self.folder / "network" / f"{kind}-{key}.safetensors"
