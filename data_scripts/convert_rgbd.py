@@ -15,7 +15,6 @@ used are left out and counted; nothing is written when the scan as a whole is wr
         --classes "wall, floor, chair, desk" --scene-labels "wall, floor, desk"
 """
 
-import math
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -23,10 +22,9 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
-import numpy as np
 import torch
 import typer
-from PIL import Image
+from grids import CommonGrid, common_grid, resize_color
 from torch import Tensor
 from tqdm.auto import tqdm
 
@@ -45,7 +43,7 @@ from vlg_lib.data.frames import (
 from vlg_lib.data.layout import write_scene
 from vlg_lib.data.ply import read_points
 from vlg_lib.data.points import points_from_frames
-from vlg_lib.projection import check_pose, crop_camera, resize_camera
+from vlg_lib.projection import check_pose, resize_camera
 from vlg_lib.scene import Camera, Frame, Scene
 
 
@@ -110,51 +108,6 @@ def up_rotation(up: str) -> Tensor:
     return rotation
 
 
-@dataclass(frozen=True)
-class CommonGrid:
-    """One pixel grid for colour and depth: the part of the depth image that the colour image covers.
-
-    ``camera``: of that part. ``color_box``: (left, top, right, bottom) of that part in the colour image, in pixels from
-    its upper left corner. ``depth_left``, ``depth_top``: where it begins in the depth image.
-    """
-
-    camera: Camera
-    color_box: tuple[float, float, float, float]
-    depth_left: int = 0
-    depth_top: int = 0
-
-
-def common_grid(color: Camera, depth: Camera) -> CommonGrid:
-    """The common grid of two registered cameras (one centre, one orientation); ValueError where they do not overlap."""
-    left, right = _covered(color.fx, color.cx, color.width, depth.fx, depth.cx, depth.width)
-    top, bottom = _covered(color.fy, color.cy, color.height, depth.fy, depth.cy, depth.height)
-    if left >= right or top >= bottom:
-        raise ValueError(f"colour {color} and depth {depth} share no pixel: check both intrinsics")
-    camera = crop_camera(depth, left, top, right - left, bottom - top)
-    edges = [
-        _edge(camera.fx, camera.cx, color.fx, color.cx, -0.5, color.width),
-        _edge(camera.fy, camera.cy, color.fy, color.cy, -0.5, color.height),
-        _edge(camera.fx, camera.cx, color.fx, color.cx, camera.width - 0.5, color.width),
-        _edge(camera.fy, camera.cy, color.fy, color.cy, camera.height - 0.5, color.height),
-    ]
-    return CommonGrid(camera, (edges[0], edges[1], edges[2], edges[3]), left, top)
-
-
-def _covered(
-    focal: float, center: float, size: int, depth_focal: float, depth_center: float, depth_size: int
-) -> tuple[int, int]:
-    """First and one past the last depth pixel, along one axis, whose whole width lies inside the colour image."""
-    scale = depth_focal / focal
-    low, high = ((edge - center) * scale + depth_center for edge in (-0.5, size - 0.5))
-    tolerance = 1e-6 * size  # rounding must not cost a row of pixels
-    return max(0, math.ceil(low + 0.5 - tolerance)), min(depth_size, math.floor(high + 0.5 + tolerance))
-
-
-def _edge(focal: float, center: float, color_focal: float, color_center: float, at: float, size: int) -> float:
-    """A pixel edge of the grid in the colour image, counted from its corner (pixel 0 spans 0 to 1)."""
-    return min(max((at - center) * color_focal / focal + color_center + 0.5, 0.0), float(size))
-
-
 @dataclass(frozen=True, eq=False)
 class PosedImages(Sequence[Frame]):
     """The usable frames of a source folder, resampled to one grid when they are asked for."""
@@ -173,17 +126,14 @@ class PosedImages(Sequence[Frame]):
         if not -len(self) <= index < len(self):
             raise IndexError(index)
         camera = self.grid.camera
-        image = Image.fromarray(read_color(self.colors[index]).numpy())
-        whole = (0.0, 0.0, float(image.width), float(image.height))
-        if image.size != (camera.width, camera.height) or self.grid.color_box != whole:
-            image = image.resize((camera.width, camera.height), Image.Resampling.BILINEAR, box=self.grid.color_box)
+        color = resize_color(read_color(self.colors[index]), self.grid)
         depth = None
         if self.depths is not None:
             left, top = self.grid.depth_left, self.grid.depth_top
             depth = read_depth(self.depths[index], self.depth_scale, self.depth_missing)
             depth = depth[top : top + camera.height, left : left + camera.width]
         name = self.colors[index].stem
-        return Frame(name, camera, self.poses[index], torch.from_numpy(np.array(image)), depth)
+        return Frame(name, camera, self.poses[index], color, depth)
 
 
 def read_poses(path: Path, names: Sequence[str]) -> dict[str, Tensor]:
