@@ -10,6 +10,8 @@ from vlg_lib.classes import IGNORE_LABEL, ROOMS_12
 from vlg_lib.data.layout import LayoutError
 from vlg_lib.evaluate import evaluate
 from vlg_lib.experiment import NETWORKS, ROWS, Experiment, default_cache, networks, run, stages, table
+from vlg_lib.point_network import point_scores
+from vlg_lib.profiles import get_profile
 from vlg_lib.store import read_json, write_json
 
 
@@ -196,6 +198,29 @@ def test_scenes_of_a_folder_run_like_made_rooms(cache: Path, tmp_path: Path) -> 
     assert read_json(tmp_path / "out" / "run.json")["profile"]["name"] == "tiny"
     flat = open_tiny(tmp_path / "cache", scenes_folder=tmp_path / "scenes" / "test")
     assert [scene.name for scene in flat.scenes("train")] == [scene.name for scene in flat.scenes("test")]
+
+
+def test_the_published_protocol_runs_on_scenes_of_a_folder(cache: Path, tmp_path: Path) -> None:
+    """With its switches as published, and the sizes of a test."""
+    made = open_tiny(cache)
+    for split in ("train", "test"):
+        for scene in made.scenes(split):
+            shutil.copytree(made._folder_of(scene), tmp_path / "scenes" / split / scene.name)
+    small = replace(
+        get_profile("paper-scannet"), teacher="small-region", adapter_steps=20, network="MinkUNetSmall",
+        network_steps=2, voxel_size=0.2, passes=2, checkpoint_every=10,
+    )  # fmt: skip
+    experiment = open_tiny(tmp_path / "cache", small, scenes_folder=tmp_path / "scenes")
+    rows = {row["row"]: row for row in experiment.table(["3dss-vlg"])}
+    (room,) = experiment.scenes("test")
+    plain = experiment.fused(room).embeddings
+    assert float(plain[plain.any(dim=1)].norm(dim=1).min()) < 0.99  # means of views, not brought to length one
+    network, texts = experiment.network("3dss-vlg"), experiment.text_embeddings("a {name} in a scene")
+    assert not torch.equal(texts, experiment.text_embeddings())
+    labels = point_scores(network, room.points, room.colors, texts, passes=2).argmax(1)
+    expected = evaluate([labels], [experiment.truth(room)], ROOMS_12, convention="openscene")
+    assert rows["3DSS-VLG"]["miou"] == pytest.approx(100 * expected.miou)
+    assert network.settings.height is False
 
 
 def test_a_changed_image_of_a_folder_is_noticed_and_a_changed_label_is_not(cache: Path, tmp_path: Path) -> None:

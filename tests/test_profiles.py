@@ -1,3 +1,5 @@
+from dataclasses import asdict
+
 import pytest
 
 from vlg_lib.profiles import PROFILES, get_profile
@@ -24,6 +26,16 @@ def test_unknown_names_are_refused_wherever_they_come_from(monkeypatch: pytest.M
     monkeypatch.setenv("VLG_PROFILE", "quick")
     with pytest.raises(ValueError, match="unknown profile 'quick'"):
         get_profile("auto")
+
+
+def test_the_published_protocol_and_the_corrected_one_differ_in_the_corrections_alone() -> None:
+    for name, steps in (("paper-scannet", 75_062), ("paper-s3dis", 12_750)):
+        published, corrected = PROFILES[name], PROFILES[f"{name}-corrected"]
+        assert published.network_steps == corrected.network_steps == steps  # 100 epochs x 5 x scenes / 8, rounded down
+        assert {field for field, value in asdict(published).items() if asdict(corrected)[field] != value} == {
+            "name", "normalize_views", "temperature", "depth_tolerance", "depth_slack", "balance", "passes",
+            "convention",
+        }  # fmt: skip
 
 
 def test_every_profile_prints_its_sizes_and_has_rooms_of_all_four_kinds() -> None:

@@ -53,7 +53,7 @@ class TrainingSettings:
     """The budget and the recipe that all 3D networks of one table share.
 
     ``crop``: side of the square column cut from a room, in metres; None takes whole rooms. ``clip``: largest norm of
-    the gradient. The paper: Adam at 1e-3 with the poly schedule, 8 whole scenes a batch, 2 cm voxels.
+    the gradient, None for any. The paper: Adam at 1e-3 with the poly schedule, 8 whole scenes a batch, 2 cm voxels.
     """
 
     steps: int
@@ -61,7 +61,7 @@ class TrainingSettings:
     crop: float | None = 2.6
     learning_rate: float = 4e-3
     weight_decay: float = 1e-4
-    clip: float = 5.0
+    clip: float | None = 5.0
     augmentation: Augmentation = field(default_factory=Augmentation)
     schedule: Schedule = one_cycle
 

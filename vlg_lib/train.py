@@ -45,6 +45,10 @@ def one_cycle(progress: float) -> float:
     return 0.5 * (1.0 + math.cos(math.pi * (progress - 0.1) / 0.9))
 
 
+SCHEDULES: dict[str, Schedule] = {rule.__name__: rule for rule in (constant, step_decay, poly_decay, one_cycle)}
+"""The schedules by name."""
+
+
 def step_seed(seed: int, step: int) -> int:
     """The seed of one step: distinct for every (seed, step) with step < 1,000,003; a resumed run meets it again."""
     return (seed * 1_000_003 + step) % (1 << 63)

@@ -19,7 +19,7 @@ from vlg_lib.provenance import code_key
 from vlg_lib.pseudo_labels import make_pseudo_labels
 from vlg_lib.scene import Scene
 from vlg_lib.store import key_of, load_tensors
-from vlg_lib.train import load_model
+from vlg_lib.train import SCHEDULES, load_model
 
 NETWORKS = ("cam", "openscene", "cross-entropy", "3dss-vlg", "supervised")
 """The 3D networks of the table, by what teaches them: scene labels alone; P^2D, without scene labels; the pseudo
@@ -43,7 +43,9 @@ class Networks(Stages):
         profile = self.profile
         output = "embeddings" if kind in _EMBEDDINGS else "scores"
         channels = self.text_embeddings().shape[1] if output == "embeddings" else len(self.class_set)
-        return NetworkSettings(profile.network, channels, profile.voxel_size, self._norm(kind), output=output)
+        return NetworkSettings(
+            profile.network, channels, profile.voxel_size, self._norm(kind), profile.network_height, output
+        )
 
     def _norm(self, kind: str) -> str:
         return self.profile.cam_norm if kind == "cam" else self.profile.network_norm
@@ -57,6 +59,9 @@ class Networks(Stages):
             batch_rooms=profile.cam_batch_rooms if cam else profile.network_batch_rooms,
             crop=profile.cam_crop if cam else profile.network_crop,
             learning_rate=profile.network_learning_rate,
+            weight_decay=profile.network_weight_decay,
+            clip=profile.network_clip,
+            schedule=SCHEDULES[profile.network_schedule],
         )
 
     def targets(self, kind: str, scene: Scene) -> Float16[Tensor, "N D"]:
@@ -90,7 +95,7 @@ class Networks(Stages):
         recipe["schedule"] = recipe["schedule"].__name__
         key = key_of(
             kind=kind, seed=self.seed, recipe=recipe, balance=profile.balance, classes=self.class_set.names,
-            network=[profile.network, profile.voxel_size, self._norm(kind)],
+            network=[profile.network, profile.voxel_size, self._norm(kind), profile.network_height],
             code=code_key("vlg_lib.distill", *([] if kind in _EMBEDDINGS else ["vlg_lib.baselines"])), **sources,
         )  # fmt: skip
         return self.folder / "network" / f"{kind}-{key}.safetensors"
@@ -146,10 +151,12 @@ class Networks(Stages):
         return [float(loss) for loss in load_tensors(self.network_path(kind))[0]["losses"]]
 
     def scores_3d(self, kind: str, scene: Scene) -> Float[Tensor, "N K"]:
-        """The scores of a 3D network at the points of a scene: from points and colours alone, one pass."""
-        network = self.network(kind)
-        texts = self.text_embeddings() if network.settings.output == "embeddings" else None
-        return point_scores(network, scene.points, scene.colors, texts)
+        """The scores of a 3D network at the points of a scene: from points and colours alone."""
+        network, profile = self.network(kind), self.profile
+        texts = None
+        if network.settings.output == "embeddings":
+            texts = self.text_embeddings(profile.evaluation_template)
+        return point_scores(network, scene.points, scene.colors, texts, passes=profile.passes, seed=self.seed)
 
     def predict_3d(self, kind: str, scene: Scene) -> Int[Tensor, " N"]:
         """The labels that a 3D network gives to the points of a scene, (N,) int64, from points and colours alone."""

@@ -30,13 +30,16 @@ class Stages(Scenes):
         model: vision_language.VisionLanguageModel = self._loaded["model"]
         return model
 
-    def text_embeddings(self) -> Float[Tensor, "K D"]:
-        """F^C of the paper: the embeddings of the class names, (K, D) float32 of unit length, on the CPU."""
-        if "texts" not in self._loaded:
-            prompts = self.class_set.prompts(self.profile.prompt_template)
-            self._loaded["texts"] = self.model().text_embeddings(prompts).cpu()
-        texts: Tensor = self._loaded["texts"]
-        return texts
+    def text_embeddings(self, template: str | None = None) -> Float[Tensor, "K D"]:
+        """F^C of the paper: the embeddings of the class names, (K, D) float32 of unit length, on the CPU.
+
+        ``template`` defaults to the profile's ``prompt_template``.
+        """
+        texts: dict[str, Tensor] = self._loaded.setdefault("texts", {})
+        template = template or self.profile.prompt_template
+        if template not in texts:
+            texts[template] = self.model().text_embeddings(self.class_set.prompts(template)).cpu()
+        return texts[template]
 
     def _fused_key(self, scene: Scene) -> str:
         """What P^2D of a scene depends on. Its tags and its point labels are not among it."""
@@ -49,6 +52,7 @@ class Stages(Scenes):
             weights=self._loaded["weights"],
             teacher=self.profile.teacher,
             visibility=asdict(self._visibility()),
+            normalize=self.profile.normalize_views,
         )
 
     def _visibility(self) -> Visibility:
@@ -63,7 +67,10 @@ class Stages(Scenes):
 
         def make() -> tuple[dict[str, Tensor], dict[str, Any]]:
             started = time.perf_counter()
-            fused = fuse_scene(scene, self.model().dense_embeddings, self._visibility(), device=self.device)
+            fused = fuse_scene(
+                scene, self.model().dense_embeddings, self._visibility(),
+                normalize=self.profile.normalize_views, device=self.device,
+            )  # fmt: skip
             tensors = {"embeddings": fused.embeddings.half(), "view_counts": fused.view_counts}
             return tensors, {"scene": scene.name, "seconds": time.perf_counter() - started}
 

@@ -97,6 +97,7 @@ class Experiment(Networks):
         return key_of(
             adapter=self._adapter_path().name,
             networks=[self.network_path(kind).name for kind in rows_3d.values()],
+            scoring=[self.profile.evaluation_template, self.profile.passes, self.profile.convention],
             scenes=[self._pseudo_key(scene) for split in SPLITS for scene in self.scenes(split)],
             truth=[path.stat().st_mtime_ns if path.is_file() else None for path in labels],
             code=code_key("vlg_lib.experiment.table", "vlg_lib.evaluate"),
@@ -127,7 +128,10 @@ class Experiment(Networks):
         else:
             predicted = {split: [answer[row][0] for answer in answers[split]] for split in SPLITS}
             seconds = sum(answer[row][1] for split in SPLITS for answer in answers[split]) + self._spent(row)
-        test, train = (evaluate(predicted[split], truths[split], self.class_set) for split in ("test", "train"))
+        test, train = (
+            evaluate(predicted[split], truths[split], self.class_set, convention=self.profile.convention)
+            for split in ("test", "train")
+        )
         shares = {
             "miou": test.miou, "accuracy": test.accuracy, "miou_low": test.miou_interval[0],
             "miou_high": test.miou_interval[1], "miou_train": train.miou, "accuracy_train": train.accuracy,
