@@ -75,12 +75,14 @@ def depth_on_grid(depth: Tensor, camera: Camera, target: Camera) -> Tensor:
 
     Depth is never interpolated: a mean of foreground and background is on no surface.
     """
-    columns = (
-        (torch.arange(target.width, dtype=torch.float64) - target.cx) * (camera.fx / target.fx) + camera.cx
-    ).round()
-    rows = (
-        (torch.arange(target.height, dtype=torch.float64) - target.cy) * (camera.fy / target.fy) + camera.cy
-    ).round()
+    columns = _nearest(target.width, target.fx, target.cx, camera.fx, camera.cx)
+    rows = _nearest(target.height, target.fy, target.cy, camera.fy, camera.cy)
     outside = ((rows < 0) | (rows >= camera.height))[:, None] | ((columns < 0) | (columns >= camera.width))[None]
-    rows, columns = rows.long().clamp(0, camera.height - 1), columns.long().clamp(0, camera.width - 1)
+    rows, columns = rows.clamp(0, camera.height - 1), columns.clamp(0, camera.width - 1)
     return depth[rows][:, columns].masked_fill(outside, 0.0)
+
+
+def _nearest(size: int, target_focal: float, target_center: float, focal: float, center: float) -> Tensor:
+    """The nearest pixel, along one axis, to each of ``size`` target pixels; it may lie outside the image."""
+    at = (torch.arange(size, dtype=torch.float64) - target_center) * (focal / target_focal) + center
+    return at.round().long()

@@ -1,0 +1,133 @@
+"""What converters share: scenes kept, failed and resumed, processes that die, names, tags."""
+
+import os
+import signal
+import sys
+from functools import partial
+from pathlib import Path
+
+import pytest
+import torch
+import typer
+from hypothesis import given
+from hypothesis import strategies as st
+from small_scene import floor_scene
+
+from vlg_lib.classes import ROOMS_12
+from vlg_lib.data.layout import read_scene, write_scene
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "data_scripts"))
+from converting import Summary, chosen, convert_all, finish, provenance, read_tags, tags_of
+
+SETTINGS = {"every": 2, "size": (32, 24)}
+
+
+def convert_floor(name: str, folder: Path, settings: dict) -> None:
+    """A converter of floors; the name says what goes wrong."""
+    if name.startswith("killed"):
+        os.kill(os.getpid(), signal.SIGKILL)
+    if name.startswith("corrupt"):
+        raise ValueError(f"{name}.sens: cut short")
+    if name.startswith("defect"):
+        raise KeyError("label")
+    if name.startswith("silent"):
+        return
+    write_scene(folder, floor_scene(2), provenance=provenance("test", name, settings))
+
+
+def run(names, out, settings=SETTINGS, **options) -> Summary:
+    return convert_all(names, partial(convert_floor, settings=settings), out, settings=settings, **options)
+
+
+class TestConvertAll:
+    def test_a_bad_scene_among_good_ones(self, tmp_path, capsys):
+        summary = run(["a", "corrupt", "defect", "silent", "b"], tmp_path / "out")
+        assert summary.converted == ["a", "b"]
+        assert summary.failed["corrupt"] == "corrupt.sens: cut short"
+        assert summary.failed["defect"].startswith("KeyError: 'label' (test_converting.py, line ")
+        assert "no scene with these settings was written" in summary.failed["silent"]
+        assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["a", "b"]
+        with pytest.raises(typer.Exit) as stop:
+            finish(summary, tmp_path / "out")
+        assert stop.value.exit_code == 1
+        shown = capsys.readouterr()
+        assert "2 scenes converted, 0 kept, 3 failed" in shown.out
+        assert "failed: corrupt: corrupt.sens: cut short" in shown.err
+
+    def test_finished_scenes_are_kept_and_others_made_again(self, tmp_path):
+        run(["a", "b"], tmp_path)
+        (tmp_path / "b" / "scene.json").unlink()
+        (tmp_path / "b" / "points.ply").unlink()
+        before = (tmp_path / "a" / "points.ply").stat()
+        summary = run(["a", "c"], tmp_path)
+        assert (summary.kept, summary.converted) == (["a"], ["c"])
+        assert (tmp_path / "a" / "points.ply").stat() == before
+        assert run(["a"], tmp_path, settings={"every": 3}).converted == ["a"]
+        finish(run(["a", "c"], tmp_path), tmp_path)
+
+    def test_leftovers_of_a_killed_run_go_and_those_of_others_stay(self, tmp_path):
+        for name in (".a.123.part", ".a.123.old", ".a.b.123.part", ".b.7.part", ".a.x.part", ".a.5"):
+            (tmp_path / name).mkdir()
+        run(["a"], tmp_path)
+        assert {path.name for path in tmp_path.iterdir()} == {"a", ".a.b.123.part", ".b.7.part", ".a.x.part", ".a.5"}
+
+    def test_several_at_once_and_one_that_takes_its_process_down(self, tmp_path):
+        names = ["a", "killed", "b", "corrupt", "c"]
+        summary = run(names, tmp_path, jobs=2)
+        assert sorted(summary.converted) == ["a", "b", "c"]
+        assert sorted(summary.failed) == ["corrupt", "killed"]
+        assert "out of memory?" in summary.failed["killed"]
+        assert [len(read_scene(tmp_path / name).frames) for name in "abc"] == [2, 2, 2]
+
+    def test_what_scenes_left_out_is_counted(self, tmp_path):
+        run(["a", "b"], tmp_path)
+        for name, count in (("a", 2), ("b", 3)):
+            path = tmp_path / name / "scene.json"
+            path.write_text(path.read_text().replace('"skipped": {}', f'"skipped": {{"invalid pose": {count}}}'))
+        assert run(["a", "b"], tmp_path).skipped == {"invalid pose": 5}
+
+    @pytest.mark.parametrize(("names", "jobs"), [(["a", "a"], 1), (["a"], 0)])
+    def test_settings_that_make_no_sense(self, tmp_path, names, jobs):
+        with pytest.raises(ValueError, match="one job or more and different names"):
+            run(names, tmp_path, jobs=jobs)
+
+
+class TestChosen:
+    def test_all_named_or_listed(self, tmp_path):
+        split = tmp_path / "val.txt"
+        split.write_text("b\n\nc \n")
+        assert chosen("abc") == ["a", "b", "c"]
+        assert chosen("abc", " c,a") == ["c", "a"]
+        assert chosen("abc", "c", split) == ["c", "b"]
+
+    def test_a_scene_that_is_not_there(self, tmp_path):
+        with pytest.raises(ValueError, match="2 scenes are not there, first 'x'; there are 3"):
+            chosen("abc", "a,x,y")
+        with pytest.raises(ValueError, match=r"val\.txt: no such file"):
+            chosen("abc", split=tmp_path / "val.txt")
+
+    def test_an_empty_split_is_not_everything(self, tmp_path):
+        (tmp_path / "val.txt").write_text("\n")
+        assert chosen("abc", split=tmp_path / "val.txt") == []
+
+
+class TestTags:
+    @given(st.lists(st.integers(-1, 11)), st.integers(1, 4))
+    def test_classes_that_enough_points_carry(self, labels, at_least):
+        mask = tags_of(torch.tensor(labels, dtype=torch.int64), ROOMS_12, at_least)
+        assert mask.tolist() == [labels.count(i) >= at_least for i in range(12)]
+
+    def test_typed_by_a_person(self, tmp_path):
+        path = tmp_path / "tags.txt"
+        path.write_text("# office\na: wall, floor\n\nb:\n")
+        tags = read_tags(path, ROOMS_12)
+        assert {name: ROOMS_12.present(mask) for name, mask in tags.items()} == {"a": ("floor", "wall"), "b": ()}
+
+    @pytest.mark.parametrize(
+        ("text", "message"),
+        [("a: wal", "line 1: unknown class 'wal'"), ("a: wall\na: floor", "line 2: expected"), ("wall", "line 1")],
+    )
+    def test_lines_that_are_wrong(self, tmp_path, text, message):
+        (tmp_path / "tags.txt").write_text(text)
+        with pytest.raises(ValueError, match=message):
+            read_tags(tmp_path / "tags.txt", ROOMS_12)
