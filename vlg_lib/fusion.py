@@ -2,11 +2,16 @@
 
 A point's embedding is a mean over the frames that see it, so the frames can pass one after another: each adds the rows
 of its visible points to a running sum. Only those rows are read, normalised and added, and no array of the size points
-x dimensions is made but the sum itself.
+x dimensions is made but the sum itself; where even that is too large (3 GB for a million points of 768 dimensions), it
+lies in a file, of which a part is in memory at a time.
 """
 
-from collections.abc import Callable
-from typing import Literal
+import mmap
+import os
+import tempfile
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any, Literal
 
 import torch
 from jaxtyping import Float, Int, Real, UInt8
@@ -15,6 +20,7 @@ from torch.nn.functional import embedding_bag
 from torch.nn.functional import normalize as unit_length
 from tqdm.auto import tqdm
 
+from vlg_lib.fused_features import write_fused
 from vlg_lib.projection import Hits, Visibility, visible_points
 from vlg_lib.scene import Camera, PointEmbeddings, Scene
 
@@ -26,6 +32,8 @@ Sampling = Literal["nearest", "bilinear"]
 ROWS_AT_A_TIME = 2048
 """Rows gathered before they are added: few enough to be still in the processor's cache, and enough that its cores do
 not wait for one another all the time (benchmarks/fusion.py)."""
+
+_READ_AROUND = 2**16  # bytes that the system may take into memory around a row that is read from a file
 
 
 def sampling_weights(
@@ -73,17 +81,39 @@ class ViewAverager:
 
     With ``normalize`` each row is scaled to unit length before it is added, and so is the mean: a view is one vote,
     however long its embedding. Without it the plain mean is kept (of colours, say). Sums are float32, on ``device``.
+
+    ``max_memory``: bytes for the sums, None for no limit. Larger sums are kept in a temporary file of their size (in
+    the folder that TMPDIR names), on the CPU, and are added in the same order, so the result is the same to the bit;
+    :meth:`save` it, since it is as large as the sums. OSError where the disk is full.
     """
 
-    def __init__(self, points: int, dim: int, *, normalize: bool = True, device: torch.device | str = "cpu") -> None:
+    def __init__(
+        self, points: int, dim: int, *, normalize: bool = True, device: torch.device | str = "cpu",
+        max_memory: int | None = None,
+    ) -> None:  # fmt: skip
         self.normalize = normalize
-        self.sums = torch.zeros(points, dim, device=device)
-        self.view_counts = torch.zeros(points, dtype=torch.int32, device=device)
+        size, self._limit, self._held = 4 * points * dim, max_memory or 0, 0
+        self._file = None if max_memory is None or size <= max_memory else _temporary_file(size)
+        if self._file is None:
+            self.sums = torch.zeros(points, dim, device=device)
+        else:
+            self.sums = torch.frombuffer(self._file, dtype=torch.float32).view(points, dim)
+        self.view_counts = torch.zeros(points, dtype=torch.int32, device=self.sums.device)
 
     def add(self, indices: Int[Tensor, " V"], rows: Float[Tensor, "V D"]) -> None:
         """Add one row each to the points ``indices``, and count a view for them."""
-        self.sums.index_add_(0, indices, unit_length(rows, dim=1) if self.normalize else rows)
+        rows = unit_length(rows, dim=1) if self.normalize else rows
+        indices, rows = indices.to(self.sums.device), rows.to(self.sums.device)
+        self.sums.index_add_(0, indices, rows)
         self.view_counts.index_add_(0, indices, torch.ones_like(indices, dtype=torch.int32))
+        self._touch(len(rows) * (4 * rows.shape[1] + _READ_AROUND))
+
+    def _touch(self, size: int) -> None:
+        """Count bytes of the file that are now in memory, and let all of them go when they are too many."""
+        self._held += size
+        if self._file is not None and self._held > self._limit and hasattr(mmap, "MADV_DONTNEED"):
+            self._file.madvise(mmap.MADV_DONTNEED)  # of a shared file: what was written stays in the file
+            self._held = 0
 
     def add_view(
         self, dense: Float[Tensor, "h w D"], hits: Hits, camera: Camera, sampling: Sampling = "nearest"
@@ -101,16 +131,28 @@ class ViewAverager:
         for indices, part_cells, part_weights in parts:
             self.add(indices, _weighted_rows(rows, part_cells, part_weights).float())
 
-    def result(self) -> PointEmbeddings:
-        """The mean at every point, zero where no view saw it. This ends the averaging: the sums turn into the means.
+    def means(self) -> Iterator[Float[Tensor, "rows D"]]:
+        """The mean at every point, a block of points after another; zero where no view saw it.
 
-        Raises ValueError where embeddings were NaN or infinite.
+        This ends the averaging: the sums turn into the means. Raises ValueError where embeddings were NaN or infinite.
         """
-        scale = self.sums.norm(dim=1) if self.normalize else self.view_counts.float()
-        if not bool(self.sums.sum(dim=1).isfinite().all()):
-            raise ValueError("some points got NaN or infinite embeddings: look at what the 2D model returns")
-        self.sums /= scale.clamp(min=torch.finfo(torch.float32).tiny)[:, None]
+        for sums, counts in zip(*(array.split(ROWS_AT_A_TIME) for array in (self.sums, self.view_counts)), strict=True):
+            if not bool(sums.sum(dim=1).isfinite().all()):
+                raise ValueError("some points got NaN or infinite embeddings: look at what the 2D model returns")
+            scale = sums.norm(dim=1) if self.normalize else counts.float()
+            sums /= scale.clamp(min=torch.finfo(torch.float32).tiny)[:, None]
+            yield sums
+            self._touch(4 * sums.numel())
+
+    def result(self) -> PointEmbeddings:
+        """The means as a whole (see :meth:`means`)."""
+        for _ in self.means():
+            pass
         return PointEmbeddings(self.sums, self.view_counts)
+
+    def save(self, path: Path, manifest: Mapping[str, Any] | None = None) -> None:
+        """Write the means in half precision, as :func:`vlg_lib.fused_features.write_fused` does, block after block."""
+        write_fused(path, self.means(), self.view_counts, self.sums.shape[1], manifest)
 
 
 def fuse_scene(
@@ -121,24 +163,36 @@ def fuse_scene(
     normalize: bool = True,
     sampling: Sampling = "nearest",
     device: torch.device | str = "cpu",
+    max_memory: int | None = None,
     progress: bool = False,
 ) -> PointEmbeddings:
     """P^2D of a scene: at each point, the mean over the frames that see it of the embedding at its pixel (Sec. 3.1).
 
     ``embed`` turns an image (height, width, 3) uint8 into a map (h, w, D). Frames are loaded, embedded and forgotten
-    one after another. The result, (N, D) float32 and (N,) int32 view counts, is on ``device``. Raises ValueError for a
-    scene without frames and for embeddings that are not finite or change their dimension.
+    one after another. The result, (N, D) float32 and (N,) int32 view counts, is on ``device``; with ``max_memory``, see
+    :class:`ViewAverager`, it may be a file mapped into memory. Raises ValueError for a scene without frames and for
+    embeddings that are not finite or change their dimension.
     """
     points = scene.points.to(device)
     averager: ViewAverager | None = None
     for frame in tqdm(scene.frames, desc=f"fusing {scene.name}", unit="frame", disable=not progress):
         dense = embed(frame.color).to(device)
-        if averager is None:
-            averager = ViewAverager(len(points), dense.shape[2], normalize=normalize, device=device)
+        averager = averager or ViewAverager(
+            len(points), dense.shape[2], normalize=normalize, device=device, max_memory=max_memory
+        )
         averager.add_view(dense, visible_points(points, frame, visibility), frame.camera, sampling)
     if averager is None:
         raise ValueError(f"scene {scene.name!r} has no frames to fuse: it needs at least one posed image")
     return averager.result()
+
+
+def _temporary_file(size: int) -> mmap.mmap:
+    """A file of zeros without a name, mapped into memory; it vanishes with the mapping."""
+    with tempfile.TemporaryFile() as file:
+        if hasattr(os, "posix_fallocate"):
+            os.posix_fallocate(file.fileno(), 0, size)  # a full disk is an error here, not a crash later
+        file.truncate(size)
+        return mmap.mmap(file.fileno(), size)
 
 
 def _weighted_rows(
