@@ -1,6 +1,9 @@
 """The command line: ``python -m vlg_lib run``, ``predict``, ``scan`` and ``info``; each ``--help`` shows examples."""
 
+import inspect
 import platform
+import re
+from collections.abc import Callable
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Annotated, Any
@@ -26,25 +29,14 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 
-RUN_HELP = """Run the whole method and print one table.
+Device = Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1 [CUDA where there is one].")]
+Quiet = Annotated[bool, typer.Option("--quiet", help="No progress bar.")]
 
-Scenes, projection, pseudo labels, the adapter, evaluation. Everything made on the way is kept in the cache folder, so a
-run that was stopped (or killed) continues where it was, and a second run takes seconds.
 
-\b
-Examples:
-  python -m vlg_lib run                                  made rooms, the sizes that suit this machine
-  python -m vlg_lib run --profile fast --seed 1 --out results/seed1
-  python -m vlg_lib run --source layout --scenes my_scans --profile book
-
-\b
-Writes:
-  OUT/table.json   a list of {row, miou, accuracy, seconds, ...}, in per cent and seconds
-  OUT/run.json     profile, seed, versions, device, what was skipped
-
-The columns "miou" and "accuracy" are of test scenes, "train" of the scenes that the adapter learnt from. Rows with a
-mask use the tags of the scene they are scored on.
-"""
+def command(function: Callable[..., None]) -> Callable[..., None]:
+    """Add a command to the app. Its help is its docstring; literal blocks, as after ``Examples::``, keep their form."""
+    kept = re.sub(r"^(.*)::\n\n", "\b\n\\1:\n", inspect.getdoc(function) or "", flags=re.MULTILINE)  # \b tells click
+    return app.command(help=kept)(function)
 
 
 def _table(rows: list[dict[str, Any]]) -> str:
@@ -59,7 +51,7 @@ def _table(rows: list[dict[str, Any]]) -> str:
     return "\n".join(lines)
 
 
-@app.command(help=RUN_HELP)
+@command
 def run(
     source: Annotated[str, typer.Option(help="rooms: made by the seed; layout: your scene folders.")] = "rooms",
     profile: Annotated[str, typer.Option(help=f"Sizes of the run: auto, {', '.join(PROFILES)}.")] = "auto",
@@ -71,10 +63,28 @@ def run(
     cache: Annotated[
         Path | None, typer.Option(help="Folder of kept artefacts [VLG_CACHE or ~/.cache/vlg_lib].")
     ] = None,
-    device: Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1 [CUDA where there is one].")] = None,
-    quiet: Annotated[bool, typer.Option("--quiet", help="No progress bars.")] = False,
+    device: Device = None,
+    quiet: Quiet = False,
 ) -> None:
-    """See RUN_HELP."""
+    """Run the whole method and print one table.
+
+    Scenes, projection, pseudo labels, the adapter, evaluation. Everything made on the way is kept in the cache folder,
+    so a run that was stopped (or killed) continues where it was, and a second run takes seconds.
+
+    Examples::
+
+      python -m vlg_lib run                                  made rooms, the sizes that suit this machine
+      python -m vlg_lib run --profile fast --seed 1 --out results/seed1
+      python -m vlg_lib run --source layout --scenes my_scans --profile book
+
+    Writes::
+
+      OUT/table.json   a list of {row, miou, accuracy, seconds, ...}, in per cent and seconds
+      OUT/run.json     profile, seed, versions, device, what was skipped
+
+    The columns "miou" and "accuracy" are of test scenes, "train" of the scenes that the adapter learnt from. Rows with
+    a mask use the tags of the scene they are scored on.
+    """
     rows = experiment.run(
         source, profile, seed, out, scenes_folder=scenes, cache_folder=cache, device=device, progress=not quiet
     )
@@ -82,32 +92,7 @@ def run(
     print(f"table: {out / 'table.json'}")
 
 
-PREDICT_HELP = """Label every point of a coloured point cloud with a trained 3D network. No images, no tags.
-
-CLOUD is a PLY file, binary or text: x y z in metres with z up (else say so with --units and --up), and colours as
-bytes, 16-bit numbers or floats. Points with NaN are left out and counted, and keep their row in the result. Large
-clouds are cut into overlapping tiles, so that the network's memory stays bounded.
-
-\b
-Examples:
-  python -m vlg_lib predict room.ply                     the classes that the network was trained with
-  python -m vlg_lib predict room.ply --classes "wall,floor,chair" --out out/room.ply
-  python -m vlg_lib predict phone.ply --units mm --up y --passes 5
-  python -m vlg_lib predict room.ply --checkpoint my_network.safetensors
-
-\b
-Writes:
-  OUT        the points in the colours of their classes, with label (-1: none) and score (probability, 0 to 1)
-  OUT.html   the same as a 3D page that needs no network; the ending .ply is replaced
-  OUT.json   points of each class, what was left out, units, settings
-
-With a network of embeddings (3dss-vlg, openscene) --classes may be any words that its text tower knows; a network of
-scores (cam, cross-entropy, supervised) chooses among the classes it was trained with. A cloud without colours is
-refused, since the networks learnt from coloured rooms; --no-color labels it by its shape alone, all points mid-grey.
-"""
-
-
-@app.command(help=PREDICT_HELP)
+@command
 def predict(
     cloud: Annotated[Path, typer.Argument(help="PLY file with a coloured point cloud.")],
     checkpoint: Annotated[
@@ -126,10 +111,33 @@ def predict(
         float | None, typer.Option(help="Divides what the softmax turns into scores [0.05 embeddings, 1 scores].")
     ] = None,
     no_color: Annotated[bool, typer.Option("--no-color", help="Take mid-grey for the colours of all points.")] = False,
-    device: Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1 [CUDA where there is one].")] = None,
-    quiet: Annotated[bool, typer.Option("--quiet", help="No progress bar.")] = False,
+    device: Device = None,
+    quiet: Quiet = False,
 ) -> None:
-    """See PREDICT_HELP."""
+    """Label every point of a coloured point cloud with a trained 3D network. No images, no tags.
+
+    CLOUD is a PLY file, binary or text: x y z in metres with z up (else say so with --units and --up), and colours as
+    bytes, 16-bit numbers or floats. Points with NaN are left out and counted, and keep their row in the result. Large
+    clouds are cut into overlapping tiles, so that the network's memory stays bounded.
+
+    Examples::
+
+      python -m vlg_lib predict room.ply                     the classes that the network was trained with
+      python -m vlg_lib predict room.ply --classes "wall,floor,chair" --out out/room.ply
+      python -m vlg_lib predict phone.ply --units mm --up y --passes 5
+      python -m vlg_lib predict room.ply --checkpoint my_network.safetensors
+
+    Writes::
+
+      OUT        the points in the colours of their classes, with label (-1: none) and score (probability, 0 to 1)
+      OUT.html   the same as a 3D page that needs no network; the ending .ply is replaced
+      OUT.json   points of each class, what was left out, units, settings
+
+    With a network of embeddings (3dss-vlg, openscene) --classes may be any words that its text tower knows; a network
+    of scores (cam, cross-entropy, supervised) chooses among the classes it was trained with. A cloud without colours is
+    refused, since the networks learnt from coloured rooms; --no-color labels it by its shape alone, all points
+    mid-grey.
+    """
     prediction = predict_cloud(
         cloud, checkpoint, classes, out, units=units, up=up, passes=passes, temperature=temperature,
         use_color=not no_color, device=device, progress=not quiet,
@@ -138,34 +146,31 @@ def predict(
     print(f"points: {out}, page: {out.with_suffix('.html')}, summary: {out.with_suffix('.json')}")
 
 
-SCAN_HELP = """Check a scan with a known answer: fuse the image colours onto its points.
-
-Where poses, intrinsics and depth are right, the fused colours are the colours of the points.
-
-\b
-Example, with your own posed RGB-D folder:
-  python data_scripts/convert_rgbd.py my_scan --out scenes/my_scan
-  python -m vlg_lib scan scenes/my_scan --out out
-
-\b
-Writes:
-  OUT/fused.ply    the points in the fused colours, with the number of views
-  OUT/scan.html    the same as a 3D page that needs no network
-"""
-
-
-@app.command(help=SCAN_HELP)
+@command
 def scan(
     folder: Annotated[Path, typer.Argument(help="Scene folder in the library's layout.")],
     out: Annotated[Path, typer.Option(help="Folder for fused.ply and scan.html.")] = Path("out"),
-    quiet: Annotated[bool, typer.Option("--quiet", help="No progress bar.")] = False,
+    quiet: Quiet = False,
 ) -> None:
-    """See SCAN_HELP."""
+    """Check a scan with a known answer: fuse the image colours onto its points.
+
+    Where poses, intrinsics and depth are right, the fused colours are the colours of the points.
+
+    Example, with your own posed RGB-D folder::
+
+      python data_scripts/convert_rgbd.py my_scan --out scenes/my_scan
+      python -m vlg_lib scan scenes/my_scan --out out
+
+    Writes::
+
+      OUT/fused.ply    the points in the fused colours, with the number of views
+      OUT/scan.html    the same as a 3D page that needs no network
+    """
     print(scan_folder(folder, out, progress=not quiet))
     print(f"points: {out / 'fused.ply'}, page: {out / 'scan.html'}")
 
 
-@app.command()
+@command
 def info() -> None:
     """Print versions, the device, the cache folder, the models and the sizes of every profile."""
     print(f"vlg_lib {vlg_lib.__version__}, python {platform.python_version()}, torch {torch.__version__}")
