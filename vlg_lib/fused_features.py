@@ -58,7 +58,7 @@ def read_fused(
 
 def write_fused(
     path: Path,
-    blocks: Iterable[Float[Tensor, "rows D"]],
+    blocks: Iterable[Float[Tensor, "_ D"]],
     view_counts: Int[Tensor, " N"],
     dim: int,
     manifest: Mapping[str, Any] | None = None,

@@ -131,7 +131,7 @@ class ViewAverager:
         for indices, part_cells, part_weights in parts:
             self.add(indices, _weighted_rows(rows, part_cells, part_weights).float())
 
-    def means(self) -> Iterator[Float[Tensor, "rows D"]]:
+    def means(self) -> Iterator[Float[Tensor, "_ D"]]:
         """The mean at every point, a block of points after another; zero where no view saw it.
 
         This ends the averaging: the sums turn into the means. Raises ValueError where embeddings were NaN or infinite.
