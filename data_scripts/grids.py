@@ -53,7 +53,7 @@ def _covered(
     """First and one past the last depth pixel, along one axis, whose whole width lies inside the colour image."""
     scale = depth_focal / focal
     low, high = ((edge - center) * scale + depth_center for edge in (-0.5, size - 0.5))
-    tolerance = 1e-6 * size  # rounding must not cost a row of pixels
+    tolerance = 0.05  # calibrations written with few digits must not cost a row of pixels
     return max(0, math.ceil(low + 0.5 - tolerance)), min(depth_size, math.floor(high + 0.5 + tolerance))
 
 

@@ -1,0 +1,484 @@
+"""ScanNet in, the library's layout out: every number of files that the test wrote itself, and what goes wrong."""
+
+import random
+import signal
+import subprocess
+import sys
+import time
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import typer
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scannet_files import (
+    LOST,
+    info_text,
+    matrix,
+    mesh_bytes,
+    pack_color,
+    sens_bytes,
+    write_annotations,
+    write_exported,
+    write_tsv,
+)
+from small_scene import floor_color, floor_frame
+from typer.testing import CliRunner
+
+from vlg_lib.classes import SCANNET_20
+from vlg_lib.data.layout import LayoutError, read_manifest, read_point_labels, read_scene
+from vlg_lib.data.ply import write_points
+from vlg_lib.data.rooms import room_scene
+from vlg_lib.fusion import fuse_scene
+from vlg_lib.projection import resize_camera, visible_points
+from vlg_lib.pseudo_labels import make_pseudo_labels
+from vlg_lib.scene import Camera, Frame, Scene
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "data_scripts"))
+import convert_scannet
+import export_scannet
+from scannet_labels import NYU40_IDS, read_alignment, to_nyu40, to_scannet20
+from sens import SensError, SensFile
+
+DEPTH_CAMERA = Camera(20.0, 21.0, 15.25, 11.75, 32, 24)
+COLOR_CAMERA = resize_camera(DEPTH_CAMERA, 64, 48)
+ALIGNMENT = np.array([[0.6, -0.8, 0, 1], [0.8, 0.6, 0, 2], [0, 0, 1, 0.5], [0, 0, 0, 1]])
+CLASSES = [1, 2, 13, 40, 39, 0]  # wall, floor, two without a class, other, not annotated
+INDICES = [0, 1, -1, -1, 19, -1]
+
+
+def camera_matrix(camera: Camera) -> np.ndarray:
+    return matrix(camera.fx, camera.fy, camera.cx, camera.cy)
+
+
+def floor_shots(count: int = 5) -> list[tuple[np.ndarray, np.ndarray, np.ndarray]]:
+    """(pose, colour at 64 x 48, depth codes at 32 x 24) of cameras that look down on a coloured floor."""
+    shots = []
+    for i in range(count):
+        at = 0.2 * i, 0.1 * i, 2.0
+        color, depth = floor_frame(str(i), *at, COLOR_CAMERA), floor_frame(str(i), *at, DEPTH_CAMERA)
+        codes = np.rint(depth.depth.numpy() * 1000).astype(np.uint16)
+        codes[0, :3] = 0, 65535, 1234 + i
+        shots.append((color.camera_to_world.numpy(), color.color.numpy(), codes))
+    return shots
+
+
+POINTS = np.array([[0.1 * i, 0.05 * i, 0.0] for i in range(6)], np.float32)
+
+
+def write_scan(
+    scans: Path, name: str = "scene0000_00", shots: list | None = None, *, labels: bool = True, **options
+) -> Path:
+    """A scene folder with a mesh, labels, SCENE.txt and a .sens file."""
+    folder = scans / name
+    folder.mkdir(parents=True)
+    colors = floor_color(torch.tensor(POINTS[:, 0]), torch.tensor(POINTS[:, 1])).numpy()
+    (folder / f"{name}_vh_clean_2.ply").write_bytes(mesh_bytes(POINTS, colors))
+    if labels:
+        (folder / f"{name}_vh_clean_2.labels.ply").write_bytes(mesh_bytes(POINTS, colors, np.array(CLASSES)))
+    (folder / f"{name}.txt").write_text(info_text(ALIGNMENT))
+    stream = sens_bytes(shots or floor_shots(), camera_matrix(COLOR_CAMERA), camera_matrix(DEPTH_CAMERA), **options)
+    (folder / f"{name}.sens").write_bytes(stream)
+    return folder
+
+
+def run(*arguments):
+    app = typer.Typer()
+    app.command()(convert_scannet.main)
+    return CliRunner().invoke(app, [str(argument) for argument in arguments])
+
+
+def converted(scans: Path, out: Path, *options, name: str = "scene0000_00") -> Scene:
+    result = run(scans, out, "--frame-skip", 1, *options)
+    assert result.exit_code == 0, result.output
+    return read_scene(out / name)
+
+
+class TestSens:
+    @pytest.mark.parametrize("color_kind", ["raw", "png", "jpeg"])
+    @pytest.mark.parametrize("depth_kind", ["raw_ushort", "zlib_ushort"])
+    def test_what_was_written_is_read(self, tmp_path, color_kind, depth_kind):
+        shots = floor_shots(3)
+        shots[1] = (LOST, *shots[1][1:])
+        stream = sens_bytes(
+            shots, camera_matrix(COLOR_CAMERA), camera_matrix(DEPTH_CAMERA), color_kind=color_kind,
+            depth_kind=depth_kind, depth_shift=500.0, extrinsic=ALIGNMENT,
+        )  # fmt: skip
+        (tmp_path / "a.sens").write_bytes(stream)
+        with SensFile(tmp_path / "a.sens") as sens:
+            assert (len(sens), sens.sensor, sens.depth_scale) == (3, "StructureSensor", 500.0)
+            assert np.array_equal(sens.intrinsic_color.numpy(), camera_matrix(COLOR_CAMERA).astype(np.float32))
+            assert np.array_equal(sens.intrinsic_depth.numpy(), camera_matrix(DEPTH_CAMERA).astype(np.float32))
+            assert np.array_equal(sens.extrinsic_depth.numpy(), ALIGNMENT.astype(np.float32))
+            assert sens.color_times.tolist() == [1000, 1001, 1002]
+            for index in (2, 0, 1, 2):  # any order
+                pose, color, codes = shots[index]
+                assert np.array_equal(sens.poses[index].numpy(), pose.astype(np.float32))
+                assert np.array_equal(sens.depth_codes(index).numpy(), codes)
+                expected = np.where(codes == 65535, 0, codes) / np.float32(500)
+                assert np.allclose(sens.depth(index).numpy(), expected, rtol=1e-7)
+                if color_kind == "jpeg":
+                    assert sens.color_bytes(index) == pack_color(color, "jpeg")
+                    assert np.abs(sens.color(index).numpy().astype(int) - color).max() <= 6
+                else:
+                    assert np.array_equal(sens.color(index).numpy(), color)
+
+    @pytest.mark.parametrize("imu", [None, 0, 7])
+    def test_what_follows_the_frames_does_not_matter(self, tmp_path, imu):
+        stream = sens_bytes(floor_shots(2), np.eye(4), np.eye(4), imu=imu)
+        (tmp_path / "a.sens").write_bytes(stream)
+        with SensFile(tmp_path / "a.sens") as sens:
+            assert np.array_equal(sens.depth_codes(1).numpy(), floor_shots(2)[1][2])
+
+    @settings(max_examples=60, deadline=None)
+    @given(share=st.floats(0, 1, exclude_max=True))
+    def test_a_file_cut_anywhere(self, tmp_path_factory, share):
+        stream = sens_bytes(floor_shots(2), np.eye(4), np.eye(4), imu=None)
+        path = tmp_path_factory.getbasetemp() / "cut.sens"
+        path.write_bytes(stream[: int(share * len(stream))])
+        with pytest.raises(SensError, match=r"cut\.sens: (cut short in|expected at most)"):
+            SensFile(path)
+
+    @pytest.mark.parametrize(
+        ("options", "message"),
+        [
+            ({"version": 3}, "expected version 4, found 3"),
+            ({"name": b"x" * 5000}, "at most 4096 bytes, found 5000"),
+            ({"depth_shift": 0.0}, "positive number of depth units a metre, found 0"),
+        ],
+    )
+    def test_files_of_another_form(self, tmp_path, options, message):
+        (tmp_path / "a.sens").write_bytes(sens_bytes(floor_shots(1), np.eye(4), np.eye(4), **options))
+        with pytest.raises(SensError, match=message):
+            SensFile(tmp_path / "a.sens")
+
+    def test_images_that_do_not_fit(self, tmp_path):
+        shots = floor_shots(3)
+        shots[1] = (shots[1][0], shots[1][1][:10], shots[1][2][:, :7])
+        (tmp_path / "a.sens").write_bytes(sens_bytes(shots, np.eye(4), np.eye(4)))
+        with SensFile(tmp_path / "a.sens") as sens:
+            with pytest.raises(SensError, match="expected 64 x 48 pixels, found"):
+                sens.color(1)
+            with pytest.raises(SensError, match="expected 1536 bytes of depth in frame 1, found 336"):
+                sens.depth(1)
+
+
+class TestScene:
+    def test_a_scan_comes_out_as_it_went_in(self, tmp_path):
+        write_scan(tmp_path / "scans")
+        scene = converted(tmp_path / "scans", tmp_path / "out")
+        assert scene.frames.names == ("0", "1", "2", "3", "4")
+        assert np.array_equal(scene.points.numpy(), POINTS)
+        assert read_point_labels(tmp_path / "out" / "scene0000_00").tolist() == INDICES
+        assert scene.class_set.present(scene.scene_labels) == ("wall", "floor", "other")
+        for frame, (pose, _, codes) in zip(scene.frames, floor_shots(), strict=True):
+            assert frame.camera == DEPTH_CAMERA
+            assert np.array_equal(frame.camera_to_world.numpy(), pose.astype(np.float32))
+            expected = torch.from_numpy(np.where(codes == 65535, 0, codes) / 1000).float()
+            assert torch.equal(frame.depth, expected)
+            floor = floor_frame("", float(pose[0, 3]), float(pose[1, 3]), 2.0, DEPTH_CAMERA)
+            assert (frame.color.float() - floor.color.float())[1:-1, 1:-1].abs().max() <= 3
+        facts = read_manifest(tmp_path / "out" / "scene0000_00")["provenance"]
+        assert facts["point_labels"] == "scene0000_00_vh_clean_2.labels.ply"
+        assert facts["settings"]["frame_skip"] == 1
+
+    def test_each_scene_has_its_own_camera(self, tmp_path):
+        write_scan(tmp_path / "scans")
+        other = write_scan(tmp_path / "scans", "scene0000_01")
+        stream = sens_bytes(floor_shots(), matrix(50, 50, 31.5, 23.5), matrix(25, 25, 15.5, 11.5))
+        (other / "scene0000_01.sens").write_bytes(stream)
+        first = converted(tmp_path / "scans", tmp_path / "out")
+        second = read_scene(tmp_path / "out" / "scene0000_01")
+        assert first.frames.camera.fx == 20.0
+        assert second.frames.camera == Camera(25.0, 25.0, 15.5, 11.5, 32, 24)
+
+    @pytest.mark.parametrize("size", ["color", "16x12", "40x30"])
+    def test_other_grids(self, tmp_path, size):
+        write_scan(tmp_path / "scans")
+        scene = converted(tmp_path / "scans", tmp_path / "out", "--size", size)
+        expected = COLOR_CAMERA if size == "color" else resize_camera(COLOR_CAMERA, *map(int, size.split("x")))
+        assert scene.frames.camera == expected
+        for frame in scene.frames:
+            x, y = (float(frame.camera_to_world[i, 3]) for i in (0, 1))
+            floor = floor_frame("", x, y, 2.0, expected)
+            assert (frame.color.float() - floor.color.float())[1:-1, 1:-1].abs().max() <= 4
+            assert torch.equal(frame.depth[2:], floor.depth[2:])
+
+    def test_skipped_frames_are_not_decoded(self, tmp_path):
+        folder = write_scan(tmp_path / "scans")
+        stream = bytearray((folder / "scene0000_00.sens").read_bytes())
+        with SensFile(folder / "scene0000_00.sens") as sens:
+            for index in (1, 3):
+                begin = int(sens._offsets[index])
+                stream[begin : begin + 200] = bytes(200)
+        (folder / "scene0000_00.sens").write_bytes(stream)
+        assert run(tmp_path / "scans", tmp_path / "out", "--frame-skip", 2).exit_code == 0
+        scene = read_scene(tmp_path / "out" / "scene0000_00")
+        assert (scene.frames.names, scene.skipped) == (("0", "2", "4"), {})
+
+    def test_lost_poses_and_damaged_images_are_counted(self, tmp_path):
+        shots = floor_shots()
+        shots[1] = (LOST, *shots[1][1:])
+        shots[2] = (*shots[2][:2], shots[2][2][:5])
+        shots[3] = (np.full((4, 4), np.nan), *shots[3][1:])
+        write_scan(tmp_path / "scans", shots=shots)
+        scene = converted(tmp_path / "scans", tmp_path / "out")
+        assert scene.frames.names == ("0", "4")
+        assert scene.skipped == {"invalid pose": 2, "unreadable image": 1}
+
+    def test_a_scale_of_its_own(self, tmp_path):
+        write_scan(tmp_path / "scans", depth_shift=5000.0)
+        depth = converted(tmp_path / "scans", tmp_path / "out").frames[0].depth
+        assert depth[0, :3].tolist() == pytest.approx([0, 0, 1234 / 5000])
+        assert depth[5, 5] == pytest.approx(2000 / 5000)
+
+    def test_points_and_poses_turn_together(self, tmp_path):
+        write_scan(tmp_path / "scans")
+        raw = converted(tmp_path / "scans", tmp_path / "raw")
+        turned = converted(tmp_path / "scans", tmp_path / "turned", "--align")
+        expected = POINTS @ ALIGNMENT[:3, :3].T + ALIGNMENT[:3, 3]
+        assert np.allclose(turned.points.numpy(), expected, atol=1e-6)
+        assert np.allclose(turned.frames.poses[2].numpy(), ALIGNMENT @ raw.frames.poses[2].numpy(), atol=1e-12)
+        for before, after in zip(raw.frames, turned.frames, strict=True):
+            assert torch.equal(visible_points(raw.points, before).indices, visible_points(turned.points, after).indices)
+        assert len(visible_points(raw.points, raw.frames[0])) > 0
+        assert read_manifest(tmp_path / "turned" / "scene0000_00")["axis_alignment"] == ALIGNMENT.tolist()
+        assert read_manifest(tmp_path / "raw" / "scene0000_00")["axis_alignment"] is None
+
+    def test_exported_frames_give_the_scene_of_the_stream(self, tmp_path):
+        write_scan(tmp_path / "scans")
+        exported = [(str(i), *shot) for i, shot in enumerate(floor_shots())]
+        write_exported(
+            tmp_path / "images" / "scene0000_00", exported, camera_matrix(COLOR_CAMERA), camera_matrix(DEPTH_CAMERA)
+        )
+        first = converted(tmp_path / "scans", tmp_path / "a")
+        second = converted(tmp_path / "scans", tmp_path / "b", "--images", tmp_path / "images")
+        assert second.frames.camera == first.frames.camera
+        assert torch.allclose(first.frames.poses, second.frames.poses, atol=1e-7)
+        for one, other in zip(first.frames, second.frames, strict=True):
+            assert (one.name, one.depth.tolist()) == (other.name, other.depth.tolist())
+            assert torch.equal(one.color, other.color)
+
+    def test_exported_frames_that_are_missing_or_wrong(self, tmp_path):
+        folder = write_scan(tmp_path / "scans")
+        (folder / "scene0000_00.sens").unlink()
+        exported = [(str(20 * i), *shot) for i, shot in enumerate(floor_shots() + floor_shots(2))]
+        exported[1] = ("20", LOST, *exported[1][2:])
+        exported[6] = ("120", exported[6][1], exported[6][2][:10], exported[6][3])
+        write_exported(folder, exported, camera_matrix(COLOR_CAMERA), camera_matrix(DEPTH_CAMERA), ".jpg")
+        (folder / "color" / "40.jpg").unlink()
+        (folder / "depth" / "60.png").unlink()
+        (folder / "pose" / "80.txt").unlink()
+        (folder / "color" / "7.jpg").write_bytes(b"not taken: no multiple of 20")
+        result = run(tmp_path / "scans", tmp_path / "out")
+        assert result.exit_code == 0, result.output
+        scene = read_scene(tmp_path / "out" / "scene0000_00")
+        assert scene.frames.names == ("0", "100")
+        assert scene.skipped == {
+            "invalid pose": 1, "missing image": 1, "missing depth": 1, "missing pose": 1, "unreadable image": 1
+        }  # fmt: skip
+
+
+class TestLabels:
+    def test_annotations_and_the_tsv_say_what_the_labels_say(self, tmp_path):
+        folder = write_scan(tmp_path / "scans", labels=False)
+        write_annotations(
+            folder, [("wall", [7]), ("office floor", [3]), ("person", [5, 6]), ("thing", [8])], [7, 3, 5, 6, 8, 99]
+        )
+        tsv = write_tsv(tmp_path / "a.tsv", [("wall", 1), ("office floor", 2), ("person", 31), ("thing", 39)])
+        scene = converted(tmp_path / "scans", tmp_path / "out", "--tsv", tsv)
+        assert read_point_labels(tmp_path / "out" / "scene0000_00").tolist() == INDICES
+        assert scene.class_set.present(scene.scene_labels) == ("wall", "floor", "other")
+
+    def test_every_class_has_the_id_of_the_benchmark(self):
+        names = dict(zip(SCANNET_20.names, NYU40_IDS, strict=True))
+        assert (names["bookshelf"], names["desk"], names["shower curtain"], names["bathtub"]) == (10, 14, 28, 36)
+        everything = torch.arange(41)
+        labels = to_scannet20(everything)
+        assert int((labels >= 0).sum()) == 20
+        assert torch.equal(to_nyu40(labels)[labels >= 0], everything[labels >= 0])
+        assert to_nyu40(labels)[labels < 0].unique().tolist() == [0]
+
+    def test_a_scene_without_labels_and_tags_of_a_person(self, tmp_path):
+        write_scan(tmp_path / "scans", labels=False)
+        scene = converted(tmp_path / "scans", tmp_path / "a")
+        assert not scene.scene_labels.any()
+        with pytest.raises(LayoutError, match="no point labels"):
+            read_point_labels(tmp_path / "a" / "scene0000_00")
+        (tmp_path / "tags.txt").write_text("scene0000_00: chair, toilet\n")
+        scene = converted(tmp_path / "scans", tmp_path / "a", "--tags", tmp_path / "tags.txt")
+        assert scene.class_set.present(scene.scene_labels) == ("chair", "toilet")
+
+    def test_classes_of_few_points_are_no_scene_labels(self, tmp_path):
+        write_scan(tmp_path / "scans")
+        scene = converted(tmp_path / "scans", tmp_path / "a", "--least-points", 2)
+        assert not scene.scene_labels.any()
+
+    @pytest.mark.parametrize(
+        ("text", "message"),
+        [("axisAlignment = 1 2 3", "= 16 numbers"), ("axisAlignment = " + "2 " * 16, "a rotation and a shift")],
+    )
+    def test_alignments_that_are_none(self, tmp_path, text, message):
+        (tmp_path / "a.txt").write_text(text)
+        with pytest.raises(LayoutError, match=message):
+            read_alignment(tmp_path / "a.txt")
+        (tmp_path / "a.txt").write_text("sceneType = Office")
+        assert read_alignment(tmp_path / "a.txt") is None
+
+
+class TestManyScenes:
+    def test_bad_scenes_among_good_ones(self, tmp_path):
+        scans, out = tmp_path / "scans", tmp_path / "out"
+        for i in range(6):
+            write_scan(scans, f"scene000{i}_00")
+        stream = scans / "scene0001_00" / "scene0001_00.sens"
+        stream.write_bytes(stream.read_bytes()[:-1000])
+        mesh = scans / "scene0002_00" / "scene0002_00_vh_clean_2.ply"
+        mesh.write_bytes(mesh.read_bytes()[:300])
+        labels = scans / "scene0003_00" / "scene0003_00_vh_clean_2.labels.ply"
+        labels.write_bytes(mesh_bytes(POINTS, np.zeros((6, 3), int), np.array([1, 2, 3, 4, 5, 41])))
+        (scans / "scene0004_00" / "scene0004_00.sens").write_bytes(
+            sens_bytes([(LOST, *shot[1:]) for shot in floor_shots()], np.eye(4), np.eye(4))
+        )
+        result = run(scans, out, "--frame-skip", 2)
+        assert result.exit_code == 1
+        assert "2 scenes converted, 0 kept, 4 failed" in result.output
+        for name, what in (
+            ("scene0001_00", "scene0001_00.sens: cut short in frame 4 of 5"),
+            ("scene0002_00", "scene0002_00_vh_clean_2.ply: not a whole PLY file"),
+            ("scene0003_00", "expected NYU40 ids from 0 to 40, found 1 to 41"),
+            ("scene0004_00", "none of its frames can be used (3 x invalid pose)"),
+        ):
+            assert any(name in line and what in line for line in result.output.splitlines()), what
+        assert sorted(path.name for path in out.iterdir()) == ["scene0000_00", "scene0005_00"]
+
+    def test_a_split_and_scenes_that_are_not_there(self, tmp_path):
+        for i in range(3):
+            write_scan(tmp_path / "scans", f"scene000{i}_00")
+        (tmp_path / "val.txt").write_text("scene0002_00\nscene0000_00\n")
+        assert run(tmp_path / "scans", tmp_path / "out", "--split", tmp_path / "val.txt").exit_code == 0
+        assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["scene0000_00", "scene0002_00"]
+        result = run(tmp_path / "scans", tmp_path / "out", "--scenes", "scene0002_00,scene0007_00")
+        assert (result.exit_code, "first 'scene0007_00'" in result.output) == (2, True)
+        result = run(tmp_path, tmp_path / "out")
+        assert (result.exit_code, "found none" in result.output) == (2, True)
+
+    @pytest.mark.parametrize(
+        ("options", "message"),
+        [(["--frame-skip", 0], "must be positive"), (["--size", "640"], "size like 320x240"), (["--jobs", 0], "jobs")],
+    )
+    def test_settings_that_make_no_sense(self, tmp_path, options, message):
+        write_scan(tmp_path / "scans")
+        result = run(tmp_path / "scans", tmp_path / "out", *options)
+        assert (result.exit_code, message in result.output) == (2, True), result.output
+
+    @pytest.mark.timeout(300)
+    def test_a_conversion_that_is_killed_goes_on(self, tmp_path):
+        """SIGKILL at a random moment; what is there then is whole, and the next run makes the rest."""
+        scans, out = tmp_path / "scans", tmp_path / "out"
+        names = [f"scene00{i:02d}_00" for i in range(40)]
+        for name in names:
+            write_scan(scans, name)
+        command = [sys.executable, convert_scannet.__file__, str(scans), str(out), "--frame-skip", "1"]
+        process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        while process.poll() is None and not (out.is_dir() and any(out.iterdir())):
+            time.sleep(0.01)
+        time.sleep(random.uniform(0, 0.5))
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+        finished = [path for path in out.iterdir() if not path.name.startswith(".")]
+        before = {path.name: (path / "scene.json").stat().st_mtime_ns for path in finished}
+        assert all(len(read_scene(path).frames) == 5 for path in finished)
+        assert run(*command[2:]).exit_code == 0
+        assert sorted(path.name for path in out.iterdir()) == names
+        assert all(len(read_scene(out / name).frames) == 5 for name in names)
+        assert before == {name: (out / name / "scene.json").stat().st_mtime_ns for name in before}
+
+
+class TestRoundTrip:
+    def test_a_room_through_scannet_files_gives_the_same_pseudo_labels(self, tmp_path):
+        room, labels = room_scene(7, views=3, width=64, height=48)
+        shots, frames = [], []
+        for frame in room.frames:
+            pose = frame.camera_to_world.float()  # as a stream keeps it
+            codes = (frame.depth.double() * 1000).round()
+            shots.append((pose.numpy(), frame.color.numpy(), codes.numpy().astype(np.uint16)))
+            frames.append(Frame(frame.name, frame.camera, pose.double(), frame.color, (codes / 1000).float()))
+        ids = np.where(labels.numpy() >= 0, np.array(NYU40_IDS)[labels.numpy()], 0)
+        folder = tmp_path / "scans" / "scene0700_00"
+        folder.mkdir(parents=True)
+        camera = camera_matrix(frames[0].camera)
+        (folder / f"{folder.name}.sens").write_bytes(sens_bytes(shots, camera, camera))
+        for what, values in (("", None), (".labels", ids)):
+            mesh = mesh_bytes(room.points.numpy(), room.colors.numpy(), values)
+            (folder / f"{folder.name}_vh_clean_2{what}.ply").write_bytes(mesh)
+        scene = converted(tmp_path / "scans", tmp_path / "out", name=folder.name)
+        back = read_point_labels(tmp_path / "out" / folder.name)
+        assert torch.equal(back, labels)
+        text = torch.nn.functional.normalize(torch.randn(20, 3, generator=torch.Generator().manual_seed(0)), dim=1)
+        expected = Scene("", room.points, room.colors, frames, SCANNET_20, scene.scene_labels)
+        found, wanted = (
+            make_pseudo_labels(fuse_scene(each, lambda image: image.float() - 127.0), text, each.scene_labels, 0.1)
+            for each in (scene, expected)
+        )
+        assert torch.equal(found.labels, wanted.labels)
+        assert torch.allclose(found.confidence, wanted.confidence, atol=1e-5)
+        assert len(found.labels.unique()) > 2
+
+
+class TestExport:
+    @pytest.fixture
+    def scenes(self, tmp_path):
+        for name in ("scene0707_00", "scene0708_00"):
+            write_scan(tmp_path / "scans", name, labels=False)
+            write_points(
+                tmp_path / "found" / f"{name}.ply", torch.from_numpy(POINTS), torch.zeros(6, 3, dtype=torch.uint8),
+                labels=torch.tensor([0, 1, 19, -1, 12, 5]),
+            )  # fmt: skip
+        run(tmp_path / "scans", tmp_path / "scenes")
+        return tmp_path
+
+    def export(self, root: Path):
+        app = typer.Typer()
+        app.command()(export_scannet.main)
+        return CliRunner().invoke(app, [str(root / "found"), str(root / "scenes"), str(root / "out.zip")])
+
+    def test_one_id_a_line_in_a_file_a_scene(self, scenes):
+        result = self.export(scenes)
+        assert result.exit_code == 0, result.output
+        assert "2 scenes, checked; 2 points without a label" in result.output
+        with zipfile.ZipFile(scenes / "out.zip") as packed:
+            assert sorted(packed.namelist()) == ["scene0707_00.txt", "scene0708_00.txt"]
+            assert packed.read("scene0707_00.txt") == b"1\n2\n39\n0\n14\n6\n"
+
+    def test_predictions_that_do_not_fit(self, scenes):
+        write_points(
+            scenes / "found" / "scene0708_00.ply", torch.zeros(5, 3), torch.zeros(5, 3, dtype=torch.uint8),
+            labels=torch.zeros(5, dtype=torch.int64),
+        )  # fmt: skip
+        result = self.export(scenes)
+        assert (result.exit_code, "a label for each of the 6 points of scene0708_00" in result.output) == (2, True)
+        assert not (scenes / "out.zip").exists()
+
+    @pytest.mark.parametrize(
+        ("files", "message"),
+        [
+            ({"a.txt": "1\n2\n", "b.txt": "1\n"}, "wrong or missing"),
+            ({}, "wrong or missing"),
+            ({"a.txt": "1\n"}, "expected 2 lines"),
+            ({"a.txt": "1\n13\n"}, "each an NYU40 id or 0"),
+            ({"a.txt": "1\n" * 5000}, "expected 2 lines"),
+        ],
+    )
+    def test_the_check_of_an_archive(self, tmp_path, files, message):
+        with zipfile.ZipFile(tmp_path / "a.zip", "w") as packed:
+            for name, text in files.items():
+                packed.writestr(name, text)
+        with pytest.raises(ValueError, match=message):
+            export_scannet.check(tmp_path / "a.zip", {"a": 2})
+        (tmp_path / "a.zip").write_bytes(b"PK")
+        with pytest.raises(ValueError, match="not a whole zip archive"):
+            export_scannet.check(tmp_path / "a.zip", {"a": 2})
