@@ -1,22 +1,37 @@
 """Frozen 2D vision-language models behind one interface: images to dense unit embeddings, texts to unit embeddings."""
 
+from typing import Any
+
 import torch
 
 from vlg_lib.vision_language.base import VisionLanguageModel
+from vlg_lib.vision_language.clip_dense import load_open_clip
 from vlg_lib.vision_language.small import SmallRegionModel
 
 __all__ = ["VisionLanguageModel", "create_model", "list_models"]
 
 _MODELS = {"small-region": SmallRegionModel}
+_FAMILIES = {"open_clip": load_open_clip}
 
 
 def list_models() -> list[str]:
-    """The names that :func:`create_model` knows."""
+    """The models that come with the book. Those of ``open_clip/MODEL/TAG/READOUT`` are downloaded."""
     return list(_MODELS)
 
 
-def create_model(name: str = "small-region", *, device: str | torch.device = "cpu") -> VisionLanguageModel:
-    """A frozen model by name, its weights loaded; ValueError naming the known models for any other name."""
+def create_model(
+    name: str = "small-region", *, device: str | torch.device = "cpu", **options: Any
+) -> VisionLanguageModel:
+    """A frozen model by name, its weights loaded; ValueError naming the known models for any other name.
+
+    ``small-region`` comes with the book. ``open_clip/MODEL/TAG/READOUT``, such as
+    ``open_clip/ViT-B-16-quickgelu/openai/naclip``, is any ViT of open_clip; ``options`` are those of
+    :func:`~vlg_lib.vision_language.clip_dense.load_open_clip`.
+    """
+    family, _, rest = name.partition("/")
+    if rest and family in _FAMILIES:
+        return _FAMILIES[family](rest, device=device, **options)
     if name not in _MODELS:
-        raise ValueError(f"unknown vision-language model {name!r}; known: {', '.join(_MODELS)}")
-    return _MODELS[name](device=device)
+        known = [*_MODELS, "open_clip/MODEL/TAG/READOUT"]
+        raise ValueError(f"unknown vision-language model {name!r}; known: {', '.join(known)}")
+    return _MODELS[name](device=device, **options)

@@ -49,3 +49,14 @@ def check_image(image: Shaped[Tensor, "..."], smallest: int) -> None:
         raise ValueError(
             f"expected an image of at least {smallest} x {smallest} pixels, found {tuple(image.shape[:2])}"
         )
+
+
+def check_texts(texts: Sequence[str]) -> None:
+    """ValueError unless ``texts`` is a list of at least one text, none of them empty and none there twice."""
+    if isinstance(texts, str) or len(texts) == 0 or not all(text.strip() for text in texts):
+        raise ValueError(f"expected a list of at least one text, none of them empty, found {texts!r}")
+    if len(set(texts)) < len(texts):
+        twice = sorted({text for text in texts if list(texts).count(text) > 1})
+        raise ValueError(
+            f"expected every text once (two classes of one text cannot be told apart), found twice: {twice}"
+        )
