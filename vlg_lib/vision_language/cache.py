@@ -1,0 +1,65 @@
+"""Dense embeddings that were made before, from files: an image passes the 2D model once."""
+
+import hashlib
+import os
+from collections.abc import Sequence
+from contextlib import suppress
+from pathlib import Path
+
+from jaxtyping import Float, UInt8
+from torch import Tensor
+from torch.nn.functional import normalize
+
+from vlg_lib.store import StoreError, key_of, load_tensors, save_tensors
+from vlg_lib.vision_language.base import VisionLanguageModel
+
+
+class CachedModel(VisionLanguageModel):
+    """A model whose dense embeddings are kept in ``folder``, a file an image, in half precision.
+
+    What is kept is known by the model's name (which names its read-out and weights), ``settings`` (whatever else its
+    output depends on) and the image's bytes and size. A frame takes 2 h w D bytes: 0.15 MB of ``small-region`` at
+    160 x 120, 0.9 MB of 24 x 24 patches of 768 numbers, 472 MB of OpenSeg for 4 : 3 images, times the frames of a
+    scene. At most ``limit_bytes`` are kept: the frames that were not used for the longest time make room.
+
+    Use it where images are embedded again and again, as for several point clouds or settings of visibility. Without
+    it nothing of a frame is stored: fusing a scene needs each once.
+    """
+
+    def __init__(self, model: VisionLanguageModel, folder: Path, limit_bytes: int, settings: str = "") -> None:
+        self.name, self.dim, self.stride = model.name, model.dim, model.stride
+        self._model, self._folder, self._limit = model, folder, limit_bytes
+        self._key = key_of(model=model.name, settings=settings)
+
+    def dense_embeddings(self, image: UInt8[Tensor, "H W 3"]) -> Float[Tensor, "h w D"]:
+        """The model's, rounded to half precision, at unit length; the first time as every other time.
+
+        On the device of the model the first time, else on the CPU. StoreError for a file that is damaged, and where
+        ``limit_bytes`` is less than one frame.
+        """
+        content = hashlib.sha256(repr(tuple(image.shape)).encode() + image.cpu().contiguous().numpy().tobytes())
+        path = self._folder / f"{self._key}-{content.hexdigest()[:32]}.safetensors"
+        with suppress(FileNotFoundError):
+            os.utime(path)  # the time of a file is that of its last use
+            return normalize(load_tensors(path)[0]["dense"].float(), dim=-1)
+        dense = self._model.dense_embeddings(image).half()
+        self._make_room(2 * dense.numel() + 4096)
+        save_tensors(path, {"dense": dense}, {"model": self.name})
+        return normalize(dense.float(), dim=-1)
+
+    def _make_room(self, size: int) -> None:
+        if size > self._limit:
+            raise StoreError(f"{self._folder}: a frame of {self.name!r} takes {size} bytes, the limit is {self._limit}")
+        kept = []
+        for path in self._folder.glob("*.safetensors"):
+            with suppress(FileNotFoundError):  # another process made room, too
+                kept.append((path.stat().st_mtime_ns, path.stat().st_size, path))
+        total = size + sum(length for _, length, _ in kept)
+        for _, length, path in sorted(kept):
+            if total > self._limit:
+                path.unlink(missing_ok=True)
+                total -= length
+
+    def text_embeddings(self, texts: Sequence[str]) -> Float[Tensor, "K D"]:
+        """The model's."""
+        return self._model.text_embeddings(texts)
