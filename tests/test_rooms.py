@@ -11,14 +11,8 @@ from vlg_lib.data import rooms_render
 from vlg_lib.data.layout import read_manifest, read_point_labels, read_scene
 from vlg_lib.data.rooms import (
     MIN_TAGGED_POINTS,
-    ROOM_KINDS,
-    Room,
-    Thing,
-    cast_rays,
-    kind_of,
     make_room,
     make_rooms,
-    pixel_rays,
     render_frame,
     room_camera,
     room_poses,
@@ -26,9 +20,10 @@ from vlg_lib.data.rooms import (
     split_seeds,
 )
 from vlg_lib.data.rooms_palette import STYLES, TEXTURES
+from vlg_lib.data.rooms_plan import ROOM_KINDS, Room, Thing, kind_of
+from vlg_lib.data.rooms_render import cast_rays, pixel_rays
 from vlg_lib.data.rooms_texture import texture_factor
 
-ENGINES = ("numpy", "embree")
 seeds = st.integers(0, 10_000)
 
 
@@ -149,12 +144,12 @@ def test_split_seeds_refuses(arguments):
 # --- rays -------------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("engine", ENGINES)
-def test_rays_against_a_box_by_hand(engine):
+@pytest.mark.parametrize("exact", [False, True])
+def test_rays_against_a_box_by_hand(exact):
     room = boxes_room([((0, 0, 0), (1, 2, 1)), ((10, 0, 0), (1, 1, 1))], yaws=[0.0, math.pi / 4])
     origins = np.array([[-5.0, 0.3, 0.2], [-5.0, 0.3, 0.2], [0.1, 7, 0.1], [0, 0, 9], [5.0, 0.01, 0], [-5, 3, 0]])
     directions = np.array([[1.0, 0, 0], [2, 0, 0], [0, -1, 0], [0, 0, 1], [1, 0, 0], [1, 0, 0.0]])
-    t, boxes = cast_rays(room, origins, directions, engine)
+    t, boxes = cast_rays(room, origins, directions, exact=exact)
     corner = 5 - math.sqrt(2) + 0.01
     assert t == pytest.approx([4, 2, 5, math.inf, corner, math.inf], abs=1e-6)
     assert boxes.tolist() == [0, 0, 0, -1, 1, -1]
@@ -165,16 +160,11 @@ def test_rays_against_a_box_by_hand(engine):
 def test_both_engines_see_the_same(seed):
     room = make_room(seed)
     origins, directions = pixel_rays(room_camera(40, 30), room_poses(room, 1)[0])
-    (t1, box1), (t2, box2) = (cast_rays(room, origins, directions, engine) for engine in ENGINES)
+    (t1, box1), (t2, box2) = (cast_rays(room, origins, directions, exact=exact) for exact in (False, True))
     # At silhouettes single and double precision may fall on either side; on touching faces either box may win.
     agree = np.isclose(t1, t2, atol=1e-3, rtol=0)
     assert agree.mean() > 0.995
     assert (box1 == box2).mean() > 0.95
-
-
-def test_unknown_engine():
-    with pytest.raises(ValueError, match="opengl"):
-        cast_rays(make_room(0), np.zeros((1, 3)), np.ones((1, 3)), "opengl")
 
 
 # --- pictures ---------------------------------------------------------------------------------------------------------
@@ -250,13 +240,14 @@ def test_pictures_are_repeatable_and_noisy():
     assert torch.equal((first.frame.depth * 1000).round() / 1000, first.frame.depth)
 
 
-@pytest.mark.parametrize("engine", ENGINES)
-def test_a_blocker_throws_a_shadow(engine):
+@pytest.mark.parametrize("embree", [False, True])
+def test_a_blocker_throws_a_shadow(embree, monkeypatch):
+    monkeypatch.setattr(rooms_render, "EMBREE", embree)
     floor, blocker = ((0, 0, -0.1), (5, 5, 0.1)), ((0, 0, 2.0), (0.5, 0.5, 0.1))
     room = boxes_room([floor, blocker], light=(0.0, 0.0, 3.0))
     pose = torch.tensor([[1.0, 0, 0, 0], [0, 0, 1, -3], [0, -1, 0, 1.0], [0, 0, 0, 1]], dtype=torch.float64)
     camera = room_camera(61, 61)
-    rendered = render_frame(room, camera, pose, depth_noise=0.0, engine=engine)
+    rendered = render_frame(room, camera, pose, depth_noise=0.0)
     # The camera at height 1, 3 m south of the shadow, looks north: the row of the floor point (0, 0, 0).
     row = round(camera.cy + camera.fy * 1 / 3)
     side = round(camera.cx + camera.fx * 2 / 3)
@@ -266,10 +257,14 @@ def test_a_blocker_throws_a_shadow(engine):
     assert float(brightness[row, middle]) < 0.9 * float(brightness[row, side])
 
 
-def test_in_light_stops_at_the_light():
-    room = boxes_room([((0, 0, -0.1), (5, 5, 0.1)), ((0, 0, 4.0), (5, 5, 0.1))], light=(0.0, 0.0, 3.0))
-    for engine in ENGINES:
-        assert rooms_render._in_light(room, np.array([[1.0, 1.0, 0.001]]), engine).tolist() == [True]
+@pytest.mark.parametrize("embree", [False, True])
+def test_what_is_behind_the_light_throws_no_shadow(embree, monkeypatch):
+    monkeypatch.setattr(rooms_render, "EMBREE", embree)
+    floor, ceiling = ((0, 0, -0.1), (5, 5, 0.1)), ((0, 0, 4.0), (5, 5, 0.1))
+    down = torch.tensor([[1.0, 0, 0, 1], [0, -1, 0, 1], [0, 0, -1, 2], [0, 0, 0, 1]], dtype=torch.float64)
+    open_room, closed_room = (boxes_room(boxes, light=(0.0, 0.0, 3.0)) for boxes in ([floor], [floor, ceiling]))
+    first, second = (render_frame(room, room_camera(9, 9), down).frame.color for room in (open_room, closed_room))
+    assert torch.equal(first, second)
 
 
 @pytest.mark.parametrize("name", TEXTURES)

@@ -8,7 +8,9 @@ import torch
 from torch import Tensor
 from torch.nn.functional import max_pool2d
 
-from vlg_lib.data.rooms import Room, cast_rays, make_room, render_frame, room_camera, room_poses, room_scene
+from vlg_lib.data.rooms import make_room, render_frame, room_camera, room_poses, room_scene
+from vlg_lib.data.rooms_plan import Room
+from vlg_lib.data.rooms_render import cast_rays
 from vlg_lib.projection import Visibility, project, visible_points
 from vlg_lib.scene import Frame
 

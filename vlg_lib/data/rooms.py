@@ -18,28 +18,12 @@ from tqdm.auto import tqdm
 from vlg_lib.classes import IGNORE_LABEL, ROOMS_12
 from vlg_lib.data.layout import LayoutError, read_manifest, write_scene
 from vlg_lib.data.points import VoxelAverager
-from vlg_lib.data.rooms_plan import ROOM_KINDS, Room, Thing, kind_of, make_room
-from vlg_lib.data.rooms_render import RenderedFrame, cast_rays, pixel_rays, render_frame
+from vlg_lib.data.rooms_plan import Room, kind_of, make_room
+from vlg_lib.data.rooms_render import cast_rays, pixel_rays, render_frame
 from vlg_lib.projection import back_project
 from vlg_lib.scene import Camera, Scene
 
-__all__ = [
-    "ROOM_KINDS",
-    "RenderedFrame",
-    "Room",
-    "Thing",
-    "cast_rays",
-    "kind_of",
-    "make_room",
-    "make_rooms",
-    "pixel_rays",
-    "render_frame",
-    "room_camera",
-    "room_poses",
-    "room_scene",
-    "scan_room",
-    "split_seeds",
-]
+__all__ = ["make_room", "make_rooms", "render_frame", "room_camera", "room_poses", "room_scene", "split_seeds"]
 
 RECIPE = 1
 """Raised whenever the same seed would give another room, so that stored rooms are made again."""
@@ -106,8 +90,7 @@ def room_poses(room: Room, views: int, seed: int = 0) -> list[Float[Tensor, "4 4
             if not _is_free(room, position):
                 continue
             origins, directions = pixel_rays(coarse, pose)
-            # The slab test decides, whatever engine renders, so that poses are the same on every machine.
-            t, boxes = cast_rays(room, origins, directions, engine="numpy")
+            t, boxes = cast_rays(room, origins, directions, exact=True)  # The same poses on every machine.
             seen = len(np.unique(room.instances[boxes[boxes >= 0]]))
             score = min(seen, 6) + (4.0 if np.median(t) > 1.2 else 0.0)
             if score > best_score:
@@ -118,19 +101,21 @@ def room_poses(room: Room, views: int, seed: int = 0) -> list[Float[Tensor, "4 4
     return poses
 
 
-def scan_room(
-    room: Room, *, views: int, width: int = 160, height: int = 120, engine: str = "auto"
+def room_scene(
+    seed: int, *, shift: float = 0.0, views: int = 12, width: int = 160, height: int = 120
 ) -> tuple[Scene, Int[Tensor, " N"]]:
-    """Scan a room: (scene, point labels). The points come from the depth images, averaged in cells of 4 cm.
+    """Make and scan the room of a seed, in memory: (scene, point labels (N,) int64, for evaluation only).
 
-    A point's true label is the commonest class of the pixels in its cell. The scene labels (tags) are the classes that
-    at least 40 points carry: what a person who looks at the scan would tick.
+    The points come from the depth images, averaged in cells of 4 cm. A point's true label is the commonest class of the
+    pixels in its cell. The scene labels (tags) are the classes that at least 40 points carry: what a person who looks
+    at the scan would tick. ``shift``: see :func:`vlg_lib.data.rooms_plan.make_room`. The same arguments give the same
+    arrays.
     """
-    camera = room_camera(width, height)
+    room, camera = make_room(seed, shift=shift), room_camera(width, height)
     averager = VoxelAverager(GRID, channels=3 + len(ROOMS_12) + 1)
     frames = []
     for view, pose in enumerate(room_poses(room, views)):
-        rendered = render_frame(room, camera, pose, seed=view, name=f"{view:04d}", engine=engine)
+        rendered = render_frame(room, camera, pose, seed=view, name=f"{view:04d}")
         frame = rendered.frame
         assert frame.depth is not None
         points, pixels = back_project(frame.depth, camera, frame.camera_to_world)
@@ -144,32 +129,14 @@ def scan_room(
     labels = labels.where(labels < len(ROOMS_12), IGNORE_LABEL)
     tags = torch.bincount(labels[labels >= 0], minlength=len(ROOMS_12)) >= MIN_TAGGED_POINTS
     colors = values[:, :3].round().to(torch.uint8)
-    return Scene(f"room-{room.seed:05d}", points, colors, frames, ROOMS_12, tags), labels
-
-
-def room_scene(
-    seed: int,
-    *,
-    kind: str | None = None,
-    shift: float | int = 0.0,
-    views: int = 12,
-    width: int = 160,
-    height: int = 120,
-    engine: str = "auto",
-) -> tuple[Scene, Int[Tensor, " N"]]:
-    """Make and scan the room of a seed, in memory: (scene, point labels (N,) int64, for evaluation only).
-
-    See :func:`vlg_lib.data.rooms_plan.make_room` for ``kind`` and ``shift``. Deterministic: the same arguments give the
-    same arrays.
-    """
-    return scan_room(make_room(seed, kind, shift), views=views, width=width, height=height, engine=engine)
+    return Scene(f"room-{seed:05d}", points, colors, frames, ROOMS_12, tags), labels
 
 
 def make_rooms(
     root: Path,
     seeds: Iterable[int],
     *,
-    shift: float | int = 0.0,
+    shift: float = 0.0,
     views: int = 12,
     width: int = 160,
     height: int = 120,

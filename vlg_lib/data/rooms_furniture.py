@@ -1,13 +1,12 @@
 """Furniture from boxes. Each function builds one object in its own frame: origin on the floor, back towards +y."""
 
-from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import numpy as np
+from jaxtyping import Float
 
-Number = float | int
-Vector = tuple[Number, Number, Number]
-Interval = tuple[Number, Number]
+Vector = tuple[float, float, float]
+Interval = tuple[float, float]
 
 
 @dataclass(frozen=True)
@@ -21,8 +20,8 @@ class Part:
     center: Vector
     half: Vector
     slot: str = "main"
-    yaw: Number = 0.0
-    glow: Number = 0.0
+    yaw: float = 0.0
+    glow: float = 0.0
 
 
 @dataclass
@@ -32,20 +31,19 @@ class Furniture:
     name: str
     parts: list[Part]
     position: Vector = (0.0, 0.0, 0.0)
-    yaw: Number = 0.0
+    yaw: float = 0.0
     size: Vector = field(default=(0.0, 0.0, 0.0))
 
     def __post_init__(self) -> None:
         """Measure the bounding box (full sizes along x, y, z in the object's frame) from the parts."""
-        reach = [np.abs(np.array(part.center)) + np.array(_turned(part)) for part in self.parts]
-        top = max(part.center[2] + part.half[2] for part in self.parts)
-        x, y, _ = 2 * np.max(reach, axis=0)
-        self.size = (float(x), float(y), float(top))
+        x, y = 2 * np.max([np.abs(part.center[:2]) + turned(*part.half[:2], part.yaw) for part in self.parts], axis=0)
+        self.size = (float(x), float(y), float(max(part.center[2] + part.half[2] for part in self.parts)))
 
 
-def _turned(part: Part) -> Vector:
-    c, s = abs(np.cos(part.yaw)), abs(np.sin(part.yaw))
-    return (part.half[0] * c + part.half[1] * s, part.half[0] * s + part.half[1] * c, part.half[2])
+def turned(x: float, y: float, yaw: float) -> Float[np.ndarray, "2"]:
+    """Half sizes along the world's axes of a rectangle with half sizes x, y that is turned by ``yaw`` radians."""
+    c, s = abs(np.cos(yaw)), abs(np.sin(yaw))
+    return np.array([x * c + y * s, x * s + y * c])
 
 
 def box(x: Interval, y: Interval, z: Interval, slot: str = "main", glow: float = 0.0) -> Part:
@@ -263,6 +261,3 @@ def picture(rng: np.random.Generator) -> Furniture:
     x, h, low = rng.uniform(0.2, 0.4), rng.uniform(0.4, 0.6), rng.uniform(1.35, 1.55)
     frame = box((-x - 0.03, x + 0.03), (-0.02, 0), (low - 0.03, low + h + 0.03), "timber")
     return Furniture("picture", [box((-x, x), (-0.03, 0), (low, low + h)), frame])
-
-
-Maker = Callable[[np.random.Generator], Furniture]

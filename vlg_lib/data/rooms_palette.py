@@ -22,12 +22,12 @@ COLORS: dict[str, tuple[int, int, int]] = {
 }
 """The colour words, with their mean sRGB values (0-255)."""
 
-TEXTURES = ("plain", "wood", "tiles", "stripes", "checker", "brick", "fabric", "panels")
-"""The eight procedural textures; a texture index counts into this tuple (see ``rooms_texture``)."""
-
 MATERIALS = {"plain": "painted", "wood": "wooden", "tiles": "tiled", "stripes": "striped", "checker": "checked",
              "brick": "brick", "fabric": "fabric", "panels": "panelled"}  # fmt: skip
-"""The word that a caption uses for a texture."""
+"""The eight procedural textures (see ``rooms_texture``), and the word that a caption uses for each."""
+
+TEXTURES = tuple(MATERIALS)
+"""The textures in order: a texture index counts into this tuple."""
 
 
 @dataclass(frozen=True)
@@ -92,11 +92,7 @@ def draw_color(
     rng: np.random.Generator, weights: dict[str, int], pale: float = 0.0
 ) -> tuple[str, Float[np.ndarray, "3"]]:
     """Draw a colour word by weight, and an RGB value around its mean: (word, (3,) float32 in 0-1)."""
-    words = list(weights)
-    share = np.array([weights[word] for word in words])
-    word = words[
-        int(np.searchsorted(np.cumsum(share / share.sum()), rng.random(), side="right").clip(0, len(words) - 1))
-    ]
+    word = str(rng.choice(list(weights), p=np.array(list(weights.values())) / sum(weights.values())))
     mean = np.array(COLORS[word], dtype=np.float32) / 255
     mean = mean + pale * (1 - mean)
     value = mean * rng.uniform(0.82, 1.14) + rng.normal(0, 0.035, 3)

@@ -1,5 +1,6 @@
 """Floor plans: a seed becomes a furnished office, meeting room, living room or bedroom of oriented boxes."""
 
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -9,7 +10,7 @@ from jaxtyping import Float, Int
 
 from vlg_lib.classes import IGNORE_LABEL, ROOMS_12
 from vlg_lib.data import rooms_furniture as make
-from vlg_lib.data.rooms_furniture import Furniture, Part, box
+from vlg_lib.data.rooms_furniture import Furniture, Part, box, turned
 from vlg_lib.data.rooms_palette import FIXED_SLOTS, MATERIALS, STYLES, TEXTURES, draw_color
 
 ROOM_KINDS = ("office", "meeting", "living", "bedroom")
@@ -17,9 +18,14 @@ ROOM_KINDS = ("office", "meeting", "living", "bedroom")
 _SIZES = {"office": ((4.0, 6.0), (3.8, 5.2)), "meeting": ((4.6, 7.0), (4.0, 5.4)),
           "living": ((4.4, 6.2), (4.0, 5.6)), "bedroom": ((3.6, 5.0), (3.6, 4.8))}  # fmt: skip
 _DOOR_CHANCE = {"office": 0.85, "meeting": 0.8, "living": 0.6, "bedroom": 0.85}
+_BOARD_CHANCE = {"office": 0.6, "meeting": 0.9, "living": 0.0, "bedroom": 0.12}
 _CEILING_CHANCE = 0.65
 _MIN_BOXES = 40  # A plan with fewer pieces of furniture is drawn again: nearly empty rooms teach nothing.
 _ATTEMPTS = 8
+
+
+Area = tuple[float, float, float, float]
+"""A footprint on the floor, in metres: x low, x high, y low, y high."""
 
 
 def kind_of(index: int) -> str:
@@ -84,13 +90,12 @@ class _Plan:
         self.width, self.depth = (float(rng.uniform(*limits)) for limits in _SIZES[kind])
         self.height = float(rng.uniform(2.5, 3.0))
         self.items: list[Furniture] = []
-        self.taken: list[tuple[float, float, float, float]] = []
+        self.taken: list[Area] = []
         self.hung: list[tuple[int, float, float]] = []
 
-    def add(self, item: Furniture, x: float, y: float, z: float = 0.0, yaw: float = 0.0) -> Furniture:
+    def add(self, item: Furniture, x: float, y: float, z: float = 0.0, yaw: float = 0.0) -> None:
         item.position, item.yaw = (x, y, z), yaw
         self.items.append(item)
-        return item
 
     def at_wall(self, wall: int, along: float, out: float) -> tuple[float, float, float]:
         """(x, y, yaw) of a place ``along`` wall 0-3 (north, east, south, west) and ``out`` of it; +y faces the wall."""
@@ -98,95 +103,100 @@ class _Plan:
         x, y = ((along, d - out), (w - out, d - along), (w - along, out), (out, along))[wall]
         return x, y, -wall * np.pi / 2
 
-    def length(self, wall: int) -> float:
-        return self.width if wall % 2 == 0 else self.depth
+    def stretches(self, half: float, margin: float, tries: int) -> Iterator[tuple[int, float]]:
+        """Random places (wall, along) for something that reaches ``half`` metres to both sides along the wall."""
+        for _ in range(tries):
+            wall = int(self.rng.integers(4))
+            length = (self.width, self.depth)[wall % 2]
+            if length >= 2 * half + 0.2:
+                yield wall, float(self.rng.uniform(half + margin, length - half - margin))
 
-    def fits(self, area: tuple[float, float, float, float], gap: float = 0.06) -> bool:
-        """Whether a footprint (x low, x high, y low, y high) is inside the room and free."""
+    def is_bare(self, wall: int, along: float, half: float) -> bool:
+        """Whether nothing hangs on that stretch of wall."""
+        return all(w != wall or along + half < low or along - half > high for w, low, high in self.hung)
+
+    def fits(self, area: Area, gap: float = 0.06, besides: Area | None = None) -> bool:
+        """Whether a footprint is inside the room and free; ``besides``: a footprint that does not matter."""
         x0, x1, y0, y1 = area
         if x0 < 0 or y0 < 0 or x1 > self.width or y1 > self.depth:
             return False
-        return all(x1 + gap <= a or b + gap <= x0 or y1 + gap <= c or d + gap <= y0 for a, b, c, d in self.taken)
+        others = [other for other in self.taken if other != besides]
+        return all(x1 + gap <= a or b + gap <= x0 or y1 + gap <= c or d + gap <= y0 for a, b, c, d in others)
 
     @staticmethod
-    def footprint(item: Furniture, x: float, y: float, yaw: float) -> tuple[float, float, float, float]:
-        c, s = abs(np.cos(yaw)), abs(np.sin(yaw))
-        hx, hy = (item.size[0] * c + item.size[1] * s) / 2, (item.size[0] * s + item.size[1] * c) / 2
-        return x - hx, x + hx, y - hy, y + hy
+    def footprint(item: Furniture, x: float, y: float, yaw: float) -> Area:
+        half_x, half_y = turned(item.size[0] / 2, item.size[1] / 2, yaw).tolist()
+        return x - half_x, x + half_x, y - half_y, y + half_y
 
-    def hang(self, item: Furniture, tries: int = 20) -> bool:
-        """Hang an item on a free stretch of wall; a door also keeps the floor before it free."""
-        for _ in range(tries):
-            wall = int(self.rng.integers(4))
-            half, length = item.size[0] / 2 + 0.1, self.length(wall)
-            if length < 2 * half + 0.2:
-                continue
-            along = float(self.rng.uniform(half + 0.1, length - half - 0.1))
-            if all(w != wall or along + half < lo or along - half > hi for w, lo, hi in self.hung):
-                x, y, yaw = self.at_wall(wall, along, 0.0)
-                if item.name == "door":
-                    a, b, _ = self.at_wall(wall, along, 0.45)
-                    area = (a - 0.5, a + 0.5, b - 0.5, b + 0.5)
-                    self.taken.append(area)
-                self.hung.append((wall, along - half, along + half))
-                self.add(item, x, y, 0.0, yaw)
-                return True
+    def put(self, item: Furniture, x: float, y: float, yaw: float) -> bool:
+        """Put an item on the floor where it fits."""
+        area = self.footprint(item, x, y, yaw)
+        if self.fits(area):
+            self.taken.append(area)
+            self.add(item, x, y, yaw=yaw)
+            return True
         return False
+
+    def hang(self, item: Furniture) -> None:
+        """Hang an item on a free stretch of wall; a door also keeps the floor before it free."""
+        half = item.size[0] / 2 + 0.1
+        for wall, along in self.stretches(half, 0.1, tries=20):
+            if self.is_bare(wall, along, half):
+                if item.name == "door":
+                    x, y, _ = self.at_wall(wall, along, 0.45)
+                    self.taken.append((x - 0.5, x + 0.5, y - 0.5, y + 0.5))
+                self.hung.append((wall, along - half, along + half))
+                x, y, yaw = self.at_wall(wall, along, 0.0)
+                self.add(item, x, y, yaw=yaw)
+                return
 
     def stand(self, item: Furniture, tries: int = 30) -> bool:
         """Stand an item with its back at a wall; tall ones keep clear of windows, boards and doors."""
-        for _ in range(tries):
-            wall = int(self.rng.integers(4))
-            half, length = item.size[0] / 2, self.length(wall)
-            if length < item.size[0] + 0.2:
-                continue
-            along = float(self.rng.uniform(half + 0.03, length - half - 0.03))
-            x, y, yaw = self.at_wall(wall, along, item.size[1] / 2 + 0.02)
-            blocked = item.size[2] > 0.95 and any(
-                w == wall and along + half > lo and along - half < hi for w, lo, hi in self.hung
-            )
-            area = self.footprint(item, x, y, yaw)
-            if not blocked and self.fits(area):
-                self.taken.append(area)
-                self.add(item, x, y, 0.0, yaw)
-                return True
-        return False
+        half = item.size[0] / 2
+        return any(
+            (item.size[2] <= 0.95 or self.is_bare(wall, along, half))
+            and self.put(item, *self.at_wall(wall, along, item.size[1] / 2 + 0.02))
+            for wall, along in self.stretches(half, 0.03, tries)
+        )
 
-    def place(self, item: Furniture, margin: float = 0.5, tries: int = 30, turn: float = 0.12) -> bool:
+    def place(self, item: Furniture, margin: float = 0.3, tries: int = 30, turn: float = 0.12) -> bool:
         """Place an item freely in the room, nearly square to the walls."""
         for _ in range(tries):
             yaw = float(self.rng.integers(4) * np.pi / 2 + self.rng.uniform(-turn, turn))
-            x = float(self.rng.uniform(margin, self.width - margin))
-            y = float(self.rng.uniform(margin, self.depth - margin))
-            area = self.footprint(item, x, y, yaw)
-            if self.fits(area):
-                self.taken.append(area)
-                self.add(item, x, y, 0.0, yaw)
+            x, y = (float(self.rng.uniform(margin, side - margin)) for side in (self.width, self.depth))
+            if self.put(item, x, y, yaw):
                 return True
         return False
 
-    def beside(self, item: Furniture, host: Furniture, along: float, out: float, turn: float) -> bool:
+    def perhaps(
+        self, put: Callable[[Furniture], object], *options: tuple[float, Callable[[np.random.Generator], Furniture]]
+    ) -> None:
+        """Make each of some things with its chance, and put it somewhere: by ``stand``, ``hang`` or ``place``."""
+        for chance, maker in options:
+            if self.rng.random() < chance:
+                put(maker(self.rng))
+
+    def beside(self, item: Furniture, host: Furniture, along: float, out: float, turn: float) -> None:
         """Place an item in the frame of another (``along`` its x, ``out`` before its front), turned to face it."""
-        c, s = np.cos(host.yaw), np.sin(host.yaw)
-        x = float(host.position[0] + c * along + s * out)
-        y = float(host.position[1] + s * along - c * out)
+        x, y = _before(host, along, out)
         yaw = float(host.yaw + np.pi + turn + self.rng.uniform(-0.3, 0.3))
-        area = self.footprint(item, x, y, yaw)
-        shrunk = (area[0] + 0.08, area[1] - 0.08, area[2] + 0.08, area[3] - 0.08)
-        others = [a for a in self.taken if a != self.footprint(host, host.position[0], host.position[1], host.yaw)]
-        free = all(shrunk[1] <= a or b <= shrunk[0] or shrunk[3] <= c0 or d <= shrunk[2] for a, b, c0, d in others)
-        inside = area[0] > 0 and area[2] > 0 and area[1] < self.width and area[3] < self.depth
-        if free and inside:
+        x0, x1, y0, y1 = self.footprint(item, x, y, yaw)
+        # Chairs may be pushed under a table a little, but not through a wall.
+        shrunk = (x0 + 0.08, x1 - 0.08, y0 + 0.08, y1 - 0.08)
+        inside = min(x0, y0) > 0 and x1 < self.width and y1 < self.depth
+        if inside and self.fits(shrunk, 0.0, self.footprint(host, *host.position[:2], host.yaw)):
             self.taken.append(shrunk)
-            self.add(item, x, y, 0.0, yaw)
-        return bool(free and inside)
+            self.add(item, x, y, yaw=yaw)
 
     def on_top(self, item: Furniture, host: Furniture, along: float = 0.0, back: float = 0.1) -> None:
         """Put a small item on another's top, turned to the host's front."""
-        c, s = np.cos(host.yaw), np.sin(host.yaw)
-        x = float(host.position[0] + c * along - s * back)
-        y = float(host.position[1] + s * along + c * back)
-        self.add(item, x, y, host.size[2], float(host.yaw + self.rng.uniform(-0.2, 0.2)))
+        self.add(item, *_before(host, along, -back), host.size[2], float(host.yaw + self.rng.uniform(-0.2, 0.2)))
+
+
+def _before(host: Furniture, along: float, out: float) -> tuple[float, float]:
+    """World x and y of a place in an item's frame: ``along`` its x, ``out`` metres before its middle."""
+    c, s = np.cos(host.yaw), np.sin(host.yaw)
+    return float(host.position[0] + c * along + s * out), float(host.position[1] + s * along - c * out)
 
 
 def _desk_with_chair(plan: _Plan) -> None:
@@ -203,11 +213,10 @@ def _desk_with_chair(plan: _Plan) -> None:
 def _chairs_around(plan: _Plan, table: Furniture, chance: float) -> None:
     rng = plan.rng
     seats = max(1, int(table.size[0] / 0.75))
-    for side in (1, -1):
+    for side, turn in ((1, 0.0), (-1, np.pi)):
         for i in range(seats):
             if rng.random() < chance:
                 along = (i - (seats - 1) / 2) * table.size[0] / seats
-                turn = 0.0 if side == 1 else np.pi
                 plan.beside(make.chair(rng), table, along, side * (table.size[1] / 2 + 0.18), turn)
 
 
@@ -216,33 +225,25 @@ def _office(plan: _Plan) -> None:
     for _ in range(int(rng.integers(2, 4))):
         _desk_with_chair(plan)
     plan.stand(make.bookcase(rng))
-    for chance, maker in ((0.35, make.bookcase), (0.45, make.cabinet), (0.15, make.sofa), (0.6, make.waste_bin)):
-        if rng.random() < chance:
-            plan.stand(maker(rng))
+    plan.perhaps(plan.stand, (0.35, make.bookcase), (0.45, make.cabinet), (0.15, make.sofa), (0.6, make.waste_bin))
     if rng.random() < 0.5:
         plan.stand(make.cabinet(rng, "tall" if rng.random() < 0.5 else "low"))
 
 
 def _meeting(plan: _Plan) -> None:
-    rng = plan.rng
-    table = make.table(rng, "meeting")
+    table = make.table(plan.rng, "meeting")
     if plan.place(table, margin=1.4, tries=60, turn=0.06):
         _chairs_around(plan, table, 0.75)
-    for chance, maker in ((0.55, make.cabinet), (0.3, make.bookcase), (0.4, make.waste_bin), (0.3, make.chair)):
-        if rng.random() < chance:
-            plan.stand(maker(rng))
-    if rng.random() < 0.3:
-        plan.hang(make.board(rng))
+    plan.perhaps(plan.stand, (0.55, make.cabinet), (0.3, make.bookcase), (0.4, make.waste_bin), (0.3, make.chair))
+    plan.perhaps(plan.hang, (0.3, make.board))
 
 
 def _living(plan: _Plan) -> None:
     rng = plan.rng
     sofa = make.sofa(rng)
     if plan.stand(sofa) and rng.random() < 0.75:
-        table = make.table(rng, "coffee")
-        plan.beside(table, sofa, 0.0, sofa.size[1] / 2 + 0.65, 0.0)
-    if rng.random() < 0.5:
-        plan.stand(make.sofa(rng))
+        plan.beside(make.table(rng, "coffee"), sofa, 0.0, sofa.size[1] / 2 + 0.65, 0.0)
+    plan.perhaps(plan.stand, (0.5, make.sofa))
     if rng.random() < 0.7:
         television = make.cabinet(rng)
         if plan.stand(television) and rng.random() < 0.8:
@@ -251,42 +252,31 @@ def _living(plan: _Plan) -> None:
         dining = make.table(rng, "dining")
         if plan.place(dining, margin=0.9):
             _chairs_around(plan, dining, 0.8)
-    for chance, maker in ((0.7, make.bookcase), (0.3, make.bookcase)):
-        if rng.random() < chance:
-            plan.stand(maker(rng))
+    plan.perhaps(plan.stand, (0.7, make.bookcase), (0.3, make.bookcase))
 
 
 def _bedroom(plan: _Plan) -> None:
     rng = plan.rng
     plan.stand(make.bed(rng), tries=60)
-    if rng.random() < 0.2:
-        plan.stand(make.bed(rng))
+    plan.perhaps(plan.stand, (0.2, make.bed))
     for _ in range(int(rng.integers(1, 3))):
         plan.stand(make.cabinet(rng, "bedside"))
     if rng.random() < 0.75:
         plan.stand(make.cabinet(rng, "tall"))
     if rng.random() < 0.6:
         _desk_with_chair(plan)
-    for chance, maker in ((0.35, make.bookcase), (0.25, make.chair), (0.12, make.sofa)):
-        if rng.random() < chance:
-            plan.stand(maker(rng))
+    plan.perhaps(plan.stand, (0.35, make.bookcase), (0.25, make.chair), (0.12, make.sofa))
 
 
 def _furnish(plan: _Plan, kind: str) -> None:
     rng = plan.rng
-    if rng.random() < _DOOR_CHANCE[kind]:
-        plan.hang(make.door(rng))
+    plan.perhaps(plan.hang, (_DOOR_CHANCE[kind], make.door))
     for _ in range(int(rng.choice([0, 1, 2], p=[0.15, 0.5, 0.35]))):
         plan.hang(make.window(rng))
-    board_chance = {"office": 0.6, "meeting": 0.9, "living": 0.0, "bedroom": 0.12}[kind]
-    if rng.random() < board_chance:
-        plan.hang(make.board(rng))
+    plan.perhaps(plan.hang, (_BOARD_CHANCE[kind], make.board))
     {"office": _office, "meeting": _meeting, "living": _living, "bedroom": _bedroom}[kind](plan)
-    for chance, maker in ((0.5, make.plant), (0.35, make.lamp), (0.4, make.carton)):
-        if rng.random() < chance:
-            plan.place(maker(rng), margin=0.3)
-    if rng.random() < 0.5:
-        plan.hang(make.picture(rng))
+    plan.perhaps(plan.place, (0.5, make.plant), (0.35, make.lamp), (0.4, make.carton))
+    plan.perhaps(plan.hang, (0.5, make.picture))
     if kind in ("living", "bedroom") and rng.random() < 0.6:
         rug = make.rug(rng)
         plan.add(rug, float(rng.uniform(1.3, plan.width - 1.3)), float(rng.uniform(1.3, plan.depth - 1.3)))
@@ -303,7 +293,7 @@ def _shell(plan: _Plan, with_ceiling: bool) -> list[Furniture]:
     return shell
 
 
-def _paint(item: Furniture, rng: np.random.Generator, shift: float | int) -> tuple[Thing, int, list[np.ndarray]]:
+def _paint(item: Furniture, rng: np.random.Generator, shift: float) -> tuple[Thing, int, list[np.ndarray]]:
     """Draw an object's looks: its caption words, its texture, and one colour a part.
 
     Both palettes are always drawn from and ``shift`` only chooses, so that one seed at two shifts is the same room
@@ -330,7 +320,7 @@ def _to_world(item: Furniture, part: Part) -> tuple[np.ndarray, np.ndarray]:
     return np.array(item.position) + turn(item.yaw) @ np.array(part.center), turn(item.yaw + part.yaw)
 
 
-def make_room(seed: int, kind: str | None = None, shift: float | int = 0.0) -> Room:
+def make_room(seed: int, kind: str | None = None, shift: float = 0.0) -> Room:
     """Build the room of a seed: 44-95 oriented boxes or so, deterministic, the same plan at every shift.
 
     ``kind``: one of ``ROOM_KINDS`` (default: ``kind_of(seed)``). ``shift``: chance in [0, 1] that an object takes its

@@ -12,6 +12,9 @@ from vlg_lib.data.rooms_plan import Room
 from vlg_lib.data.rooms_texture import texture_factor
 from vlg_lib.scene import Camera, Frame
 
+EMBREE = find_spec("embreex") is not None
+"""Whether embree finds what a ray hits first; without it a slab test does, in the same pictures, but slower."""
+
 _CHUNK = 2048
 _AMBIENT, _DIFFUSE = 0.5, 0.62
 _HAZE = np.array([0.62, 0.64, 0.68], dtype=np.float32)  # What a ray that leaves the room sees: no class, no depth.
@@ -31,7 +34,7 @@ class RenderedFrame:
     instances: Int[Tensor, "height width"]
 
 
-def _cast_numpy(room: Room, origins: np.ndarray, directions: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def _slab_test(room: Room, origins: np.ndarray, directions: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Slab test of every ray with every box: (box or -1, face). Origins inside a box see its far side."""
     boxes, faces = np.full(len(origins), -1, dtype=np.int64), np.zeros(len(origins), dtype=np.int64)
     for start in range(0, len(origins), _CHUNK):
@@ -55,23 +58,15 @@ def _cast_numpy(room: Room, origins: np.ndarray, directions: np.ndarray) -> tupl
     return boxes, faces
 
 
-def _cast_embree(room: Room, origins: np.ndarray, directions: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    triangle = room.embree.run(origins.astype(np.float32), directions.astype(np.float32)).astype(np.int64)
-    return np.where(triangle < 0, -1, triangle // 12), triangle % 12 // 2
-
-
-def _engine(engine: str) -> str:
-    if engine not in ("auto", "embree", "numpy"):
-        raise ValueError(f"unknown ray engine {engine!r}; known: auto, embree, numpy")
-    return engine if engine != "auto" else ("embree" if find_spec("embreex") else "numpy")
-
-
 def _cast(
-    room: Room, origins: np.ndarray, directions: np.ndarray, engine: str
+    room: Room, origins: np.ndarray, directions: np.ndarray, exact: bool = False
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """(t, box or -1, face) of each ray. Engines only find the face; t follows from its plane in double precision."""
-    finder = _cast_embree if _engine(engine) == "embree" else _cast_numpy
-    boxes, faces = finder(room, origins, directions)
+    if EMBREE and not exact:
+        triangle = room.embree.run(origins.astype(np.float32), directions.astype(np.float32)).astype(np.int64)
+        boxes, faces = np.where(triangle < 0, -1, triangle // 12), triangle % 12 // 2
+    else:
+        boxes, faces = _slab_test(room, origins, directions)
     normal = room.rotations[boxes, :, faces // 2]
     reach = room.half_sizes[boxes, faces // 2] * (2 * (faces % 2) - 1)
     along = np.einsum("ni,ni->n", normal, directions)
@@ -82,14 +77,14 @@ def _cast(
 
 
 def cast_rays(
-    room: Room, origins: Float[np.ndarray, "N 3"], directions: Float[np.ndarray, "N 3"], engine: str = "auto"
+    room: Room, origins: Float[np.ndarray, "N 3"], directions: Float[np.ndarray, "N 3"], *, exact: bool = False
 ) -> tuple[Float[np.ndarray, " N"], Int[np.ndarray, " N"]]:
     """Nearest box along each ray: (t, box), with ``origin + t * direction`` on its surface; t inf and box -1 for none.
 
-    Directions need not be unit length: with directions whose camera z is 1, t is z-depth. ``engine``: "embree" (the
-    embreex package), "numpy" (a slab test, slower, no dependency) or "auto" (embree where installed).
+    Directions need not be unit length: with directions whose camera z is 1, t is z-depth. ``exact``: decide in double
+    precision which box is nearest (slower), so that all machines agree; embree decides in single precision.
     """
-    t, boxes, _ = _cast(room, np.asarray(origins, np.float64), np.asarray(directions, np.float64), engine)
+    t, boxes, _ = _cast(room, np.asarray(origins, np.float64), np.asarray(directions, np.float64), exact)
     return t, boxes
 
 
@@ -104,19 +99,8 @@ def pixel_rays(
     return np.broadcast_to(pose[:3, 3], directions.shape), directions
 
 
-def _in_light(room: Room, points: np.ndarray, engine: str) -> np.ndarray:
-    """True where nothing stands between a point and the light."""
-    to_light = room.light - points
-    if _engine(engine) == "embree":
-        one = np.full(len(points), 1.0, dtype=np.float32)
-        rays = (points.astype(np.float32), to_light.astype(np.float32))
-        return np.asarray(room.embree.run(*rays, dists=one, query="OCCLUDED") < 0)
-    t, _, _ = _cast(room, points, to_light, engine)
-    return np.asarray(t > 1.0)
-
-
 def _shade(
-    room: Room, origins: np.ndarray, directions: np.ndarray, hit: tuple[np.ndarray, np.ndarray, np.ndarray], engine: str
+    room: Room, origins: np.ndarray, directions: np.ndarray, hit: tuple[np.ndarray, np.ndarray, np.ndarray]
 ) -> np.ndarray:
     """Linear colours (N, 3): texture x colour x (ambient + one point light with a shadow ray), plus glow."""
     t, boxes, faces = hit
@@ -137,7 +121,8 @@ def _shade(
     to_light = room.light - points
     distance = np.linalg.norm(to_light, axis=1)
     facing = np.clip(np.einsum("ni,ni->n", normal, to_light) / distance, 0, 1)
-    lit = _in_light(room, points + 1e-3 * normal, engine)
+    start = points + 1e-3 * normal
+    lit = _cast(room, start, room.light - start)[0] > 1  # The ray ends at the light, at t = 1.
     light = _AMBIENT + _DIFFUSE * lit * facing / (1 + (distance / 4.5) ** 2) + 0.06 * normal[:, 2]
     shade = (factor * light + room.glow[box]).astype(np.float32)
     colors[seen] = room.colors[box] * shade[:, None]
@@ -152,16 +137,14 @@ def render_frame(
     seed: int = 0,
     name: str = "0000",
     depth_noise: float = 0.003,
-    engine: str = "auto",
 ) -> RenderedFrame:
     """Photograph a room: colour with exposure, white balance and noise; z-depth with ``depth_noise`` relative noise.
 
     Depth is rounded to millimetres, as on disk, and 0 where the ray leaves the room. Deterministic per ``seed``.
     """
     origins, directions = pixel_rays(camera, camera_to_world)
-    hit = _cast(room, origins, directions, engine)
-    t, boxes, _ = hit
-    colors = _shade(room, origins, directions, hit, engine)
+    t, boxes, faces = _cast(room, origins, directions)
+    colors = _shade(room, origins, directions, (t, boxes, faces))
     rng = np.random.default_rng([room.seed, 104729, seed])
     gain = rng.uniform(0.85, 1.18) * rng.uniform(0.94, 1.06, 3)
     noise = rng.standard_normal(colors.shape, dtype=np.float32) * np.float32(rng.uniform(0.008, 0.025))

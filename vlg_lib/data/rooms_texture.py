@@ -1,15 +1,17 @@
 """The eight procedural textures of the rooms: a brightness factor from coordinates on a box's face."""
 
+from collections.abc import Callable
+
 import numpy as np
 from jaxtyping import Float, Int
 
 from vlg_lib.data.rooms_palette import TEXTURES
 
 
-def _hash_noise(u: np.ndarray, v: np.ndarray, salt: np.ndarray) -> Float[np.ndarray, " N"]:
-    """White noise in [0, 1) from the integer cell of (u, v): integer arithmetic, so equal on every processor."""
-    x = np.floor(u).astype(np.int64).astype(np.uint32) * np.uint32(0x9E3779B1)
-    y = np.floor(v).astype(np.int64).astype(np.uint32) * np.uint32(0x85EBCA77)
+def _noise(u: np.ndarray, v: np.ndarray, salt: np.ndarray, cell: float = 1.0) -> Float[np.ndarray, " N"]:
+    """White noise in [0, 1) from the square cell that holds (u, v): by integers, so equal on every processor."""
+    x = np.floor(u / cell).astype(np.int64).astype(np.uint32) * np.uint32(0x9E3779B1)
+    y = np.floor(v / cell).astype(np.int64).astype(np.uint32) * np.uint32(0x85EBCA77)
     h = x ^ y ^ (salt.astype(np.uint32) * np.uint32(0xC2B2AE3D))
     h = (h ^ (h >> np.uint32(15))) * np.uint32(0x2C1B3C6D)
     h = (h ^ (h >> np.uint32(12))) * np.uint32(0x297A2D39)
@@ -21,47 +23,33 @@ def _lines(x: np.ndarray, period: float, width: float) -> np.ndarray:
     return (np.mod(x, period) < width).astype(np.float32)
 
 
+def _joints(u: np.ndarray, v: np.ndarray, across: float, down: float, width: float) -> np.ndarray:
+    """1 on the lines of a grid of ``across`` x ``down`` metres; 0 elsewhere."""
+    return np.maximum(_lines(u, across, width), _lines(v, down, width))
+
+
 def _wood(u: np.ndarray, v: np.ndarray, salt: np.ndarray) -> np.ndarray:
-    plank = _hash_noise(v / 0.12, u / 0.9 + 0.37 * np.floor(v / 0.12), salt)
+    plank = _noise(v / 0.12, u / 0.9 + 0.37 * np.floor(v / 0.12), salt)
     grain = np.sin(90 * v + 5 * np.sin(2.1 * u + salt)).astype(np.float32)
     return 0.86 + 0.2 * plank + 0.06 * grain - 0.22 * _lines(v, 0.12, 0.012)
-
-
-def _tiles(u: np.ndarray, v: np.ndarray, salt: np.ndarray) -> np.ndarray:
-    tone = _hash_noise(u / 0.35, v / 0.35, salt)
-    return 0.95 + 0.1 * tone - 0.35 * np.maximum(_lines(u, 0.35, 0.02), _lines(v, 0.35, 0.02))
-
-
-def _stripes(u: np.ndarray, v: np.ndarray, salt: np.ndarray) -> np.ndarray:
-    return 1.06 - 0.3 * _lines(u, 0.16, 0.08)
-
-
-def _checker(u: np.ndarray, v: np.ndarray, salt: np.ndarray) -> np.ndarray:
-    return 1.08 - 0.32 * np.mod(np.floor(u / 0.15) + np.floor(v / 0.15), 2).astype(np.float32)
 
 
 def _brick(u: np.ndarray, v: np.ndarray, salt: np.ndarray) -> np.ndarray:
     row = np.floor(v / 0.09)
     shifted = u + 0.11 * np.mod(row, 2)
-    tone = _hash_noise(shifted / 0.22, row, salt)
-    mortar = np.maximum(_lines(shifted, 0.22, 0.015), _lines(v, 0.09, 0.015))
-    return 0.82 + 0.22 * tone + 0.16 * mortar
+    return 0.82 + 0.22 * _noise(shifted / 0.22, row, salt) + 0.16 * _joints(shifted, v, 0.22, 0.09, 0.015)
 
 
-def _fabric(u: np.ndarray, v: np.ndarray, salt: np.ndarray) -> np.ndarray:
-    return 0.84 + 0.2 * _hash_noise(u / 0.02, v / 0.02, salt) + 0.12 * _hash_noise(u / 0.06, v / 0.06, salt)
-
-
-def _panels(u: np.ndarray, v: np.ndarray, salt: np.ndarray) -> np.ndarray:
-    return 1.03 - 0.32 * np.maximum(_lines(u, 0.45, 0.025), _lines(v, 0.6, 0.025))
-
-
-def _plain(u: np.ndarray, v: np.ndarray, salt: np.ndarray) -> np.ndarray:
-    return 0.98 + 0.04 * _hash_noise(u / 0.25, v / 0.25, salt)
-
-
-_PATTERNS = {"plain": _plain, "wood": _wood, "tiles": _tiles, "stripes": _stripes, "checker": _checker,
-             "brick": _brick, "fabric": _fabric, "panels": _panels}  # fmt: skip
+_PATTERNS: dict[str, Callable[[np.ndarray, np.ndarray, np.ndarray], np.ndarray]] = {
+    "plain": lambda u, v, salt: 0.98 + 0.04 * _noise(u, v, salt, 0.25),
+    "wood": _wood,
+    "tiles": lambda u, v, salt: 0.95 + 0.1 * _noise(u, v, salt, 0.35) - 0.35 * _joints(u, v, 0.35, 0.35, 0.02),
+    "stripes": lambda u, v, salt: 1.06 - 0.3 * _lines(u, 0.16, 0.08),
+    "checker": lambda u, v, salt: 1.08 - 0.32 * np.mod(np.floor(u / 0.15) + np.floor(v / 0.15), 2).astype(np.float32),
+    "brick": _brick,
+    "fabric": lambda u, v, salt: 0.84 + 0.2 * _noise(u, v, salt, 0.02) + 0.12 * _noise(u, v, salt, 0.06),
+    "panels": lambda u, v, salt: 1.03 - 0.32 * _joints(u, v, 0.45, 0.6, 0.025),
+}
 
 
 def texture_factor(
