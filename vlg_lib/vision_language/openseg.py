@@ -23,7 +23,7 @@ from torch.nn.functional import normalize
 from vlg_lib.vision_language.base import VisionLanguageModel, check_image
 
 DIM = 768
-TEXT_TOWER = "open_clip/ViT-L-14-336-quickgelu/openai"
+TEXT_TOWER = "open_clip/ViT-L-14-336-quickgelu/openai/maskclip"
 SIGNATURE = {
     "inp_image_bytes": ("string", ()), "inp_text_emb": ("float32", (None, None, DIM)),
     "ppixel_ave_feat": ("float32", (None, None, None, DIM)), "image_info": ("float32", (4, 2)),
