@@ -6,8 +6,9 @@ within 5 cm: median .962, lowest .859; with inverted poses median .013. Correlat
 """
 
 import os
+import shutil
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
@@ -15,7 +16,10 @@ from pathlib import Path
 import pytest
 import torch
 
+from vlg_lib import checking
+from vlg_lib.checking import check
 from vlg_lib.classes import SCANNET_20
+from vlg_lib.data.frames import read_matrix, write_matrix
 from vlg_lib.data.layout import read_scene
 from vlg_lib.fusion import fuse_scene
 from vlg_lib.projection import PUBLISHED, Visibility, back_project, project
@@ -148,3 +152,52 @@ def test_the_command_on_the_scan(folder, tmp_path):
     assert (report.frames, report.skipped) == (47, {})
     assert report.correlation == pytest.approx(0.955, abs=0.015)
     assert (tmp_path / "scan.html").stat().st_size > 1_000_000
+
+
+def test_check_finds_no_fault(folder):
+    report = check(folder)
+    print(report)
+    assert report.findings == []
+    assert report.measures["agreement between frames"] == pytest.approx(0.990, abs=0.01)
+    assert report.measures["correlation of colours"] > 0.8
+
+
+def every_pose(change: Callable[[torch.Tensor], torch.Tensor]) -> Callable[[Path], None]:
+    def apply(folder: Path) -> None:
+        for path in (folder / "pose").iterdir():
+            write_matrix(path, change(read_matrix(path)))
+
+    return apply
+
+
+def ten_times_the_depth(folder: Path) -> None:
+    text = (folder / "scene.json").read_text()
+    assert '"depth_scale": 1000.0' in text
+    (folder / "scene.json").write_text(text.replace('"depth_scale": 1000.0', '"depth_scale": 100.0'))
+
+
+OPENGL = torch.diag(torch.tensor([1.0, -1.0, -1.0, 1.0], dtype=torch.float64))
+
+
+@pytest.mark.parametrize(
+    ("spoil", "fault"),
+    [
+        (every_pose(torch.linalg.inv), "the poses are inverted"),
+        (ten_times_the_depth, "the depth is 10 times what fits the poses"),
+        (every_pose(lambda pose: pose @ OPENGL), "found right, up, backward (OpenGL"),
+    ],
+    ids=["inverted", "depth x 10", "camera axes"],
+)
+def test_check_names_a_mistake_made_on_purpose(folder, tmp_path, monkeypatch, spoil, fault):
+    monkeypatch.setattr(checking, "PAIRS", 6)
+    shutil.copytree(folder, tmp_path / "spoilt")
+    spoil(tmp_path / "spoilt")
+    (finding,) = check(tmp_path / "spoilt").findings
+    assert fault in finding.fault
+
+
+def test_check_says_that_y_points_up(tmp_path):
+    """The scan's own world has y up; converted as if it were z."""
+    convert(Source(Path(FOLDER), every=2), tmp_path / "a", SCANNET_20, [], cell=0.1)
+    (finding,) = check(tmp_path / "a").findings
+    assert finding.mend == "convert with --up y"

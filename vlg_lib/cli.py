@@ -1,4 +1,4 @@
-"""The command line: ``python -m vlg_lib run``, ``predict``, ``scan`` and ``info``; each ``--help`` shows examples."""
+"""The command line, ``python -m vlg_lib``: one function a command; each ``--help`` shows examples."""
 
 import inspect
 import platform
@@ -13,8 +13,10 @@ import typer
 
 import vlg_lib
 from vlg_lib import experiment
+from vlg_lib.checking import check as check_scene
 from vlg_lib.checkpoints import list_checkpoints
 from vlg_lib.cloud_files import UNITS, UP_AXES
+from vlg_lib.describe import describe as describe_scene
 from vlg_lib.predict import predict as predict_cloud
 from vlg_lib.profiles import PROFILES
 from vlg_lib.scan import scan as scan_folder
@@ -29,6 +31,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 
+SceneFolder = Annotated[Path, typer.Argument(help="Scene folder in the library's layout.")]
 Device = Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1 [CUDA where there is one].")]
 Quiet = Annotated[bool, typer.Option("--quiet", help="No progress bar.")]
 
@@ -148,7 +151,7 @@ def predict(
 
 @command
 def scan(
-    folder: Annotated[Path, typer.Argument(help="Scene folder in the library's layout.")],
+    folder: SceneFolder,
     out: Annotated[Path, typer.Option(help="Folder for fused.ply and scan.html.")] = Path("out"),
     quiet: Quiet = False,
 ) -> None:
@@ -168,6 +171,30 @@ def scan(
     """
     print(scan_folder(folder, out, progress=not quiet))
     print(f"points: {out / 'fused.ply'}, page: {out / 'scan.html'}")
+
+
+@command
+def describe(folder: SceneFolder) -> None:
+    """Describe a scene: frames, sizes, units, ranges of depth, extent, what was left out, classes, scene labels."""
+    print(describe_scene(folder))
+
+
+@command
+def check(folder: SceneFolder) -> None:
+    """Find the classic mistakes of a scan by measurement; the exit status is 1 where there is a fault.
+
+    Depth pixels of a frame, moved into another, must agree with its depth; the points must lie on the frames' surfaces
+    and have the images' colours; z must point up. Where they do not, inverted poses, another depth scale, swapped axes,
+    intrinsics of another image size, other units and a one-sided alignment are undone on trial: what makes things fit
+    is the fault, and is printed with its mend.
+
+    Example::
+
+      python -m vlg_lib check scenes/my_scan
+    """
+    report = check_scene(folder)
+    print(report)
+    raise typer.Exit(int(bool(report.findings)))
 
 
 @command
