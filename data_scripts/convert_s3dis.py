@@ -24,10 +24,10 @@ from typing import Annotated
 
 import torch
 import typer
-from converting import chosen, convert_all, finish, provenance, read_tags, tags_of
+from converting import chosen, convert_all, finish, one_line_errors, provenance, read_tags, tags_of
+from frames_on_grid import Shots, given_size
 from s3dis_images import DEPTH_SCALE, agreement, room_frames
 from s3dis_text import read_text
-from shots import Shots, given_size
 from torch import Tensor
 from torch.nn.functional import pad
 
@@ -227,7 +227,7 @@ def main(
     jobs: Annotated[int, typer.Option(help="Rooms converted at once.")] = 1,
 ) -> None:
     """Convert the rooms of S3DIS, with their images, into the layout that the library reads."""
-    try:
+    with one_line_errors():
         if "aligned" in rooms.resolve().name.lower() and not undo_alignment:
             raise ValueError(
                 f"{rooms}: camera poses do not fit the aligned version; convert Stanford3dDataset_v1.2, or turn the "
@@ -242,11 +242,7 @@ def main(
         found = room_names(rooms)
         names = choose_rooms(found, areas, scenes, split)
         convert = partial(convert_room, source=Source(rooms, images, tags), settings=settings, rooms=found)
-        summary = convert_all(names, convert, out, settings=asdict(settings), jobs=jobs)
-    except ValueError as error:
-        typer.echo(f"error: {error}", err=True)
-        raise typer.Exit(2) from error
-    finish(summary, out)
+        finish(convert_all(names, convert, out, settings=asdict(settings), jobs=jobs), out)
 
 
 if __name__ == "__main__":

@@ -26,10 +26,10 @@ from typing import Annotated
 
 import torch
 import typer
-from converting import chosen, convert_all, finish, provenance, read_tags, tags_of
+from converting import chosen, convert_all, finish, one_line_errors, provenance, read_tags, tags_of
+from frames_on_grid import Shot, Shots, given_size, is_usable, target_camera, usable
 from scannet_labels import read_alignment, read_labels
 from sens import SensFile
-from shots import Shot, Shots, given_size, is_usable, target_camera, usable
 from torch import Tensor
 
 from vlg_lib.classes import SCANNET_20
@@ -57,7 +57,7 @@ _MISSING = (0, 65535)
 class Settings:
     """What decides how a scene comes out; stored with it, so that a run with others makes it again.
 
-    ``frame_skip``: frames whose number is a multiple of it are taken. ``size``: see ``shots.target_camera``.
+    ``frame_skip``: frames whose number is a multiple of it are taken. ``size``: see ``frames_on_grid.target_camera``.
     ``align``: apply axisAlignment to points and poses. ``least_points``: points that a class needs to be a scene label.
     ``tags``: a hash of the file of scene labels, where there is one.
     """
@@ -231,18 +231,14 @@ def main(
     jobs: Annotated[int, typer.Option(help="Scenes converted at once.")] = 1,
 ) -> None:
     """Convert ScanNet scenes into the layout that the library reads."""
-    try:
+    with one_line_errors():
         if tags is not None:
             read_tags(tags, SCANNET_20)  # a wrong file is one error, not one a scene
         settings = Settings(frame_skip, size, align, least_points, "" if tags is None else hash_files(tags))
         source = Source(scans, images, tsv, tags)
         names = chosen(scene_names(scans), scenes, split)
         convert = partial(convert_scene, source=source, settings=settings)
-        summary = convert_all(names, convert, out, settings=asdict(settings), jobs=jobs)
-    except ValueError as error:
-        typer.echo(f"error: {error}", err=True)
-        raise typer.Exit(2) from error
-    finish(summary, out)
+        finish(convert_all(names, convert, out, settings=asdict(settings), jobs=jobs), out)
 
 
 if __name__ == "__main__":

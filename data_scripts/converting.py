@@ -21,6 +21,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -155,6 +156,16 @@ def _remove_leftovers(folder: Path) -> None:
         name, _, process = path.name[1:].removesuffix(".part").removesuffix(".old").rpartition(".")
         if name == folder.name and process.isdigit() and path.suffix in (".part", ".old"):
             shutil.rmtree(path, ignore_errors=True)
+
+
+@contextmanager
+def one_line_errors() -> Iterator[None]:
+    """The work of a command: a wrong setting or file ends it with one line and exit status 2, not with a traceback."""
+    try:
+        yield
+    except ValueError as error:
+        typer.echo(f"error: {error}", err=True)
+        raise typer.Exit(2) from error
 
 
 def finish(summary: Summary, out: Path) -> None:

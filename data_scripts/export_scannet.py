@@ -14,7 +14,7 @@ from typing import Annotated
 
 import torch
 import typer
-from converting import chosen
+from converting import chosen, one_line_errors
 from scannet_labels import NYU40_IDS, to_nyu40
 
 from vlg_lib.classes import IGNORE_LABEL, SCANNET_20
@@ -77,12 +77,9 @@ def main(
     split: Annotated[Path | None, typer.Option(help="File of scenes, one a line; all converted ones without.")] = None,
 ) -> None:
     """Pack predictions for the ScanNet benchmark server."""
-    try:
+    with one_line_errors():
         names = chosen([folder.name for folder in scene_folders(scenes)], split=split)
         unlabelled = export(predictions, scenes, names, archive)
-    except ValueError as error:
-        typer.echo(f"error: {error}", err=True)
-        raise typer.Exit(2) from error
     typer.echo(f"{archive}: {len(names)} scenes, checked; {sum(unlabelled.values())} points without a label")
 
 

@@ -19,7 +19,7 @@ from functools import partial
 from pathlib import Path
 
 import torch
-from shots import Shot, Shots, given_size, is_usable, usable
+from frames_on_grid import Shot, Shots, given_size, is_usable, usable
 from torch import Tensor
 
 from vlg_lib.data.frames import LayoutError, image_size, natural_key, read_color, read_depth

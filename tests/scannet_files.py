@@ -8,11 +8,22 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
+import torch
 from PIL import Image
+from small_scene import floor_color, floor_frame
+
+from vlg_lib.projection import resize_camera
+from vlg_lib.scene import Camera
 
 COLORS = {"raw": 0, "png": 1, "jpeg": 2}
 DEPTHS = {"raw_ushort": 0, "zlib_ushort": 1}
 LOST = np.full((4, 4), -np.inf)
+DEPTH_CAMERA = Camera(20.0, 21.0, 15.25, 11.75, 32, 24)
+COLOR_CAMERA = resize_camera(DEPTH_CAMERA, 64, 48)
+ALIGNMENT = np.array([[0.6, -0.8, 0, 1], [0.8, 0.6, 0, 2], [0, 0, 1, 0.5], [0, 0, 0, 1]])
+CLASSES = [1, 2, 13, 40, 39, 0]  # wall, floor, two without a class, other, not annotated
+INDICES = [0, 1, -1, -1, 19, -1]
+POINTS = np.array([[0.1 * i, 0.05 * i, 0.0] for i in range(6)], np.float32)
 
 
 def matrix(fx: float, fy: float, cx: float, cy: float) -> np.ndarray:
@@ -133,4 +144,36 @@ def write_exported(
         np.savetxt(folder / "pose" / f"{name}.txt", pose, fmt="%.9g")
     for what, each in (("color", color_matrix), ("depth", depth_matrix)):
         np.savetxt(folder / "intrinsic" / f"intrinsic_{what}.txt", each, fmt="%.9g")
+    return folder
+
+
+def camera_matrix(camera: Camera) -> np.ndarray:
+    return matrix(camera.fx, camera.fy, camera.cx, camera.cy)
+
+
+def floor_shots(count: int = 5) -> list[tuple[np.ndarray, np.ndarray, np.ndarray]]:
+    """(pose, colour at 64 x 48, depth codes at 32 x 24) of cameras that look down on a coloured floor."""
+    shots = []
+    for i in range(count):
+        at = 0.2 * i, 0.1 * i, 2.0
+        color, depth = floor_frame(str(i), *at, COLOR_CAMERA), floor_frame(str(i), *at, DEPTH_CAMERA)
+        codes = np.rint(depth.depth.numpy() * 1000).astype(np.uint16)
+        codes[0, :3] = 0, 65535, 1234 + i
+        shots.append((color.camera_to_world.numpy(), color.color.numpy(), codes))
+    return shots
+
+
+def write_scan(
+    scans: Path, name: str = "scene0000_00", shots: list | None = None, *, labels: bool = True, **options
+) -> Path:
+    """A scene folder with a mesh, labels, SCENE.txt and a .sens file."""
+    folder = scans / name
+    folder.mkdir(parents=True)
+    colors = floor_color(torch.tensor(POINTS[:, 0]), torch.tensor(POINTS[:, 1])).numpy()
+    (folder / f"{name}_vh_clean_2.ply").write_bytes(mesh_bytes(POINTS, colors))
+    if labels:
+        (folder / f"{name}_vh_clean_2.labels.ply").write_bytes(mesh_bytes(POINTS, colors, np.array(CLASSES)))
+    (folder / f"{name}.txt").write_text(info_text(ALIGNMENT))
+    stream = sens_bytes(shots or floor_shots(), camera_matrix(COLOR_CAMERA), camera_matrix(DEPTH_CAMERA), **options)
+    (folder / f"{name}.sens").write_bytes(stream)
     return folder

@@ -5,32 +5,26 @@ import signal
 import subprocess
 import sys
 import time
-import zipfile
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 import typer
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from scannet_files import (
     LOST,
-    info_text,
     matrix,
     mesh_bytes,
-    pack_color,
     sens_bytes,
     write_annotations,
     write_exported,
     write_tsv,
 )
-from small_scene import floor_color, floor_frame
+from small_scene import floor_frame
 from typer.testing import CliRunner
 
 from vlg_lib.classes import SCANNET_20
 from vlg_lib.data.layout import LayoutError, read_manifest, read_point_labels, read_scene
-from vlg_lib.data.ply import write_points
 from vlg_lib.data.rooms import room_scene
 from vlg_lib.fusion import fuse_scene
 from vlg_lib.projection import resize_camera, visible_points
@@ -39,50 +33,8 @@ from vlg_lib.scene import Camera, Frame, Scene
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "data_scripts"))
 import convert_scannet
-import export_scannet
 from scannet_labels import NYU40_IDS, read_alignment, to_nyu40, to_scannet20
-from sens import SensError, SensFile
-
-DEPTH_CAMERA = Camera(20.0, 21.0, 15.25, 11.75, 32, 24)
-COLOR_CAMERA = resize_camera(DEPTH_CAMERA, 64, 48)
-ALIGNMENT = np.array([[0.6, -0.8, 0, 1], [0.8, 0.6, 0, 2], [0, 0, 1, 0.5], [0, 0, 0, 1]])
-CLASSES = [1, 2, 13, 40, 39, 0]  # wall, floor, two without a class, other, not annotated
-INDICES = [0, 1, -1, -1, 19, -1]
-
-
-def camera_matrix(camera: Camera) -> np.ndarray:
-    return matrix(camera.fx, camera.fy, camera.cx, camera.cy)
-
-
-def floor_shots(count: int = 5) -> list[tuple[np.ndarray, np.ndarray, np.ndarray]]:
-    """(pose, colour at 64 x 48, depth codes at 32 x 24) of cameras that look down on a coloured floor."""
-    shots = []
-    for i in range(count):
-        at = 0.2 * i, 0.1 * i, 2.0
-        color, depth = floor_frame(str(i), *at, COLOR_CAMERA), floor_frame(str(i), *at, DEPTH_CAMERA)
-        codes = np.rint(depth.depth.numpy() * 1000).astype(np.uint16)
-        codes[0, :3] = 0, 65535, 1234 + i
-        shots.append((color.camera_to_world.numpy(), color.color.numpy(), codes))
-    return shots
-
-
-POINTS = np.array([[0.1 * i, 0.05 * i, 0.0] for i in range(6)], np.float32)
-
-
-def write_scan(
-    scans: Path, name: str = "scene0000_00", shots: list | None = None, *, labels: bool = True, **options
-) -> Path:
-    """A scene folder with a mesh, labels, SCENE.txt and a .sens file."""
-    folder = scans / name
-    folder.mkdir(parents=True)
-    colors = floor_color(torch.tensor(POINTS[:, 0]), torch.tensor(POINTS[:, 1])).numpy()
-    (folder / f"{name}_vh_clean_2.ply").write_bytes(mesh_bytes(POINTS, colors))
-    if labels:
-        (folder / f"{name}_vh_clean_2.labels.ply").write_bytes(mesh_bytes(POINTS, colors, np.array(CLASSES)))
-    (folder / f"{name}.txt").write_text(info_text(ALIGNMENT))
-    stream = sens_bytes(shots or floor_shots(), camera_matrix(COLOR_CAMERA), camera_matrix(DEPTH_CAMERA), **options)
-    (folder / f"{name}.sens").write_bytes(stream)
-    return folder
+from sens import SensFile
 
 
 def run(*arguments):
@@ -95,75 +47,6 @@ def converted(scans: Path, out: Path, *options, name: str = "scene0000_00") -> S
     result = run(scans, out, "--frame-skip", 1, *options)
     assert result.exit_code == 0, result.output
     return read_scene(out / name)
-
-
-class TestSens:
-    @pytest.mark.parametrize("color_kind", ["raw", "png", "jpeg"])
-    @pytest.mark.parametrize("depth_kind", ["raw_ushort", "zlib_ushort"])
-    def test_what_was_written_is_read(self, tmp_path, color_kind, depth_kind):
-        shots = floor_shots(3)
-        shots[1] = (LOST, *shots[1][1:])
-        stream = sens_bytes(
-            shots, camera_matrix(COLOR_CAMERA), camera_matrix(DEPTH_CAMERA), color_kind=color_kind,
-            depth_kind=depth_kind, depth_shift=500.0, extrinsic=ALIGNMENT,
-        )  # fmt: skip
-        (tmp_path / "a.sens").write_bytes(stream)
-        with SensFile(tmp_path / "a.sens") as sens:
-            assert (len(sens), sens.sensor, sens.depth_scale) == (3, "StructureSensor", 500.0)
-            assert np.array_equal(sens.intrinsic_color.numpy(), camera_matrix(COLOR_CAMERA).astype(np.float32))
-            assert np.array_equal(sens.intrinsic_depth.numpy(), camera_matrix(DEPTH_CAMERA).astype(np.float32))
-            assert np.array_equal(sens.extrinsic_depth.numpy(), ALIGNMENT.astype(np.float32))
-            assert sens.color_times.tolist() == [1000, 1001, 1002]
-            for index in (2, 0, 1, 2):  # any order
-                pose, color, codes = shots[index]
-                assert np.array_equal(sens.poses[index].numpy(), pose.astype(np.float32))
-                assert np.array_equal(sens.depth_codes(index).numpy(), codes)
-                expected = np.where(codes == 65535, 0, codes) / np.float32(500)
-                assert np.allclose(sens.depth(index).numpy(), expected, rtol=1e-7)
-                if color_kind == "jpeg":
-                    assert sens.color_bytes(index) == pack_color(color, "jpeg")
-                    assert np.abs(sens.color(index).numpy().astype(int) - color).max() <= 6
-                else:
-                    assert np.array_equal(sens.color(index).numpy(), color)
-
-    @pytest.mark.parametrize("imu", [None, 0, 7])
-    def test_what_follows_the_frames_does_not_matter(self, tmp_path, imu):
-        stream = sens_bytes(floor_shots(2), np.eye(4), np.eye(4), imu=imu)
-        (tmp_path / "a.sens").write_bytes(stream)
-        with SensFile(tmp_path / "a.sens") as sens:
-            assert np.array_equal(sens.depth_codes(1).numpy(), floor_shots(2)[1][2])
-
-    @settings(max_examples=60, deadline=None)
-    @given(share=st.floats(0, 1, exclude_max=True))
-    def test_a_file_cut_anywhere(self, tmp_path_factory, share):
-        stream = sens_bytes(floor_shots(2), np.eye(4), np.eye(4), imu=None)
-        path = tmp_path_factory.getbasetemp() / "cut.sens"
-        path.write_bytes(stream[: int(share * len(stream))])
-        with pytest.raises(SensError, match=r"cut\.sens: (cut short in|expected at most)"):
-            SensFile(path)
-
-    @pytest.mark.parametrize(
-        ("options", "message"),
-        [
-            ({"version": 3}, "expected version 4, found 3"),
-            ({"name": b"x" * 5000}, "at most 4096 bytes, found 5000"),
-            ({"depth_shift": 0.0}, "positive number of depth units a metre, found 0"),
-        ],
-    )
-    def test_files_of_another_form(self, tmp_path, options, message):
-        (tmp_path / "a.sens").write_bytes(sens_bytes(floor_shots(1), np.eye(4), np.eye(4), **options))
-        with pytest.raises(SensError, match=message):
-            SensFile(tmp_path / "a.sens")
-
-    def test_images_that_do_not_fit(self, tmp_path):
-        shots = floor_shots(3)
-        shots[1] = (shots[1][0], shots[1][1][:10], shots[1][2][:, :7])
-        (tmp_path / "a.sens").write_bytes(sens_bytes(shots, np.eye(4), np.eye(4)))
-        with SensFile(tmp_path / "a.sens") as sens:
-            with pytest.raises(SensError, match="expected 64 x 48 pixels, found"):
-                sens.color(1)
-            with pytest.raises(SensError, match="expected 1536 bytes of depth in frame 1, found 336"):
-                sens.depth(1)
 
 
 class TestScene:
@@ -427,58 +310,3 @@ class TestRoundTrip:
         assert torch.equal(found.labels, wanted.labels)
         assert torch.allclose(found.confidence, wanted.confidence, atol=1e-5)
         assert len(found.labels.unique()) > 2
-
-
-class TestExport:
-    @pytest.fixture
-    def scenes(self, tmp_path):
-        for name in ("scene0707_00", "scene0708_00"):
-            write_scan(tmp_path / "scans", name, labels=False)
-            write_points(
-                tmp_path / "found" / f"{name}.ply", torch.from_numpy(POINTS), torch.zeros(6, 3, dtype=torch.uint8),
-                labels=torch.tensor([0, 1, 19, -1, 12, 5]),
-            )  # fmt: skip
-        run(tmp_path / "scans", tmp_path / "scenes")
-        return tmp_path
-
-    def export(self, root: Path):
-        app = typer.Typer()
-        app.command()(export_scannet.main)
-        return CliRunner().invoke(app, [str(root / "found"), str(root / "scenes"), str(root / "out.zip")])
-
-    def test_one_id_a_line_in_a_file_a_scene(self, scenes):
-        result = self.export(scenes)
-        assert result.exit_code == 0, result.output
-        assert "2 scenes, checked; 2 points without a label" in result.output
-        with zipfile.ZipFile(scenes / "out.zip") as packed:
-            assert sorted(packed.namelist()) == ["scene0707_00.txt", "scene0708_00.txt"]
-            assert packed.read("scene0707_00.txt") == b"1\n2\n39\n0\n14\n6\n"
-
-    def test_predictions_that_do_not_fit(self, scenes):
-        write_points(
-            scenes / "found" / "scene0708_00.ply", torch.zeros(5, 3), torch.zeros(5, 3, dtype=torch.uint8),
-            labels=torch.zeros(5, dtype=torch.int64),
-        )  # fmt: skip
-        result = self.export(scenes)
-        assert (result.exit_code, "a label for each of the 6 points of scene0708_00" in result.output) == (2, True)
-        assert not (scenes / "out.zip").exists()
-
-    @pytest.mark.parametrize(
-        ("files", "message"),
-        [
-            ({"a.txt": "1\n2\n", "b.txt": "1\n"}, "wrong or missing"),
-            ({}, "wrong or missing"),
-            ({"a.txt": "1\n"}, "expected 2 lines"),
-            ({"a.txt": "1\n13\n"}, "each an NYU40 id or 0"),
-            ({"a.txt": "1\n" * 5000}, "expected 2 lines"),
-        ],
-    )
-    def test_the_check_of_an_archive(self, tmp_path, files, message):
-        with zipfile.ZipFile(tmp_path / "a.zip", "w") as packed:
-            for name, text in files.items():
-                packed.writestr(name, text)
-        with pytest.raises(ValueError, match=message):
-            export_scannet.check(tmp_path / "a.zip", {"a": 2})
-        (tmp_path / "a.zip").write_bytes(b"PK")
-        with pytest.raises(ValueError, match="not a whole zip archive"):
-            export_scannet.check(tmp_path / "a.zip", {"a": 2})

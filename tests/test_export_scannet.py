@@ -1,0 +1,75 @@
+"""Predictions packed for the ScanNet benchmark server: ids, lines, and the check of the archive."""
+
+import sys
+import zipfile
+from pathlib import Path
+
+import pytest
+import torch
+import typer
+from scannet_files import POINTS, write_scan
+from typer.testing import CliRunner
+
+from vlg_lib.data.ply import write_points
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "data_scripts"))
+import export_scannet
+
+
+class TestExport:
+    @pytest.fixture
+    def scenes(self, tmp_path):
+        for name in ("scene0707_00", "scene0708_00"):
+            write_scan(tmp_path / "scans", name, labels=False)
+            write_points(
+                tmp_path / "found" / f"{name}.ply", torch.from_numpy(POINTS), torch.zeros(6, 3, dtype=torch.uint8),
+                labels=torch.tensor([0, 1, 19, -1, 12, 5]),
+            )  # fmt: skip
+        scans, out = tmp_path / "scans", tmp_path / "scenes"
+        convert_scannet.main(
+            scans, out, split=None, images=None, tsv=None, tags=None, size="depth", align=False, least_points=1,
+            frame_skip=20, scenes="", jobs=1,
+        )  # fmt: skip
+        return tmp_path
+
+    def export(self, root: Path):
+        app = typer.Typer()
+        app.command()(export_scannet.main)
+        return CliRunner().invoke(app, [str(root / "found"), str(root / "scenes"), str(root / "out.zip")])
+
+    def test_one_id_a_line_in_a_file_a_scene(self, scenes):
+        result = self.export(scenes)
+        assert result.exit_code == 0, result.output
+        assert "2 scenes, checked; 2 points without a label" in result.output
+        with zipfile.ZipFile(scenes / "out.zip") as packed:
+            assert sorted(packed.namelist()) == ["scene0707_00.txt", "scene0708_00.txt"]
+            assert packed.read("scene0707_00.txt") == b"1\n2\n39\n0\n14\n6\n"
+
+    def test_predictions_that_do_not_fit(self, scenes):
+        write_points(
+            scenes / "found" / "scene0708_00.ply", torch.zeros(5, 3), torch.zeros(5, 3, dtype=torch.uint8),
+            labels=torch.zeros(5, dtype=torch.int64),
+        )  # fmt: skip
+        result = self.export(scenes)
+        assert (result.exit_code, "a label for each of the 6 points of scene0708_00" in result.output) == (2, True)
+        assert not (scenes / "out.zip").exists()
+
+    @pytest.mark.parametrize(
+        ("files", "message"),
+        [
+            ({"a.txt": "1\n2\n", "b.txt": "1\n"}, "wrong or missing"),
+            ({}, "wrong or missing"),
+            ({"a.txt": "1\n"}, "expected 2 lines"),
+            ({"a.txt": "1\n13\n"}, "each an NYU40 id or 0"),
+            ({"a.txt": "1\n" * 5000}, "expected 2 lines"),
+        ],
+    )
+    def test_the_check_of_an_archive(self, tmp_path, files, message):
+        with zipfile.ZipFile(tmp_path / "a.zip", "w") as packed:
+            for name, text in files.items():
+                packed.writestr(name, text)
+        with pytest.raises(ValueError, match=message):
+            export_scannet.check(tmp_path / "a.zip", {"a": 2})
+        (tmp_path / "a.zip").write_bytes(b"PK")
+        with pytest.raises(ValueError, match="not a whole zip archive"):
+            export_scannet.check(tmp_path / "a.zip", {"a": 2})
