@@ -81,6 +81,18 @@ def test_two_views_by_hand() -> None:
     assert plain.result().embeddings.tolist() == [[0.5, 50.0], [3.0, 4.0], [0.0, 0.0]]
 
 
+def test_an_embedding_of_length_zero_is_no_vote() -> None:
+    """OpenSeg's maps are zero where no region lies. Black, though, is a colour."""
+    rows, points = torch.tensor([[0.0, 0.0], [3.0, 4.0]]), torch.tensor([0, 1])
+    for normalized, counts in ((True, [0, 2]), (False, [2, 2])):
+        averager = ViewAverager(2, 2, normalize=normalized)
+        for _ in range(2):
+            averager.add(points, rows)
+        result = averager.result()
+        assert result.view_counts.tolist() == counts
+        assert not result.embeddings[0].any()
+
+
 @given(seed=seeds, normalized=st.booleans())
 @settings(max_examples=20, deadline=None)
 def test_the_order_of_views_does_not_matter(seed: int, normalized: bool) -> None:

@@ -17,7 +17,6 @@ import torch
 from jaxtyping import Float, Int, Real, UInt8
 from torch import Tensor
 from torch.nn.functional import embedding_bag
-from torch.nn.functional import normalize as unit_length
 from tqdm.auto import tqdm
 
 from vlg_lib.fused_features import write_fused
@@ -101,11 +100,14 @@ class ViewAverager:
         self.view_counts = torch.zeros(points, dtype=torch.int32, device=self.sums.device)
 
     def add(self, indices: Int[Tensor, " V"], rows: Float[Tensor, "V D"]) -> None:
-        """Add one row each to the points ``indices``, and count a view for them."""
-        rows = unit_length(rows, dim=1) if self.normalize else rows
-        indices, rows = indices.to(self.sums.device), rows.to(self.sums.device)
+        """Add one row each to the points ``indices``, and count a view for them (a vote of length 0 is none)."""
+        votes = torch.ones_like(indices, dtype=torch.int32)
+        if self.normalize:
+            lengths = rows.norm(dim=1, keepdim=True)
+            rows, votes = rows / lengths.clamp(min=1e-12), (lengths[:, 0] > 0).int()
+        indices, rows, votes = (array.to(self.sums.device) for array in (indices, rows, votes))
         self.sums.index_add_(0, indices, rows)
-        self.view_counts.index_add_(0, indices, torch.ones_like(indices, dtype=torch.int32))
+        self.view_counts.index_add_(0, indices, votes)
         self._touch(len(rows) * (4 * rows.shape[1] + _READ_AROUND))
 
     def _touch(self, size: int) -> None:
