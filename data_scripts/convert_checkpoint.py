@@ -16,6 +16,7 @@ from vlg_lib.classes import get_class_set, own_class_set
 from vlg_lib.point_network import save_network
 from vlg_lib.published import load_published
 from vlg_lib.store import StoreError
+from vlg_lib.vision_language.openseg import TEXT_TOWER
 
 
 def main(
@@ -26,7 +27,7 @@ def main(
     voxel_size: Annotated[float, typer.Option(help="Metres.")] = 0.02,
     teacher: Annotated[
         str, typer.Option(help="The vision-language model whose text tower belongs to it.")
-    ] = "open_clip/ViT-L-14-336-quickgelu/openai/maskclip",
+    ] = TEXT_TOWER,
     prompt: Annotated[str, typer.Option(help="What is said to the text tower of each class.")] = "a {name} in a scene",
 ) -> None:
     """Read a published network, check it against its architecture, write it."""

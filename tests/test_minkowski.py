@@ -43,21 +43,39 @@ def test_the_same_numbers_as_minkowski_engine(ours):
     assert_same(ours, computed(get_backend("minkowski")))
 
 
+def output_and_gradients(network, coordinates, features):
+    """The output of a network, rows by coordinate, and the gradients of a sum of its squares."""
+    x = features.clone().requires_grad_()
+    out = network(network.engine.SparseTensor(x, coordinates))
+    gradients = torch.autograd.grad(out.features.square().sum(), [x, *network.parameters()])
+    names = ["features", *(name for name, _ in network.named_parameters())]
+    return {"output": sorted_by_coordinate(out).detach()} | dict(zip(names, gradients, strict=True))
+
+
 @needs_minkowski
-@pytest.mark.parametrize("name", ["MinkUNet18A", "MinkUNet34C", "MinkUNetSmall"])
-@pytest.mark.parametrize("norm", ["batch", "instance"])
-def test_weights_fit_both_ways(name, norm):
+@pytest.mark.parametrize(
+    ("name", "norm"),
+    [("MinkUNet14A", "batch"), ("MinkUNet18A", "batch"), ("MinkUNet34C", "batch"), ("MinkUNetSmall", "instance")],
+)
+def test_whole_networks_agree_with_one_state_dict(name, norm):
     coordinates = cloud(seed=3, voxels=150, reach=9)
     features = wave(len(coordinates), 3)
-    for ours, theirs in (("torch", "minkowski"), ("minkowski", "torch")):
-        from_network = create_mink_unet(name, 3, 5, norm=norm, seed=1, backend=ours).double().eval()
-        to_network = create_mink_unet(name, 3, 5, norm=norm, seed=2, backend=theirs).double().eval()
-        to_network.load_state_dict(from_network.state_dict(), strict=True)
-        outputs = [
-            sorted_by_coordinate(network(network.engine.SparseTensor(features, coordinates)))
-            for network in (from_network, to_network)
-        ]
-        torch.testing.assert_close(*outputs, atol=1e-11, rtol=1e-11)
+    ours, theirs = (
+        create_mink_unet(name, 3, 5, norm=norm, seed=seed, backend=backend).double()
+        for seed, backend in enumerate(("torch", "minkowski"))
+    )
+    theirs.load_state_dict(ours.state_dict(), strict=True)
+    expected = output_and_gradients(theirs, coordinates, features)
+    assert_same(output_and_gradients(ours, coordinates, features), expected)
+    with torch.no_grad():
+        for parameter in theirs.parameters():
+            parameter.mul_(0.9)
+    ours.load_state_dict(theirs.state_dict(), strict=True)  # the other way, with what its norms have seen
+    outputs = [
+        sorted_by_coordinate(network.eval()(network.engine.SparseTensor(features, coordinates))).detach()
+        for network in (ours, theirs)
+    ]
+    assert_same({"at test": outputs[0]}, {"at test": outputs[1]})
 
 
 @needs_minkowski
@@ -83,6 +101,16 @@ def test_initial_values_come_from_one_distribution():
             float(other.kernel.detach().abs().max()), rel=0.01
         )
         assert float(mine.bias.detach().abs().max()) == pytest.approx(float(other.bias.detach().abs().max()), rel=0.3)
+
+
+@needs_minkowski
+def test_the_environment_chooses_the_engine(monkeypatch):
+    import MinkowskiEngine
+
+    monkeypatch.setenv("VLG_SPARSE_BACKEND", "minkowski")
+    assert isinstance(create_mink_unet("MinkUNetSmall", 3, 5).conv0p1s1, MinkowskiEngine.MinkowskiConvolution)
+    monkeypatch.delenv("VLG_SPARSE_BACKEND")
+    assert isinstance(create_mink_unet("MinkUNetSmall", 3, 5).conv0p1s1, sparse.Convolution)
 
 
 @needs_minkowski
