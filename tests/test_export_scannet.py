@@ -13,6 +13,7 @@ from typer.testing import CliRunner
 from vlg_lib.data.ply import write_points
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "data_scripts"))
+import convert_scannet
 import export_scannet
 
 

@@ -72,7 +72,7 @@ def read_points(path: Path) -> tuple[Float[Tensor, "N 3"], UInt8[Tensor, "N 3"],
         raise PlyError(f"{path}: no such file")
     try:
         data = PlyData.read(str(path))  # mapped and copied below: read value by value, a room takes seconds
-    except (PlyParseError, ValueError, UnicodeDecodeError) as error:
+    except (PlyParseError, ValueError, OverflowError, MemoryError) as error:
         raise PlyError(f"{path}: not a whole PLY file ({error}); make the file again") from error
     if "vertex" not in data or len(data["vertex"].data) == 0:
         raise PlyError(f"{path}: expected points (an element 'vertex'), found none")

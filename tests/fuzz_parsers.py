@@ -1,0 +1,207 @@
+"""Malformed inputs for every parser of foreign files: valid bytes, broken at random, must give the documented error.
+
+    python tests/fuzz_parsers.py --inputs 100000
+
+runs that many inputs over all parsers and prints a JSON line: how many were read, how many refused, and by which
+parser. Anything else than a result or the parser's own error (a crash, more than five seconds, more than two gigabytes)
+ends the run with the input that did it. ``tests/test_fuzz_parsers.py`` runs 500 a parser.
+"""
+
+import argparse
+import contextlib
+import json
+import random
+import resource
+import signal
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from s3dis_files import text_of, write_view
+from scannet_files import (
+    ALIGNMENT,
+    CLASSES,
+    POINTS,
+    floor_shots,
+    info_text,
+    mesh_bytes,
+    sens_bytes,
+    write_annotations,
+    write_tsv,
+)
+
+from vlg_lib.data.frames import LayoutError, read_matrix
+from vlg_lib.data.ply import PlyError, read_points
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "data_scripts"))
+from convert_s3dis import alignment_angle
+from converting import read_tags
+from s3dis_images import _open
+from s3dis_text import TextError, read_text
+from scannet_labels import read_alignment, read_annotations, read_tsv
+from sens import SensError, SensFile
+
+from vlg_lib.classes import SCANNET_20
+
+OPERATIONS = ("flip", "delete", "insert", "double", "cut", "number", "swap")
+NUMBERS = (b"-1", b"1e999", b"nan", b"99999999999", b"0", b"", b"\x00", b"\xff\xff\xff\xff\xff\xff\xff\x7f", b"[" * 50)
+Edit = tuple[str, float, float, int]
+"""An operation, where (0 to 1), how far (0 to 1), and a number that it may use."""
+
+
+@dataclass(frozen=True)
+class Parser:
+    """A parser of one kind of file: valid files, the call, and the error that it documents for all others."""
+
+    name: str
+    valid: Sequence[bytes]
+    parse: Callable[[Path], object]
+    error: type[Exception]
+    file: str
+
+
+def mutate(data: bytes, edits: Sequence[Edit]) -> bytes:
+    """Valid bytes after some edits."""
+    out = bytearray(data)
+    for operation, where, far, number in edits:
+        at = int(where * (len(out) + 1))
+        end = min(len(out), at + 1 + int(far * 40))
+        if operation == "flip" and at < len(out):
+            out[at] ^= 1 << number % 8
+        elif operation == "delete":
+            del out[at:end]
+        elif operation == "insert":
+            out[at:at] = bytes((number * (i + 1)) % 256 for i in range(1 + number % 9))
+        elif operation == "double":
+            out[at:at] = out[at:end]
+        elif operation == "cut":
+            del out[at:]
+        elif operation == "number":
+            out[at : at + number % 5] = NUMBERS[number % len(NUMBERS)]
+        elif operation == "swap":
+            other = int(far * len(out))
+            out[at:end], out[other : other + 4] = out[other : other + 4], out[at:end]
+    return bytes(out)
+
+
+def random_edits(rng: random.Random) -> list[Edit]:
+    count = rng.choice((1, 1, 1, 2, 3, 8))
+    return [(rng.choice(OPERATIONS), rng.random(), rng.random(), rng.randrange(256)) for _ in range(count)]
+
+
+def _read_sens(path: Path) -> None:
+    with SensFile(path) as sens:
+        for index in range(len(sens)):
+            for read in (sens.color, sens.depth):
+                with contextlib.suppress(SensError):  # one damaged frame does not hide the next
+                    read(index)
+
+
+def _read_pose(path: Path) -> object:
+    return _open(path, "area_5b", "office_1")
+
+
+def parsers(folder: Path) -> list[Parser]:
+    """All parsers, with valid files made in ``folder``, which also holds what some read beside the file."""
+    shots = [(pose, color[::4, ::4].copy(), codes[::3, ::4].copy()) for pose, color, codes in floor_shots(2)]
+    streams = [
+        sens_bytes(shots, np.eye(4), np.eye(4), color_kind=color, depth_kind=depth)
+        for color, depth in (("jpeg", "zlib_ushort"), ("png", "zlib_ushort"), ("raw", "raw_ushort"))
+    ]
+    colors = np.arange(18).reshape(6, 3)
+    meshes = [mesh_bytes(POINTS, colors, labels, ascii=text) for text in (0, 1) for labels in (None, np.array(CLASSES))]
+    scene = folder / "scene0000_00"
+    scene.mkdir()
+    write_annotations(scene, [("wall", [7]), ("floor", [3, 5])], [7, 3, 5, 6, 8, 99])
+    aggregation, segments = (
+        scene / "scene0000_00.aggregation.json",
+        scene / "scene0000_00_vh_clean_2.0.010000.segs.json",
+    )
+    ids = {"wall": 1, "floor": 2}
+    tsv = write_tsv(folder / "a.tsv", [("wall", 1), ("floor", 2)]).read_bytes()
+    pose = write_view(
+        folder / "area_5b", "a" * 32, "office_1", 3, np.eye(4), np.diag([20.0, 20.0, 1.0]),
+        np.zeros((8, 8, 3), np.uint8), np.ones((8, 8)),
+    )  # fmt: skip
+    text = text_of(np.linspace(-30, 30, 60).reshape(20, 3), np.arange(60).reshape(20, 3))
+    angles = b"## Angles ##\n\noffice_1 90\noffice_2 15\n"
+    matrix = b"1 0 0 0\n0 1 0 0\n0 0 1 0\n0 0 0 1\n"
+    return [
+        Parser(".sens", streams, _read_sens, SensError, "a.sens"),
+        Parser("PLY", meshes, read_points, PlyError, "a.ply"),
+        Parser("SCENE.txt", [info_text(ALIGNMENT).encode()], read_alignment, LayoutError, "a.txt"),
+        Parser("labels.combined.tsv", [tsv], read_tsv, LayoutError, "a.tsv"),
+        Parser(
+            "aggregation.json", [aggregation.read_bytes()], lambda path: read_annotations(path, segments, ids),
+            LayoutError, "a.json",
+        ),
+        Parser(
+            "segs.json", [segments.read_bytes()], lambda path: read_annotations(aggregation, path, ids),
+            LayoutError, "a.json",
+        ),
+        Parser("4x4 matrix", [matrix], read_matrix, LayoutError, "a.txt"),
+        Parser("S3DIS text", [text, text.replace(b" ", b"\t")], read_text, TextError, "a.txt"),
+        Parser("2D-3D-S pose", [pose.read_bytes()], _read_pose, NotImplementedError, str(pose)),
+        Parser(
+            "alignmentAngle.txt", [angles], lambda path: alignment_angle(path.parent, "office_1"), LayoutError,
+            "Area_1/Area_1_alignmentAngle.txt",
+        ),
+        Parser("scene labels", [b"a: wall, floor\n# b\nc: bed\n"], lambda path: read_tags(path, SCANNET_20), ValueError,
+               "tags.txt"),
+    ]  # fmt: skip
+
+
+def attempt(parser: Parser, folder: Path, data: bytes) -> bool:
+    """Whether the parser read the bytes (True) or refused them with its own error; other errors pass through."""
+    path = folder / parser.file
+    path.parent.mkdir(exist_ok=True)
+    path.write_bytes(data)
+    try:
+        parser.parse(path)
+    except parser.error as error:
+        if parser.error is not ValueError and type(error) is ValueError:
+            raise
+        return False
+    return True
+
+
+def _too_slow(*_: object) -> None:
+    raise TimeoutError("more than five seconds")
+
+
+def main() -> None:
+    """Run many malformed inputs over all parsers."""
+    arguments = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    arguments.add_argument("--inputs", type=int, default=100_000)
+    arguments.add_argument("--seed", type=int, default=0)
+    given = arguments.parse_args()
+    held = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+    resource.setrlimit(resource.RLIMIT_AS, (held + 2**31, resource.RLIM_INFINITY))
+    signal.signal(signal.SIGALRM, _too_slow)
+    rng, start = random.Random(given.seed), time.perf_counter()
+    counts: dict[str, dict[str, int]] = {}
+    with tempfile.TemporaryDirectory() as name:
+        known = parsers(Path(name))
+        for number in range(given.inputs):
+            parser = known[number % len(known)]
+            data = mutate(rng.choice(parser.valid), random_edits(rng))
+            signal.setitimer(signal.ITIMER_REAL, 5)
+            try:
+                read = attempt(parser, Path(name), data)
+            except BaseException:
+                print(f"{parser.name}, input {number} of seed {given.seed}: {data!r}", file=sys.stderr)
+                raise
+            finally:
+                signal.setitimer(signal.ITIMER_REAL, 0)
+            tally = counts.setdefault(parser.name, {"read": 0, "refused": 0})
+            tally["read" if read else "refused"] += 1
+    seconds = round(time.perf_counter() - start, 1)
+    print(json.dumps({"inputs": given.inputs, "seed": given.seed, "seconds": seconds, "parsers": counts}))
+
+
+if __name__ == "__main__":
+    main()
