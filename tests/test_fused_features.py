@@ -2,20 +2,32 @@
 
 import json
 import struct
+import sys
 import zipfile
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+import typer
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.torch import load_file
+from small_scene import floor_scene
 from torch import Tensor
+from typer.testing import CliRunner
 
+from vlg_lib.data.layout import write_scene
 from vlg_lib.fused_features import read_fused, write_fused
 from vlg_lib.store import StoreError, load_tensors
 
+sys.path.insert(0, str(Path(__file__).parents[1] / "data_scripts"))
+import convert_fused
+from convert_fused import read_published
+
+APP = typer.Typer()
+APP.command()(convert_fused.main)
 POINTS, DIM = 20, 6
 
 
@@ -43,12 +55,12 @@ class TestPublished:
         """Points 1 and 3 of four have rows (3, 4) and (0, 2), in this order."""
         rows = torch.tensor([[3.0, 4.0], [0.0, 2.0]]).half()
         published(tmp_path / "scene0000_00.pt", torch.tensor([False, True, False, True]), rows)
-        read = read_fused(tmp_path, "scene0000_00", 4, 2)
+        read = read_published(tmp_path, "scene0000_00", 4, 2)
         expected = torch.tensor([[0.0, 0.0], [0.6, 0.8], [0.0, 0.0], [0.0, 1.0]])
         assert torch.allclose(read.embeddings, expected, atol=1e-6)
         assert read.embeddings.dtype == torch.float32
         assert read.view_counts.tolist() == [0, 1, 0, 1]
-        plain = read_fused(tmp_path, "scene0000_00", 4, normalize=False).embeddings
+        plain = read_published(tmp_path, "scene0000_00", 4, normalize=False).embeddings
         assert plain.tolist() == [[0, 0], [3, 4], [0, 0], [0, 2]]
 
     def test_pieces_overlap_and_add_up(self, tmp_path: Path) -> None:
@@ -56,59 +68,65 @@ class TestPublished:
         masks = [some_points(seed) for seed in range(5)]
         for i, mask in enumerate(masks):
             published(tmp_path / f"room_{i}.pt", mask, whole[mask])
-        read = read_fused(tmp_path, "room", POINTS)
+        read = read_published(tmp_path, "room", POINTS)
         counts = torch.stack(masks).sum(0)
         assert int(counts.max()) > 1
         assert int(counts.min()) == 0
         assert read.view_counts.tolist() == counts.tolist()
         assert torch.allclose(read.embeddings[counts > 0], unit(whole)[counts > 0], atol=1e-6)
         assert not read.embeddings[counts == 0].any()
-        plain = read_fused(tmp_path, "room", POINTS, normalize=False).embeddings
+        plain = read_published(tmp_path, "room", POINTS, normalize=False).embeddings
         assert torch.allclose(plain[counts > 0], whole.float()[counts > 0], atol=1e-5)
 
     def test_a_row_of_zeros_is_a_point_that_nobody_saw(self, tmp_path: Path) -> None:
         rows = features()
         rows[4] = 0
         published(tmp_path / "room.pt", torch.ones(POINTS, dtype=torch.bool), rows)
-        assert read_fused(tmp_path, "room", POINTS).seen.tolist() == [i != 4 for i in range(POINTS)]
+        assert read_published(tmp_path, "room", POINTS).seen.tolist() == [i != 4 for i in range(POINTS)]
 
     def test_a_name_is_not_taken_for_another(self, tmp_path: Path) -> None:
         """scene0000_00.pt is no piece of scene0000, and [a] is a name and not a pattern."""
         mask = some_points(1)
         for name, seed in (("scene0000_00", 1), ("scene0000_01", 2), ("[a]", 3), ("a", 4)):
             published(tmp_path / f"{name}.pt", mask, features(seed)[mask])
-        assert torch.allclose(read_fused(tmp_path, "[a]", POINTS).embeddings[mask], unit(features(3)[mask]), atol=1e-6)
-        with pytest.raises(StoreError, match=r"scene 'scene0000' in one form .* found \[\]"):
-            read_fused(tmp_path, "scene0000", POINTS)
+        assert torch.allclose(
+            read_published(tmp_path, "[a]", POINTS).embeddings[mask], unit(features(3)[mask]), atol=1e-6
+        )
+        with pytest.raises(StoreError, match=r"scene 'scene0000' as .* found \[\]"):
+            read_published(tmp_path, "scene0000", POINTS)
 
     @pytest.mark.parametrize(
         ("mask", "rows", "message"),
         [
-            (torch.ones(POINTS - 1).bool(), features()[1:], r"mask_full \(20,\) bool, found \(19,\)"),
-            (torch.ones(POINTS).int(), features(), r"mask_full \(20,\) bool, found \(20,\) torch.int32"),
-            (torch.ones(POINTS).bool(), features()[1:], r"embeddings \(20, 6\) of floats, found \(19, 6\)"),
-            (torch.ones(POINTS).bool(), features()[:, 1:], r"embeddings \(20, 6\) of floats, found \(20, 5\)"),
-            (torch.ones(POINTS).bool(), features().int(), r"of floats, found \(20, 6\) torch.int32"),
-            (torch.ones(POINTS).bool(), features()[0], r"of floats, found \(6,\)"),
-            (torch.ones(POINTS).bool(), features().fill_(torch.nan), "finite embeddings, no NaN"),
+            (torch.ones(POINTS - 1).bool(), features()[1:], r"\(20,\) of torch.bool, found \(19,\)"),
+            (torch.ones(POINTS).int(), features(), r"\(20,\) of torch.bool, found \(20,\) of torch.int32"),
+            (torch.ones(POINTS).bool(), features()[1:], r"\(20, 6\) of torch.float16, found \(19, 6\)"),
+            (torch.ones(POINTS).bool(), features()[:, 1:], r"\(20, 6\) of torch.float16, found \(20, 5\)"),
+            (torch.ones(POINTS).bool(), features().int(), r"of torch.float16, found \(20, 6\) of torch.int32"),
+            (torch.ones(POINTS).bool(), features()[0], r"of torch.float16, found \(6,\)"),
         ],
     )
     def test_sizes_types_and_numbers(self, tmp_path: Path, mask: Tensor, rows: Tensor, message: str) -> None:
         published(tmp_path / "room.pt", mask, rows)
         with pytest.raises(StoreError, match=rf"room\.pt: expected .*{message}.*; take the points"):
-            read_fused(tmp_path, "room", POINTS, DIM)
+            read_published(tmp_path, "room", POINTS, DIM)
+
+    def test_numbers_that_are_not_finite(self, tmp_path: Path) -> None:
+        published(tmp_path / "room.pt", torch.ones(POINTS).bool(), features().fill_(torch.nan))
+        with pytest.raises(StoreError, match=r"room\.pt: found NaN or infinite numbers"):
+            read_published(tmp_path, "room", POINTS)
 
     def test_pieces_of_two_models_are_refused(self, tmp_path: Path) -> None:
         mask = some_points(0)
         published(tmp_path / "room_0.pt", mask, features()[mask])
         published(tmp_path / "room_1.pt", mask, features()[mask, :3])
-        with pytest.raises(StoreError, match=r"room_1\.pt: expected embeddings \(8, 6\)"):
-            read_fused(tmp_path, "room", POINTS)
+        with pytest.raises(StoreError, match=r"room_1\.pt: expected \(8, 6\)"):
+            read_published(tmp_path, "room", POINTS)
 
     def test_the_older_form_is_named(self, tmp_path: Path) -> None:
         published(tmp_path / "room.pt", some_points(0), features()[:8], {"mask": torch.ones(8).bool()})
         with pytest.raises(StoreError, match=r"room\.pt: has 'mask' .* older form; fetch the newer"):
-            read_fused(tmp_path, "room", POINTS)
+            read_published(tmp_path, "room", POINTS)
 
     @pytest.mark.parametrize(
         "content", [{"feat": torch.ones(2, 2)}, [1, 2], torch.ones(3), {"feat": 1, "mask_full": 2}]
@@ -116,7 +134,7 @@ class TestPublished:
     def test_other_contents_are_named(self, tmp_path: Path, content: object) -> None:
         torch.save(content, tmp_path / "room.pt")
         with pytest.raises(StoreError, match=r"room\.pt: expected a tensor '(mask_full|feat)', found \["):
-            read_fused(tmp_path, "room", POINTS)
+            read_published(tmp_path, "room", POINTS)
 
 
 class TestForeignFiles:
@@ -129,10 +147,10 @@ class TestForeignFiles:
 
         torch.save({"feat": features(), "mask_full": Call()}, tmp_path / "room.pt")
         with pytest.raises(StoreError, match=r"room\.pt: not a whole \.pt file"):
-            read_fused(tmp_path, "room", POINTS)
+            read_published(tmp_path, "room", POINTS)
         assert not (tmp_path / "made").exists()
 
-    @settings(max_examples=60, deadline=None)
+    @settings(max_examples=500, deadline=None)
     @given(cut=st.floats(0, 1, exclude_max=True), flip=st.integers(0, 255), at=st.floats(0, 1, exclude_max=True))
     def test_damaged_files_are_named(
         self, tmp_path_factory: pytest.TempPathFactory, cut: float, flip: int, at: float
@@ -143,13 +161,13 @@ class TestForeignFiles:
         content[int(at * len(content))] ^= flip
         path.write_bytes(bytes(content[: int(cut * len(content))]))
         with pytest.raises(StoreError, match=r"room\.pt: "):
-            read_fused(folder, "room", POINTS, DIM)
+            read_published(folder, "room", POINTS, DIM)
 
     @pytest.mark.parametrize("content", [b"", b"\x80\x02}", b"not a tensor file", b"PK\x05\x06" + 18 * b"\0"])
     def test_other_bytes_are_named(self, tmp_path: Path, content: bytes) -> None:
         (tmp_path / "room.pt").write_bytes(content)
         with pytest.raises(StoreError, match=r"room\.pt: not a whole \.pt file"):
-            read_fused(tmp_path, "room", POINTS)
+            read_published(tmp_path, "room", POINTS)
 
     def test_arrays_of_numpy_and_archives_are_named(self, tmp_path: Path) -> None:
         torch.save({"feat": np.ones((POINTS, DIM)), "mask_full": np.ones(POINTS, bool)}, tmp_path / "room.pt")
@@ -157,20 +175,20 @@ class TestForeignFiles:
             archive.writestr("a.txt", "hello")
         for name in ("room", "other"):
             with pytest.raises(StoreError, match=rf"{name}\.pt: not a whole \.pt file of torch tensors"):
-                read_fused(tmp_path, name, POINTS)
+                read_published(tmp_path, name, POINTS)
 
     def test_two_forms_at_once_are_refused(self, tmp_path: Path) -> None:
         published(tmp_path / "room.pt", torch.ones(POINTS).bool(), features())
         published(tmp_path / "room_0.pt", torch.ones(POINTS).bool(), features())
-        with pytest.raises(StoreError, match=r"one form .* found \['room.pt', 'room_0.pt'\]"):
-            read_fused(tmp_path, "room", POINTS)
+        with pytest.raises(StoreError, match=r"scene 'room' as .* found \['room.pt', 'room_0.pt'\]"):
+            read_published(tmp_path, "room", POINTS)
 
 
 class TestOwn:
     def test_round_trip_and_the_format_is_plain_safetensors(self, tmp_path: Path) -> None:
         rows, counts = unit(features()), torch.arange(POINTS).int()
         write_fused(tmp_path / "room.safetensors", rows.split(7), counts, DIM, {"by": "me", "seconds": 1.5})
-        read = read_fused(tmp_path, "room", POINTS, DIM)
+        read = read_fused(tmp_path / "room.safetensors", POINTS, DIM)
         assert torch.equal(read.embeddings, rows.half().float())
         assert torch.equal(read.view_counts, counts)
         assert load_tensors(tmp_path / "room.safetensors")[1] == {"by": "me", "seconds": 1.5}
@@ -204,11 +222,45 @@ class TestOwn:
 
     def test_a_file_of_another_scene_is_named(self, tmp_path: Path) -> None:
         write_fused(tmp_path / "room.safetensors", [unit(features())], torch.ones(POINTS).int(), DIM)
-        with pytest.raises(StoreError, match=r"room\.safetensors: expected view_counts \(21,\) int32, found \(20,\)"):
-            read_fused(tmp_path, "room", POINTS + 1, DIM)
-        with pytest.raises(StoreError, match=r"room\.safetensors: expected embeddings \(20, 64\)"):
-            read_fused(tmp_path, "room", POINTS, 64)
+        with pytest.raises(StoreError, match=r"room\.safetensors: expected \(21, 6\) of .*, found \(20, 6\)"):
+            read_fused(tmp_path / "room.safetensors", POINTS + 1, DIM)
+        with pytest.raises(StoreError, match=r"room\.safetensors: expected \(20, 64\) of .*, found \(20, 6\)"):
+            read_fused(tmp_path / "room.safetensors", POINTS, 64)
         path = tmp_path / "room.safetensors"
         path.write_bytes(path.read_bytes()[:-1])
         with pytest.raises(StoreError, match=r"room\.safetensors: not a whole safetensors file"):
-            read_fused(tmp_path, "room", POINTS, DIM)
+            read_fused(tmp_path / "room.safetensors", POINTS, DIM)
+
+
+class TestConverter:
+    @staticmethod
+    def scenes(root: Path, *names: str) -> Path:
+        for name in names:
+            write_scene(root / name, replace(floor_scene(1), name=name), provenance={})
+        return root
+
+    def test_scenes_are_converted_once_and_a_bad_one_is_named(self, tmp_path: Path) -> None:
+        scenes, features_folder, out = self.scenes(tmp_path / "scenes", "a", "b"), tmp_path / "f", tmp_path / "out"
+        features_folder.mkdir()
+        points = len(floor_scene(1).points)
+        rows = torch.randn(points, DIM, generator=torch.Generator().manual_seed(0)).half()
+        published(features_folder / "a.pt", torch.ones(points).bool(), rows)
+        published(features_folder / "b.pt", torch.ones(POINTS).bool(), features())  # of another scene
+        command = [str(features_folder), str(scenes), str(out)]
+        answer = CliRunner().invoke(APP, command)
+        assert answer.exit_code == 1
+        assert "1 scenes converted, 0 kept, 1 failed" in answer.output
+        assert f"failed: b: {features_folder / 'b.pt'}: expected ({points},)" in answer.output
+        read = read_fused(out / "a.safetensors", points, DIM)
+        assert torch.allclose(read.embeddings, unit(rows), atol=1e-3)
+        assert bool(read.seen.all())
+        published(features_folder / "b.pt", torch.ones(points).bool(), rows)
+        assert "1 scenes converted, 1 kept, 0 failed" in CliRunner().invoke(APP, command).output
+        again = CliRunner().invoke(APP, [*command, "--plain"])
+        assert "2 scenes converted, 0 kept, 0 failed" in again.output
+        assert torch.equal(read_fused(out / "a.safetensors", points, DIM).embeddings, rows.float())
+
+    def test_a_folder_without_scenes(self, tmp_path: Path) -> None:
+        answer = CliRunner().invoke(APP, [str(tmp_path), str(tmp_path), str(tmp_path / "out")])
+        assert answer.exit_code == 2
+        assert "expected folders with a scene.json" in answer.output

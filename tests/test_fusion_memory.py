@@ -95,7 +95,7 @@ def test_saved_means_are_those_of_the_whole_rounded_once(tmp_path: Path) -> None
     for frame in scene.frames:
         averager.add_view(embed(frame.color), visible_points(scene.points, frame), CAMERA)
     averager.save(tmp_path / "wall.safetensors", {"scene": "wall"})
-    whole, stored = fuse_scene(scene, embed), read_fused(tmp_path, "wall", POINTS, DIM)
+    whole, stored = fuse_scene(scene, embed), read_fused(tmp_path / "wall.safetensors", POINTS, DIM)
     assert torch.equal(stored.embeddings, whole.embeddings.half().float())
     assert torch.equal(stored.view_counts, whole.view_counts)
 
