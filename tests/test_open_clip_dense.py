@@ -437,6 +437,18 @@ def test_without_a_network_the_message_says_what_to_do(monkeypatch):
         create_model("open_clip/local-dir:nowhere/naclip")
 
 
+def test_a_tokenizer_that_needs_another_package_is_asked_for_first(monkeypatch):
+    import open_clip
+
+    def refuse(*args, **options):
+        raise ModuleNotFoundError("No module named 'transformers'")
+
+    monkeypatch.setattr(open_clip, "get_tokenizer", refuse)
+    monkeypatch.setattr(open_clip, "create_model", lambda *args, **options: pytest.fail("downloaded in vain"))
+    with pytest.raises(ValueError, match=r"SigLIP/webli/maskclip: .*No module named 'transformers'\): pip install"):
+        create_model("open_clip/ViT-B-16-SigLIP/webli/maskclip")
+
+
 @pytest.mark.parametrize("readout", ["tokens", "sclip", "clearclip"])
 def test_read_outs_unfit_for_a_pooling_tower(world, readout):
     with pytest.raises(ValueError, match=rf"{readout}.*needs queries of patches"):

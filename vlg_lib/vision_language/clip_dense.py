@@ -50,19 +50,10 @@ class OpenClipModel(VisionLanguageModel):
     """
 
     def __init__(
-        self,
-        model: nn.Module,
-        tokenizer: Callable[[list[str]], Tensor],
-        name: str,
-        readout: str = "maskclip",
-        *,
-        short_side: int | None = None,
-        window: int | None = None,
-        batch: int = 4,
-        dtype: torch.dtype = torch.float32,
-        proxy: nn.Module | None = None,
-        device: str | torch.device = "cpu",
-    ) -> None:
+        self, model: nn.Module, tokenizer: Callable[[list[str]], Tensor], name: str, readout: str = "maskclip", *,
+        short_side: int | None = None, window: int | None = None, batch: int = 4, dtype: torch.dtype = torch.float32,
+        proxy: nn.Module | None = None, device: str | torch.device = "cpu",
+    ) -> None:  # fmt: skip
         _check_known("read-out", readout, READOUTS)
         tower = self._tower = make_tower(model.visual, name)
         self.name, self.readout, self.dim, self.stride = name, readout, tower.dim, tower.patch
@@ -96,7 +87,8 @@ class OpenClipModel(VisionLanguageModel):
         sides = [blend_windows(length, self._window or length) for length in (height, width)]
         places = list(product(*(slices for slices, _ in sides)))
         shares = [torch.outer(y, x)[..., None].to(self._device) for y, x in product(*(weights for _, weights in sides))]
-        crops = torch.cat([pixels[:, :, *(_in_pixels(cells, self.stride) for cells in place)] for place in places])
+        p = self.stride
+        crops = torch.cat([pixels[:, :, y.start * p : y.stop * p, x.start * p : x.stop * p] for y, x in places])
         dense = torch.zeros(height, width, self.dim, device=self._device)
         embedded = (rows for part in crops.split(self._batch) for rows in self._embed(part))
         for place, share, rows in zip(places, shares, embedded, strict=True):
@@ -131,10 +123,6 @@ class OpenClipModel(VisionLanguageModel):
             rows = torch.cat([self._model.encode_text(part) for part in parts]).float()
             self._texts.update(zip(new, normalize(rows, dim=-1), strict=True))
         return torch.stack([self._texts[text] for text in texts])
-
-
-def _in_pixels(cells: slice, patch: int) -> slice:
-    return slice(cells.start * patch, cells.stop * patch)
 
 
 def _resize(pixels: Float[Tensor, "B 3 H W"], grid: tuple[int, int], patch: int) -> Float[Tensor, "B 3 h w"]:
@@ -185,10 +173,12 @@ def load_open_clip(
     if ":" not in source:
         check_weights(model_name, tag)
     try:
-        model = open_clip.create_model(model_name, tag or None, require_pretrained=True)
         tokenizer = open_clip.get_tokenizer(model_name)
+        model = open_clip.create_model(model_name, tag or None, require_pretrained=True)
         lent = timm.create_model(proxy, pretrained=True, dynamic_img_size=True) if readout == "proxyclip" else None
-    except (RuntimeError, OSError, ImportError) as error:
+    except ImportError as error:
+        raise ValueError(f"open_clip/{name}: its tokenizer needs another package ({error}): pip install it") from error
+    except (RuntimeError, OSError) as error:
         raise StoreError(
             f"open_clip/{name}: could not be loaded ({error}). Weights are downloaded once into the Hugging Face cache:"
             " run this once with a network, or copy the cache of a machine that has them and set HF_HOME to it"
