@@ -5,9 +5,12 @@ from pathlib import Path
 
 import pytest
 import torch
+from small_scene import floor_scene
 from torch import Tensor
 from torch.nn.functional import normalize
 
+from vlg_lib.fusion import fuse_scene
+from vlg_lib.projection import Visibility
 from vlg_lib.store import StoreError
 from vlg_lib.vision_language.base import VisionLanguageModel
 from vlg_lib.vision_language.cache import CachedModel
@@ -121,6 +124,28 @@ def test_a_damaged_file_is_named(tmp_path: Path) -> None:
     path.write_bytes(path.read_bytes()[:-3])
     with pytest.raises(StoreError, match="not a whole safetensors file"):
         cached.dense_embeddings(picture(1))
+
+
+def test_what_the_model_refuses_leaves_no_file(tmp_path: Path) -> None:
+    class Refusing(Counting):
+        def dense_embeddings(self, image: Tensor) -> Tensor:
+            raise ValueError("too small")
+
+    with pytest.raises(ValueError, match="too small"):
+        CachedModel(Refusing(), tmp_path, 10 * ROOM).dense_embeddings(picture(1))
+    assert files(tmp_path) == []
+
+
+def test_fusing_twice_asks_the_model_once_a_frame(tmp_path: Path) -> None:
+    """What the cache is for: the same frames for other points or another test of visibility."""
+    model, scene = Counting(), floor_scene(3)
+    cached = CachedModel(model, tmp_path, 10 * ROOM)
+    fused = [fuse_scene(scene, cached.dense_embeddings, visibility) for visibility in (None, Visibility(border=2))]
+    assert model.asked == len({frame.color.numpy().tobytes() for frame in scene.frames}) == 3
+    whole = fuse_scene(scene, Counting().dense_embeddings)
+    assert torch.equal(fused[0].view_counts, whole.view_counts)
+    assert torch.allclose(fused[0].embeddings, whole.embeddings, atol=2e-3)
+    assert int(fused[1].view_counts.sum()) < int(whole.view_counts.sum())
 
 
 def test_the_stated_bytes_of_a_frame(tmp_path: Path) -> None:

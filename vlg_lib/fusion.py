@@ -82,8 +82,8 @@ class ViewAverager:
     however long its embedding. Without it the plain mean is kept (of colours, say). Sums are float32, on ``device``.
 
     ``max_memory``: bytes for the sums, None for no limit. Larger sums are kept in a temporary file of their size (in
-    the folder that TMPDIR names), on the CPU, and are added in the same order, so the result is the same to the bit;
-    :meth:`save` it, since it is as large as the sums. OSError where the disk is full.
+    the folder that TMPDIR names, which must be on a disk), on the CPU, and are added in the same order, so the result
+    is the same to the bit; :meth:`save` it, since it is as large as the sums. OSError where the disk is full.
     """
 
     def __init__(

@@ -7,7 +7,7 @@ class-agnostic masks and captions. The published model (folder ``exported_model`
 
 import io
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import cached_property
 from importlib.util import find_spec
 from pathlib import Path
@@ -71,7 +71,7 @@ class OpenSegModel(VisionLanguageModel):
         return normalize(torch.from_numpy(grid[0, :height, :width].copy()).to(self._device), dim=-1)
 
     @cached_property
-    def _signature(self) -> Callable[..., Any]:
+    def _signature(self) -> Any:
         if self._folder is None or not (Path(self._folder) / "saved_model.pb").is_file():
             raise ValueError(
                 f"openseg: expected the folder of a SavedModel (saved_model.pb), found {self._folder}; fetch "
@@ -96,7 +96,7 @@ class OpenSegModel(VisionLanguageModel):
         return self._given.text_embeddings(texts)
 
 
-def checked_signature(signature: Any) -> Callable[..., Any]:
+def checked_signature(signature: Any) -> Any:
     """The serving signature of a SavedModel; ValueError where it does not take and return what SIGNATURE says."""
     specs = {} if signature is None else signature.structured_input_signature[1] | signature.structured_outputs
     for name, (dtype, shape) in SIGNATURE.items():
@@ -106,5 +106,4 @@ def checked_signature(signature: Any) -> Callable[..., Any]:
                 f"openseg: expected {name!r} {dtype} {shape} in the signature 'serving_default', found "
                 f"{found or sorted(specs)}: is this the SavedModel of OpenSeg?"
             )
-    answer: Callable[..., Any] = signature
-    return answer
+    return signature
