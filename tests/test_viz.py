@@ -1,6 +1,7 @@
 """Figures: what travels into the page is what the library computed, and nobody is left without an alternative."""
 
 import base64
+import html
 import io
 import json
 import re
@@ -21,7 +22,7 @@ from PIL import Image
 from vlg_lib import viz
 from vlg_lib.classes import IGNORE_LABEL, ROOMS_12, UNLABELLED_COLOR, own_class_set
 from vlg_lib.viz import figure3d
-from vlg_lib.viz.cloud import choose_points
+from vlg_lib.viz.cloud import choose_points, rank_logits
 from vlg_lib.viz.pictures import ASSETS
 
 matplotlib.use("Agg")
@@ -110,15 +111,15 @@ def test_the_poster_shows_the_classes(room):
     assert counts.min() > 1000
 
 
-def test_nearer_points_hide_farther_ones():
+def test_nearer_points_hide_farther_ones(monkeypatch):
     line = torch.linspace(0, 1, 150)
     wall = torch.stack(torch.meshgrid(line, line, indexing="ij"), -1).reshape(-1, 2)
     points = torch.cat([torch.cat([wall[:, :1], torch.full((22500, 1), y), wall[:, 1:]], 1) for y in (0.0, 3.0)])
     labels = torch.cat([torch.full((22500,), 2), torch.full((22500,), 10)])
     order = torch.randperm(45000, generator=torch.Generator().manual_seed(0))
     # Looking along +y, the wall at y = 0 stands in front of the other.
-    eye = (0.0, -4.0, 0.0)
-    figure = viz.show3d(points[order], labels[order], class_set=ROOMS_12, alt="x", eye=eye, max_points=45_000)
+    monkeypatch.setattr("vlg_lib.viz.cloud.EYE", (0.0, -4.0, 0.0))
+    figure = viz.show3d(points[order], labels[order], class_set=ROOMS_12, alt="x", max_points=45_000)
     picture = np.array(Image.open(io.BytesIO(figure.poster)).convert("RGB"))
     middle = picture[180:260, 300:340].reshape(-1, 3)
     assert (middle == ROOMS_12.palette[2]).all(1).any()
@@ -181,29 +182,23 @@ def test_lengths_that_differ_are_refused():
     st.booleans(),
 )
 @settings(max_examples=60, deadline=None)
-def test_quantised_logits_keep_the_argmax_under_every_mask(classes, points, seed, scale, with_ties):
+def test_ranks_keep_the_argmax_under_every_mask(classes, points, seed, scale, with_ties):
     generator = torch.Generator().manual_seed(seed)
     logits = torch.randn(points, classes, generator=generator) * scale
     if with_ties:
         logits = (logits / scale * 2).round() * scale
-    levels = viz.quantise_logits(logits)
-    assert levels.dtype == torch.uint8
+    ranks = rank_logits(logits)
+    assert ranks.dtype == torch.uint8
     for _ in range(8):
         mask = torch.rand(classes, generator=generator) < 0.5
         if mask.any():
             expected = logits.masked_fill(~mask, -torch.inf).double().numpy().argmax(1)
-            kept = levels.long().masked_fill(~mask, -1).numpy().argmax(1)
+            kept = ranks.long().masked_fill(~mask, -1).numpy().argmax(1)
             assert (expected == kept).all()
 
 
-def test_quantised_logits_are_nearly_linear():
-    logits = torch.rand(300, 12, generator=torch.Generator().manual_seed(3), dtype=torch.float64).float()
-    levels = viz.quantise_logits(logits).float()
-    assert np.corrcoef(logits.flatten(), levels.flatten())[0, 1] > 0.999
-
-
 def test_all_logits_equal_stay_a_valid_picture():
-    assert viz.quantise_logits(torch.full((2, 3), 0.5)).tolist() == [[2, 1, 0]] * 2
+    assert rank_logits(torch.full((2, 3), 0.5)).tolist() == [[2, 1, 0]] * 2
 
 
 def test_tag_room_starts_with_the_librarys_pseudo_labels(room):
@@ -257,38 +252,22 @@ def test_tag_room_refuses_what_does_not_fit(room):
 # ---- where a figure is shown ----
 
 
-def test_jupyter_gets_plotly_and_the_book_does_not(room, monkeypatch):
-    points, labels, _, _ = room
-    figure = viz.show3d(points, labels, class_set=ROOMS_12, alt="a room", cut=None)
-    assert set(figure._repr_mimebundle_()) == {"text/html", "text/plain"}
-    monkeypatch.setenv("JPY_SESSION_NAME", "notebook.ipynb")
-    spec = figure._repr_mimebundle_()["application/vnd.plotly.v1+json"]
-    (trace,) = spec["data"]
-    assert trace["type"] == "scatter3d"
-    assert len(trace["marker"]["color"]) == 500
-    first = "#bebebe" if labels[0] < 0 else "#{:02x}{:02x}{:02x}".format(*ROOMS_12.palette[int(labels[0])])
-    assert trace["marker"]["color"][0] == first
-
-
-def test_plotly_draws_colours_and_honours_the_cut(room):
-    points, _, colors, _ = room
-    (trace,) = viz.show3d(points, colors, alt="a room", cut=1.0).to_plotly().data
-    below = points[:, 2] <= 1.0
-    assert np.allclose(np.sort(trace.z), np.sort(points[below, 2]), atol=1e-3)
-    assert trace.marker.color[0] == "rgb({},{},{})".format(*colors[below][0].tolist())
-
-
-def test_the_tag_room_is_a_page_in_a_frame_where_no_loader_is(room, monkeypatch):
-    points, _, colors, logits = room
-    figure = viz.tag_room(points, colors, logits, ROOMS_12, ROOMS_12.mask(["bed"]), alt="a room")
-    monkeypatch.setenv("JPY_SESSION_NAME", "notebook.ipynb")
-    live = figure._repr_mimebundle_()
-    assert list(live) == ["text/html"]
-    assert live["text/html"].startswith("<iframe")
-    monkeypatch.setitem(sys.modules, "google.colab", types.ModuleType("google.colab"))
-    colab = figure._repr_mimebundle_()["text/html"]
-    assert "cdn.plot.ly" in colab
-    assert len(colab) < 500_000 < len(live["text/html"])  # Colab is online, Jupyter need not be
+def test_the_book_gets_a_fragment_and_a_notebook_a_page_in_a_frame(room, monkeypatch):
+    points, labels, colors, logits = room
+    tagged = viz.tag_room(points, colors, logits, ROOMS_12, ROOMS_12.mask(["bed"]), alt="tags")
+    for figure in (viz.show3d(points, labels, class_set=ROOMS_12, alt='a "room"'), tagged):
+        assert figure._repr_mimebundle_() == {"text/html": figure.to_html(), "text/plain": repr(figure)}
+        with monkeypatch.context() as patch:
+            patch.setenv("JPY_SESSION_NAME", "notebook.ipynb")
+            live = figure._repr_mimebundle_()["text/html"]
+            patch.setitem(sys.modules, "google.colab", types.ModuleType("google.colab"))
+            colab = figure._repr_mimebundle_()["text/html"]
+        assert live.startswith("<iframe")
+        assert colab.startswith("<iframe")
+        assert "cdn.plot.ly" in colab
+        assert len(colab) < 500_000 < len(live)  # Colab is online, Jupyter need not be
+        (page,) = re.findall(r'srcdoc="([^"]*)"', live)
+        assert html.unescape(page) == figure.to_page(figure.alt)
 
 
 def test_the_bundled_plotly_is_the_version_we_say():

@@ -242,7 +242,7 @@
 
     layout() {
       const axis = (k) => ({
-        visible: this.data.axes, range: [this.data.bounds[0][k], this.data.bounds[1][k]], showspikes: false,
+        visible: false, range: [this.data.bounds[0][k], this.data.bounds[1][k]], showspikes: false,
         title: { text: "xyz"[k] + " (m)" }, showbackground: false, nticks: 5,
       });
       return {

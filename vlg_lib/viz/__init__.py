@@ -4,32 +4,6 @@
 ``cloud``: what a 3D figure carries into the page. ``source``: the library's code, shown.
 """
 
-from vlg_lib.viz.cloud import quantise_logits
 from vlg_lib.viz.figure3d import Figure3D, save_page3d, show3d, tag_room
-from vlg_lib.viz.pictures import (
-    PIPELINE_STEPS,
-    Html,
-    label_colors,
-    legend,
-    pipeline_strip,
-    show_label_image,
-    use_style,
-)
+from vlg_lib.viz.pictures import PIPELINE_STEPS, Html, label_colors, legend, pipeline_strip, show_label_image, use_style
 from vlg_lib.viz.source import Source, show_source
-
-__all__ = [
-    "PIPELINE_STEPS",
-    "Figure3D",
-    "Html",
-    "Source",
-    "label_colors",
-    "legend",
-    "pipeline_strip",
-    "quantise_logits",
-    "save_page3d",
-    "show3d",
-    "show_label_image",
-    "show_source",
-    "tag_room",
-    "use_style",
-]

@@ -15,6 +15,9 @@ from vlg_lib.classes import IGNORE_LABEL, UNLABELLED_COLOR, ClassSet
 UNLABELLED_BYTE = 255
 """The ignore label in a page, where labels are uint8."""
 
+EYE = (0.62, -0.85, 1.75)
+"""Where plotly's camera stands at first, in units of the cloud's size."""
+
 _LARGEST_INT16 = 32_000
 _CENTER_OF_VIEW = (0.0, 0.0, -0.2)  # rooms are cut open at the top, so look a little below the middle
 _FIELD_OF_VIEW = 45.0  # plotly's, in degrees, vertical
@@ -44,13 +47,7 @@ def choose_points(
     return torch.randperm(len(points), generator=torch.Generator().manual_seed(0))[:max_points].sort().values
 
 
-def geometry(
-    points: Float[Tensor, "N 3"],
-    cut: float | str | None,
-    eye: tuple[float, float, float],
-    size: float,
-    axes: bool,
-) -> dict[str, Any]:
+def geometry(points: Float[Tensor, "N 3"], cut: float | str | None) -> dict[str, Any]:
     """The points as int16 millimetres about their middle (coarser for clouds over 64 m), and how to look at them."""
     low, high = points.amin(0), points.amax(0)
     center = ((low + high) / 2).double()
@@ -65,10 +62,9 @@ def geometry(
         "center": center.tolist(),
         "bounds": [(low - padding).tolist(), (high + padding).tolist()],
         "cut": None if cut is None else round(float(cut), 3),
-        "eye": list(eye),
+        "eye": list(EYE),
         "center_of_view": list(_CENTER_OF_VIEW),
-        "size": size,
-        "axes": axes,
+        "size": 3.0,
         "unlabelled": _hex(UNLABELLED_COLOR),
     }
 
@@ -96,22 +92,13 @@ def count_labels(labels: Integer[Tensor, " N"], class_set: ClassSet) -> dict[str
     return {name: count for name, count in named if count}
 
 
-def quantise_logits(logits: Float[Tensor, "N K"]) -> UInt8[Tensor, "N K"]:
-    """Logits as uint8 on one linear scale, nudged by a level where needed to keep every row's order strictly.
+def rank_logits(logits: Float[Tensor, "N K"]) -> UInt8[Tensor, "N K"]:
+    """The rank of each class in its row, 0 for the least; of equal logits the lower class ranks higher.
 
-    So the argmax under any mask of classes is the same before and after; equal logits keep the lower class in front.
+    All that an argmax needs: under any mask of classes the largest rank is where the largest logit is.
     """
-    classes = logits.shape[1]
-    if classes > 128:
-        raise ValueError(f"at most 128 classes keep their order in 256 levels, found {classes}")
-    low, high = logits.min(), logits.max()
-    levels = ((logits - low) / (high - low).clamp(min=1e-12) * (256 - classes)).round()
-    order = logits.argsort(dim=1, descending=True, stable=True).flip(1)
-    ascending = levels.gather(1, order)
-    # A running maximum of (level - rank) makes each level exceed the one before by at least one.
-    rank = torch.arange(classes, dtype=levels.dtype)
-    strict = (ascending - rank).cummax(dim=1).values + rank
-    return torch.empty_like(levels).scatter_(1, order, strict).to(torch.uint8)
+    ascending = logits.flip(1).argsort(dim=1, stable=True)  # flipped: of equals the lower class comes last
+    return ascending.argsort(dim=1).flip(1).to(torch.uint8)
 
 
 def poster(

@@ -14,7 +14,6 @@ from pathlib import Path
 from string import Template
 from typing import Any
 
-import numpy as np
 import torch
 from jaxtyping import Bool, Float, Integer, UInt8
 from torch import Tensor
@@ -29,14 +28,12 @@ from vlg_lib.viz.cloud import (
     geometry,
     label_bytes,
     poster,
-    quantise_logits,
+    rank_logits,
 )
 from vlg_lib.viz.pictures import ASSETS, label_colors
 
 PLOTLY_JS = "4.1.1"
 """The version of the plotly.js bundle in ``assets``."""
-
-_EYE = (0.62, -0.85, 1.75)
 
 
 @dataclass(frozen=True)
@@ -82,45 +79,17 @@ class Figure3D:
             figure=self.to_html(),
         )
 
-    def to_plotly(self) -> Any:
-        """The same picture as a ``plotly.graph_objects.Figure``."""
-        import plotly.graph_objects as go
-
-        xyz = np.frombuffer(base64.b64decode(self.data["points"]), "<i2").reshape(-1, 3) * self.data["unit"]
-        xyz = (xyz + self.data["center"]).astype(np.float32)
-        if "labels" in self.data:
-            index = np.minimum(self._bytes("labels"), len(self.data["names"]))
-            colors = np.array([*self.data["palette"], self.data["unlabelled"]])[index]
-            text = np.array([*self.data["names"], "unlabelled"])[index]
-        else:
-            colors = np.array([f"rgb({r},{g},{b})" for r, g, b in self._bytes("colors").reshape(-1, 3).tolist()])
-            text = np.full(len(colors), "")
-        keep = np.full(len(xyz), True) if self.data["cut"] is None else xyz[:, 2] <= self.data["cut"]
-        x, y, z = np.ascontiguousarray(xyz[keep].T)
-        marker = {"size": self.data["size"], "color": colors[keep].tolist()}
-        trace = go.Scatter3d(x=x, y=y, z=z, mode="markers", marker=marker, text=text[keep].tolist(), hoverinfo="text")
-        axis = {"visible": self.data["axes"]}
-        camera = {key: dict(zip("xyz", self.data[key], strict=True)) for key in ("eye", "center_of_view")}
-        camera["center"] = camera.pop("center_of_view")
-        scene = {"aspectmode": "data", "camera": camera, "xaxis": axis, "yaxis": axis, "zaxis": axis}
-        return go.Figure(trace, {"scene": scene, "margin": {"l": 0, "r": 0, "t": 0, "b": 0}, "height": 460})
-
-    def _bytes(self, field: str) -> np.ndarray:
-        return np.frombuffer(base64.b64decode(self.data[field]), np.uint8)
-
     def _repr_mimebundle_(self, include: object = None, exclude: object = None) -> dict[str, Any]:
-        front_end = _front_end()
-        thinks = "logits" in self.data
-        if front_end == "colab" or (front_end == "live" and thinks):
-            address = f"https://cdn.plot.ly/plotly-gl3d-{PLOTLY_JS}.min.js" if front_end == "colab" else None
-            title = "Scene tags" if thinks else "A point cloud"
-            page, alt = html.escape(self.to_page(title, address)), html.escape(self.alt)
+        """The fragment where the book is made; elsewhere nobody has the loader, so a page in a frame."""
+        colab = "google.colab" in sys.modules
+        markup = self.to_html()
+        if colab or os.environ.get("JPY_SESSION_NAME") or os.environ.get("VSCODE_PID"):
+            thinks = "logits" in self.data
+            address = f"https://cdn.plot.ly/plotly-gl3d-{PLOTLY_JS}.min.js" if colab else None
+            page, alt = (html.escape(text) for text in (self.to_page(self.alt, address), self.alt))
             style = f"width:100%;height:{860 if thinks else 660}px;border:0"
-            return {"text/html": f'<iframe title="{alt}" style="{style}" srcdoc="{page}"></iframe>'}
-        bundle: dict[str, Any] = {"text/html": self.to_html(), "text/plain": repr(self)}
-        if front_end == "live":
-            bundle["application/vnd.plotly.v1+json"] = json.loads(self.to_plotly().to_json())
-        return bundle
+            markup = f'<iframe title="{alt}" style="{style}" srcdoc="{page}"></iframe>'
+        return {"text/html": markup, "text/plain": repr(self)}
 
     def __repr__(self) -> str:
         return f"Figure3D: {self.alt}"
@@ -128,13 +97,6 @@ class Figure3D:
 
 def _fill(template: str, **fields: str) -> str:
     return Template((ASSETS / template).read_text(encoding="utf8")).substitute(fields)
-
-
-def _front_end() -> str:
-    """Who looks at the kernel's output: "colab", "live" (Jupyter, VS Code) or "book" (executed for the site)."""
-    if "google.colab" in sys.modules:
-        return "colab"
-    return "live" if os.environ.get("JPY_SESSION_NAME") or os.environ.get("VSCODE_PID") else "book"
 
 
 def show3d(
@@ -146,20 +108,17 @@ def show3d(
     caption: str | None = None,
     max_points: int = 20_000,
     cut: float | str | None = "auto",
-    eye: tuple[float, float, float] = _EYE,
-    size: float = 3.0,
-    axes: bool = False,
 ) -> Figure3D:
     """A point cloud coloured by (N,) integer labels of ``class_set`` or by (N, 3) uint8 colours.
 
     ``points``: (N, 3) metres, z up; at most ``max_points`` of them are drawn, chosen by a fixed seed. ``alt``: what a
     reader who cannot see the figure should know. ``cut`` hides the points above a height in metres at first ("auto":
-    the top of a room-sized cloud, to look under its ceiling; None: nothing, and no slider). ``eye``: plotly's camera.
+    the top of a room-sized cloud, to look under its ceiling; None: nothing, and no slider).
     ValueError for an empty ``alt``, for lengths that differ and for labels outside the class set.
     """
     chosen = choose_points(points, {"labels or colours": labels_or_colors}, max_points, alt)
     points, values = points[chosen].cpu(), labels_or_colors[chosen].cpu()
-    data = geometry(points, cut, eye, size, axes)
+    data = geometry(points, cut)
     if values.ndim == 2:
         return Figure3D(data | {"colors": encode(values)}, poster(points, values, data), alt, caption, {})
     if class_set is None:
@@ -180,13 +139,11 @@ def tag_room(
     caption: str | None = None,
     max_points: int = 20_000,
     cut: float | str | None = "auto",
-    eye: tuple[float, float, float] = _EYE,
-    size: float = 3.0,
 ) -> Figure3D:
     """The page that thinks: ticking scene tags masks the logits and recolours the room in the reader's browser.
 
     ``logits``: (N, K) cosines of points and words; a row of zeros is a point that no view saw, and stays unlabelled.
-    They travel as uint8 (:func:`quantise_logits`), so that for every choice of tags the browser's argmax is the
+    Their ranks travel as uint8 (:func:`rank_logits`), so that for every choice of tags the browser's argmax is the
     library's. ``scene_labels``: (K,) bool, the tags that are ticked at first. Other arguments as in :func:`show3d`.
     """
     if logits.shape[1] != len(class_set) or len(scene_labels) != len(class_set):
@@ -202,9 +159,9 @@ def tag_room(
     seen = (logits != 0).any(1)
     masked = logits.masked_fill(~scene_labels, -torch.inf)
     labels = torch.where(seen & scene_labels.any(), masked.argmax(1), IGNORE_LABEL)
-    data = geometry(points, cut, eye, size, axes=False) | class_fields(class_set)
+    data = geometry(points, cut) | class_fields(class_set)
     data["colors"], data["labels"] = encode(colors), encode(label_bytes(labels))
-    data["logits"] = encode(quantise_logits(logits))
+    data["logits"] = encode(rank_logits(logits))
     data["seen"] = encode(seen.to(torch.uint8))
     data["scene_labels"] = scene_labels.tolist()
     picture = poster(points, label_colors(labels, class_set), data)

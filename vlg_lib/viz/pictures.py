@@ -1,6 +1,5 @@
 """Pictures: the matplotlib style, label images, legends, and the pipeline strip at the head of each chapter."""
 
-import html
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -125,26 +124,10 @@ def pipeline_strip(current: str) -> Html:
     """The pipeline as a strip of boxes with "you are here" on ``current``, one of ``PIPELINE_STEPS``."""
     if current not in PIPELINE_STEPS:
         raise ValueError(f"unknown step {current!r}; known: {', '.join(PIPELINE_STEPS)}")
-    width, gap, parts = 92, 9, []
-    for i, step in enumerate(PIPELINE_STEPS):
-        here, x = step == current, 2 + i * (width + gap)
-        middle = x + width / 2
-        fill, ink = ("#0b57d0", "#ffffff") if here else ("#eef1f6", "#1f2328")
-        parts.append(f'<rect x="{x}" y="20" width="{width}" height="42" rx="5" fill="{fill}" stroke="#5f6b7a"/>')
-        rows = step.split(" ")
-        for row, words in enumerate(rows):
-            y = 45 if len(rows) == 1 else 38 + 15 * row
-            parts.append(f'<text x="{middle}" y="{y}" text-anchor="middle" fill="{ink}">{words}</text>')
-        if here:
-            style = 'text-anchor="middle" fill="currentColor" font-weight="bold"'
-            parts.append(f'<text x="{middle}" y="13" {style}>you are here</text>')
-        if i:
-            parts.append(f'<path d="M{x - gap + 1} 41h{gap - 2}m-3 -3l3 3l-3 3" fill="none" stroke="#5f6b7a"/>')
+    box = "flex:1;margin:0;padding:.4em;border:1px solid #5f6b7a;border-radius:5px;text-align:center"
+    look = {True: "background:#0b57d0;color:#fff;font-weight:bold", False: "background:#eef1f6;color:#1f2328"}
+    items = [f'<li style="{box};{look[step == current]}">{step}</li>' for step in PIPELINE_STEPS]
     alt = f"The pipeline: {', '.join(PIPELINE_STEPS)}. You are here: {current}."
-    total = 4 + len(PIPELINE_STEPS) * (width + gap) - gap
-    markup = (
-        f'<div class="vlg-strip" style="overflow-x:auto"><svg role="img" aria-label="{html.escape(alt)}" '
-        f'viewBox="0 0 {total} 64" font-family="Arial, sans-serif" font-size="11.5" '
-        f'style="display:block;width:100%;min-width:600px;max-width:900px">{"".join(parts)}</svg></div>'
-    )
-    return Html(markup, alt)
+    style = "display:flex;gap:.3em;margin:.5rem 0;padding:0;list-style:none;overflow-x:auto;font-size:.75rem"
+    arrow = '<li aria-hidden="true">&rarr;</li>'
+    return Html(f'<ol class="vlg-strip" aria-label="{alt}" style="{style}">{arrow.join(items)}</ol>', alt)
