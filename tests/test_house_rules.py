@@ -33,7 +33,7 @@ def code_lines(path: Path) -> int:
 
 
 def test_the_library_stays_small() -> None:
-    # The checks of the exercises belong to the chapters, and the generated rooms are the book's data set: counted apart.
+    # The checks of the exercises belong to the chapters, and the generated rooms are the book's data: counted apart.
     sizes = dict.fromkeys(("checks", "rooms", "library"), 0)
     for path in MODULES:
         name = path.relative_to(LIBRARY).as_posix()
@@ -53,6 +53,8 @@ def test_nothing_is_unpickled(path: Path) -> None:
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.Import | ast.ImportFrom):
             names = {alias.name for alias in node.names} | {getattr(node, "module", None)}
+            if names == {"pickle", "UnpicklingError"}:  # what torch.load raises where it refuses a file
+                continue
             assert not names & {"pickle", "dill", "joblib", "shelve", "marshal"}
         if isinstance(node, ast.Call) and ast.unparse(node.func) == "torch.load":
             assert any(word.arg == "weights_only" and ast.unparse(word.value) == "True" for word in node.keywords)
