@@ -1,6 +1,5 @@
 """Files between stages: whole or not at all, and read back as they were written."""
 
-import os
 import signal
 import subprocess
 import sys
@@ -116,14 +115,6 @@ class TestAtomicFolder:
             temporary.rmdir()
         assert names(path) == ["old"]
         assert names(tmp_path) == ["scene"]
-
-    def test_a_leftover_of_the_same_process_number_is_cleared(self, tmp_path):
-        leftover = tmp_path / f".scene.{os.getpid()}.part"
-        leftover.mkdir()
-        (leftover / "stale").write_text("")
-        with atomic_folder(tmp_path / "scene") as temporary:
-            (temporary / "a").write_text("")
-        assert names(tmp_path / "scene") == ["a"]
 
 
 class TestJson:

@@ -3,10 +3,10 @@
 import hashlib
 import json
 import os
-import shutil
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, BinaryIO
 
 from safetensors import SafetensorError, safe_open
@@ -42,23 +42,19 @@ def atomic_folder(path: Path) -> Iterator[Path]:
     An existing folder at ``path`` is replaced by the new one. When the block fails, the temporary folder is removed and
     what stood at ``path`` stays as it was.
     """
-    temporary, old = (path.with_name(f".{path.name}.{os.getpid()}.{suffix}") for suffix in ("part", "old"))
-    for leftover in (temporary, old):
-        shutil.rmtree(leftover, ignore_errors=True)
-    temporary.mkdir(parents=True)
-    try:
-        yield temporary
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with TemporaryDirectory(prefix=f".{path.name}.", dir=path.parent) as holder:
+        new, old = Path(holder) / "new", Path(holder) / "old"
+        new.mkdir()
+        yield new
         if path.exists():
             path.rename(old)
         try:
-            temporary.rename(path)
+            new.rename(path)
         except OSError:
             if old.exists():
                 old.rename(path)
             raise
-    finally:
-        for leftover in (temporary, old):
-            shutil.rmtree(leftover, ignore_errors=True)
 
 
 def write_json(path: Path, value: Any) -> None:
