@@ -154,8 +154,8 @@ class SensFile:
                 raise
             raise SensError(f"{self.path}: the colour of frame {index} is damaged ({error})") from error
 
-    def depth_codes(self, index: int) -> Tensor:
-        """The depth image of a frame, (height, width) int32, as stored; SensError where it is damaged."""
+    def _codes(self, index: int) -> np.ndarray:
+        """The depth image of a frame, (height, width) uint16, as stored; SensError where it is damaged."""
         data, (height, width) = self.depth_bytes(index), self.depth_size
         expected = height * width * 2
         if self.depth_compression == "zlib_ushort":
@@ -165,12 +165,19 @@ class SensFile:
             except zlib.error as error:
                 raise SensError(f"{self.path}: the depth of frame {index} is damaged ({error})") from error
         self._expect(len(data) == expected, f"{expected} bytes of depth in frame {index}", len(data))
-        return torch.from_numpy(np.frombuffer(data, "<u2").reshape(height, width).astype(np.int32))
+        return np.frombuffer(data, "<u2").reshape(height, width)
+
+    def depth_codes(self, index: int) -> Tensor:
+        """The depth image of a frame, (height, width) int32, as stored; SensError where it is damaged."""
+        return torch.from_numpy(self._codes(index).astype(np.int32))
 
     def depth(self, index: int) -> Tensor:
         """The depth image of a frame, (height, width) float32 metres; SensError where it is damaged.
 
         0 = missing, and so is the largest code (nothing measured, in some recordings).
         """
-        codes = self.depth_codes(index)
-        return (codes.double() / self.depth_scale).float().masked_fill(codes == _LARGEST_CODE, 0.0)
+        codes = self._codes(index)
+        depth = codes.astype(np.float32)
+        depth /= np.float32(self.depth_scale)
+        depth[codes == _LARGEST_CODE] = 0.0
+        return torch.from_numpy(depth)
