@@ -308,15 +308,23 @@ def _judge(
     return found[-1].undone if found else geometry
 
 
-def _check_upright(report: CheckReport, poses: Float[Tensor, "F 4 4"]) -> None:
-    """A finding where the world does not stand upright: the images' rows are level wherever a person looks."""
+def level_up(poses: Float[Tensor, "F 4 4"]) -> Float[Tensor, " 3"] | None:
+    """The world's up direction, unit length, from poses: the rows of images are level wherever one looks.
+
+    None where it does not show: the cameras hardly turn, or were not held level.
+    """
     right, down, forward = poses[:, :3, :3].unbind(2)
     shares, axes = torch.linalg.eigh(right.T @ right / len(right))
     if shares[0] > 0.3 * shares[1] or shares[1] < 0.05:
+        return None
+    return axes[:, 0] * torch.sign((axes[:, 0] @ (-down - 0.5 * forward).T).sum())
+
+
+def _check_upright(report: CheckReport, poses: Float[Tensor, "F 4 4"]) -> None:
+    up = level_up(poses)
+    if up is None:
         report.notes.append("which way is up does not show: the cameras hardly turn, or were not held level")
-        return
-    up = axes[:, 0] * torch.sign((axes[:, 0] @ (-down - 0.5 * forward).T).sum())
-    if float(up[2]) < 0.8:
+    elif float(up[2]) < 0.8:
         axis = ("-" if up[up.abs().argmax()] < 0 else "") + "xyz"[int(up.abs().argmax())]
         measured = f"seen from the cameras, up is ({', '.join(f'{x:.2f}' for x in up.tolist())})"
         report.findings.append(Finding(f"swapped axes: {axis} points up, not z", measured, f"convert with --up {axis}"))

@@ -1,0 +1,115 @@
+"""What readers of foreign formats share: posed images; numbers from text and JSON, with errors that name the place."""
+
+import json
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from scipy.spatial.transform import Rotation
+from torch import Tensor
+
+from vlg_lib.data.frames import COLOR_SUFFIXES, LayoutError, natural_key
+from vlg_lib.scene import Camera
+
+OPENGL = torch.diag(torch.tensor([1.0, -1.0, -1.0, 1.0], dtype=torch.float64))
+"""From a camera's right, up, backward to right, down, forward, on the right of a camera-to-world pose."""
+
+
+class PosedImage(NamedTuple):
+    """One posed image: ``camera`` of the colour image, ``pose`` (4, 4) camera-to-world, ``depth_scale`` units a metre.
+
+    ``pose`` may be no pose (lost tracking): the converter leaves such images out and counts them.
+    """
+
+    name: str
+    color: Path
+    depth: Path | None
+    camera: Camera
+    pose: Tensor
+    depth_scale: float = 1000.0
+
+
+def pose_from(quaternion: Sequence[float], translation: Sequence[float]) -> Tensor:
+    """A 4x4 pose (float64) from a quaternion x, y, z, w of any length and a translation; NaN where it has no length."""
+    pose = torch.eye(4, dtype=torch.float64)
+    if not np.isfinite(quaternion).all() or np.linalg.norm(quaternion) < 1e-6:
+        return torch.full((4, 4), torch.nan, dtype=torch.float64)
+    pose[:3, :3] = torch.from_numpy(Rotation.from_quat(np.asarray(quaternion, dtype=np.float64)).as_matrix())
+    pose[:3, 3] = torch.tensor(translation, dtype=torch.float64)
+    return pose
+
+
+def inverse(pose: Tensor) -> Tensor:
+    """World-to-camera from camera-to-world and back; what is no pose becomes NaN."""
+    if not bool(pose.isfinite().all()) or abs(float(torch.linalg.det(pose))) < 1e-9:
+        return torch.full((4, 4), torch.nan, dtype=torch.float64)
+    return torch.linalg.inv(pose)
+
+
+def text_rows(path: Path) -> Iterator[tuple[int, list[str]]]:
+    """Number and words of each line that is neither empty nor a comment."""
+    if not path.is_file():
+        raise LayoutError(f"{path}: no such file")
+    for number, line in enumerate(path.read_text(errors="replace").splitlines(), start=1):
+        if line.strip() and not line.lstrip().startswith("#"):
+            yield number, line.split()
+
+
+def floats_of(path: Path, number: int, words: Sequence[str], count: int) -> list[float]:
+    """``count`` numbers of a line; LayoutError naming file and line where they are not there."""
+    try:
+        values = [float(word) for word in words]
+    except ValueError as error:
+        raise LayoutError(f"{path}, line {number}: {error}") from error
+    if len(values) != count:
+        raise LayoutError(f"{path}, line {number}: expected {count} numbers, found {len(values)}")
+    return values
+
+
+def json_object(path: Path) -> dict[str, Any]:
+    """The object that a JSON file holds; LayoutError where the file is missing, not JSON, or holds something else."""
+    if not path.is_file():
+        raise LayoutError(f"{path}: no such file")
+    try:
+        content = json.loads(path.read_text(errors="replace"))
+    except (json.JSONDecodeError, RecursionError) as error:
+        raise LayoutError(f"{path}: not JSON ({error})") from error
+    if not isinstance(content, dict):
+        raise LayoutError(f"{path}: expected an object {{...}}, found {type(content).__name__}")
+    return content
+
+
+def numbers_of(path: Path, what: str, value: Any, count: int) -> list[float]:
+    """``count`` numbers of a JSON file, flattened; LayoutError naming ``what`` where they are not there."""
+    flat: list[Any] = [value]
+    while any(isinstance(entry, list) for entry in flat):
+        flat = [part for entry in flat for part in (entry if isinstance(entry, list) else [entry])]
+    if len(flat) != count or any(isinstance(entry, bool) or not isinstance(entry, int | float) for entry in flat):
+        raise LayoutError(f"{path}: expected {what} to be {count} number{'s' * (count > 1)}, found {str(value)[:60]}")
+    return [float(entry) for entry in flat]
+
+
+def camera_of(path: Path, fx: float, fy: float, cx: float, cy: float, width: float, height: float) -> Camera:
+    """A camera; LayoutError naming the file where the numbers make none."""
+    try:
+        return Camera(fx, fy, cx, cy, int(width), int(height))
+    except (ValueError, OverflowError) as error:
+        raise LayoutError(f"{path}: {error}") from error
+
+
+def images_in(folder: Path, suffixes: Sequence[str] = COLOR_SUFFIXES) -> list[Path]:
+    """The images of a folder in natural order; LayoutError where there is none."""
+    found = [path for path in folder.iterdir() if path.suffix.lower() in suffixes] if folder.is_dir() else []
+    if not found:
+        raise LayoutError(f"{folder}: expected images ({', '.join(suffixes)}), found none")
+    return sorted(found, key=lambda path: natural_key(path.name))
+
+
+def file_inside(folder: Path, name: str, file: Path) -> Path:
+    """``folder / name``; LayoutError where the name leads out of the folder."""
+    path = folder / name
+    if "\0" in name or Path(name).is_absolute() or ".." in Path(name).parts:
+        raise LayoutError(f"{file}: expected names of files in {folder}, found {name!r}")
+    return path

@@ -1,0 +1,175 @@
+"""Writers of foreign scan formats, from their documentation and without the readers: what the converters are tested on.
+
+Each takes a folder and frames (the library's conventions: camera-to-world, right, down, forward, pixel centres at
+integers) and writes them as the format has them.
+"""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from vlg_lib.scene import Frame
+
+FLIP = np.diag([1.0, -1.0, -1.0, 1.0])
+
+
+def quaternion(rotation: np.ndarray) -> list[float]:
+    """w, x, y, z of a rotation, by the largest of the four (Shepperd's method)."""
+    r = rotation
+    squares = np.array([1 + r[0, 0] + r[1, 1] + r[2, 2], 1 + r[0, 0] - r[1, 1] - r[2, 2],
+                        1 - r[0, 0] + r[1, 1] - r[2, 2], 1 - r[0, 0] - r[1, 1] + r[2, 2]])  # fmt: skip
+    largest = int(squares.argmax())
+    products = {
+        0: [squares[0], r[2, 1] - r[1, 2], r[0, 2] - r[2, 0], r[1, 0] - r[0, 1]],
+        1: [r[2, 1] - r[1, 2], squares[1], r[1, 0] + r[0, 1], r[0, 2] + r[2, 0]],
+        2: [r[0, 2] - r[2, 0], r[1, 0] + r[0, 1], squares[2], r[2, 1] + r[1, 2]],
+        3: [r[1, 0] - r[0, 1], r[0, 2] + r[2, 0], r[2, 1] + r[1, 2], squares[3]],
+    }[largest]
+    return [float(entry) for entry in np.array(products) / (2 * np.sqrt(squares[largest]))]
+
+
+def save_color(path: Path, frame: Frame) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(frame.color.numpy()).save(path)
+
+
+def save_depth(path: Path, frame: Frame, scale: float) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    codes = np.rint(frame.depth.numpy().astype(np.float64) * scale).astype(np.uint16)
+    Image.fromarray(codes).save(path)
+
+
+def pose_of(frame: Frame) -> np.ndarray:
+    return frame.camera_to_world.double().numpy()
+
+
+def write_seven_scenes(folder: Path, frames: Sequence[Frame]) -> float:
+    for i, frame in enumerate(frames):
+        save_color(folder / f"frame-{i:06d}.color.png", frame)
+        save_depth(folder / f"frame-{i:06d}.depth.png", frame, 1000)
+        np.savetxt(folder / f"frame-{i:06d}.pose.txt", pose_of(frame), delimiter="\t", fmt="%.10e")
+    return 1000.0
+
+
+def write_tum(folder: Path, frames: Sequence[Frame]) -> float:
+    """Depth comes 8 ms after colour; poses come at 100 Hz, and between them others that belong to no image."""
+    lists: dict[str, list[str]] = {"rgb": ["# color images"], "depth": ["# depth maps"], "groundtruth": ["# poses"]}
+    for i, frame in enumerate(frames):
+        time = 1305031102.175304 + 0.1 * i
+        save_color(folder / f"rgb/{time:.6f}.png", frame)
+        save_depth(folder / f"depth/{time + 0.008:.6f}.png", frame, 5000)
+        lists["rgb"].append(f"{time:.6f} rgb/{time:.6f}.png")
+        lists["depth"].append(f"{time + 0.008:.6f} depth/{time + 0.008:.6f}.png")
+        w, x, y, z = quaternion(pose_of(frame)[:3, :3])
+        position = " ".join(f"{v:.12f}" for v in pose_of(frame)[:3, 3])
+        lists["groundtruth"].append(f"{time - 0.01:.4f} 9 9 9 0 0 0 1")
+        lists["groundtruth"].append(f"{time + 0.001:.4f} {position} {x:.12f} {y:.12f} {z:.12f} {w:.12f}")
+    for name, lines in lists.items():
+        (folder / f"{name}.txt").write_text("\n".join(lines) + "\n")
+    return 5000.0
+
+
+def write_replica(folder: Path, frames: Sequence[Frame]) -> float:
+    camera, scale = frames[0].camera, 6553.5
+    values = {"w": camera.width, "h": camera.height, "fx": camera.fx, "fy": camera.fy, "cx": camera.cx,
+              "cy": camera.cy, "scale": scale}  # fmt: skip
+    for i, frame in enumerate(frames):
+        save_color(folder / f"results/frame{i:06d}.png", frame)
+        save_depth(folder / f"results/depth{i:06d}.png", frame, scale)
+    (folder / "traj.txt").write_text("".join(" ".join(f"{v:.18e}" for v in pose_of(f).ravel()) + "\n" for f in frames))
+    (folder.parent / "cam_params.json").write_text(json.dumps({"camera": values}))
+    return scale
+
+
+def _open3d_intrinsic(frame: Frame) -> dict:
+    camera = frame.camera
+    columns = [camera.fx, 0, 0, 0, camera.fy, 0, camera.cx, camera.cy, 1]
+    return {"width": camera.width, "height": camera.height, "intrinsic_matrix": columns}
+
+
+def write_open3d_log(folder: Path, frames: Sequence[Frame]) -> float:
+    text = ""
+    for i, frame in enumerate(frames):
+        save_color(folder / f"color/{i:05d}.png", frame)
+        save_depth(folder / f"depth/{i:05d}.png", frame, 1000)
+        text += f"{i} {i} {i + 1}\n" + "".join(" ".join(f"{v:.12f}" for v in row) + "\n" for row in pose_of(frame))
+    (folder / "trajectory.log").write_text(text)
+    (folder / "intrinsic.json").write_text(json.dumps(_open3d_intrinsic(frames[0])))
+    return 1000.0
+
+
+def write_open3d_json(folder: Path, frames: Sequence[Frame]) -> float:
+    parameters = []
+    for i, frame in enumerate(frames):
+        save_color(folder / f"image/{i}.png", frame)
+        save_depth(folder / f"depth/{i}.png", frame, 1000)
+        extrinsic = np.linalg.inv(pose_of(frame)).ravel(order="F").tolist()
+        parameters.append({"class_name": "PinholeCameraParameters", "extrinsic": extrinsic,
+                           "intrinsic": _open3d_intrinsic(frame)})  # fmt: skip
+    content = {"class_name": "PinholeCameraTrajectory", "parameters": parameters}
+    (folder / "trajectory.json").write_text(json.dumps(content))
+    return 1000.0
+
+
+def write_record3d(folder: Path, frames: Sequence[Frame], turn: np.ndarray | None = None) -> float:
+    """``turn``: 4x4, from the library's world to ARKit's (y up)."""
+    camera, poses = frames[0].camera, []
+    y_up = np.array([[0.0, 1, 0, 0], [0, 0, 1, 0], [1, 0, 0, 0], [0, 0, 0, 1]])  # x, y, z of ours: its z, x, y
+    for i, frame in enumerate(frames):
+        save_color(folder / f"rgb/{i}.png", frame)
+        save_depth(folder / f"depth/{i}.png", frame, 1000)
+        pose = y_up @ pose_of(frame) @ FLIP
+        w, x, y, z = quaternion(pose[:3, :3])
+        poses.append([x, y, z, w, *pose[:3, 3].tolist()])
+    k = [camera.fx, 0, 0, 0, camera.fy, 0, camera.cx, camera.cy, 1]
+    content = {"w": camera.width, "h": camera.height, "fps": 60, "K": k, "poses": poses}
+    (folder / "metadata.json").write_text(json.dumps(content))
+    return 1000.0
+
+
+def write_nerfstudio(folder: Path, frames: Sequence[Frame], *, per_frame: bool = False) -> float:
+    """The middle of the first pixel is at 1/2."""
+    listed = []
+    for i, frame in enumerate(frames):
+        save_color(folder / f"images/f{i}.png", frame)
+        save_depth(folder / f"depths/f{i}.png", frame, 1000)
+        entry = {"file_path": f"images/f{i}.png", "depth_file_path": f"depths/f{i}.png",
+                 "transform_matrix": (pose_of(frame) @ FLIP).tolist()}  # fmt: skip
+        listed.append(entry | (_nerf_camera(frame) if per_frame else {}))
+    content = {"camera_model": "OPENCV", "k1": 0.0, "frames": listed} | ({} if per_frame else _nerf_camera(frames[0]))
+    (folder / "transforms.json").write_text(json.dumps(content))
+    return 1000.0
+
+
+def _nerf_camera(frame: Frame) -> dict:
+    camera = frame.camera
+    return {"fl_x": camera.fx, "fl_y": camera.fy, "cx": camera.cx + 0.5, "cy": camera.cy + 0.5, "w": camera.width,
+            "h": camera.height}  # fmt: skip
+
+
+def write_colmap(folder: Path, frames: Sequence[Frame], *, simple: bool = False) -> float:
+    """World-to-camera; the middle of the first pixel is at 1/2; the second line of an image is empty or 2D points."""
+    camera, model = frames[0].camera, folder / "sparse" / "0"
+    model.mkdir(parents=True)
+    kind = f"SIMPLE_PINHOLE {camera.width} {camera.height} {camera.fx:.17g}" if simple else (
+        f"PINHOLE {camera.width} {camera.height} {camera.fx:.17g} {camera.fy:.17g}"
+    )  # fmt: skip
+    (model / "cameras.txt").write_text(f"# Camera list\n7 {kind} {camera.cx + 0.5:.17g} {camera.cy + 0.5:.17g}\n")
+    text = "# Image list with two lines of data per image:\n"
+    for i, frame in enumerate(frames):
+        save_color(folder / f"images/f{i}.png", frame)
+        save_depth(folder / f"depth/f{i}.png", frame, 1000)
+        inverse = np.linalg.inv(pose_of(frame))
+        numbers = [*quaternion(inverse[:3, :3]), *inverse[:3, 3]]
+        text += (
+            f"{i + 1} {' '.join(f'{v:.12f}' for v in numbers)} 7 f{i}.png\n"
+            + "\n" * (i % 2)
+            + "1.5 2.5 -1\n" * (1 - i % 2)
+        )
+    (model / "images.txt").write_text(text)
+    points = "".join(f"{i} {i * 0.5} 1.0 -2.0 {i} 20 30 0.1 1 0 2 1\n" for i in range(1, 5))
+    (model / "points3D.txt").write_text("# 3D point list\n" + points)
+    return 1000.0

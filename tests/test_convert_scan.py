@@ -1,0 +1,285 @@
+"""Scans of foreign formats, written by the tests themselves, come back as the scene that they were."""
+
+import json
+import math
+import sys
+from dataclasses import replace
+from functools import cache
+from pathlib import Path
+
+import foreign_files
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from typer.testing import CliRunner
+
+from vlg_lib.classes import ROOMS_12
+from vlg_lib.data.layout import LayoutError, read_manifest, read_scene
+from vlg_lib.data.points import points_from_frames
+from vlg_lib.data.rooms import make_room, render_frame, room_camera, room_poses
+from vlg_lib.projection import project, resize_camera
+from vlg_lib.scene import Camera, Frame, Scene
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "data_scripts"))
+import convert_scan
+from convert_scan import Settings, common_camera, convert_one, open_scan
+from gravity import level_normal, rotation_to_z, upright
+from scan_formats import FORMATS
+
+OWN = room_camera(64, 48)
+WRITERS = {
+    "7-scenes": ("7-scenes", foreign_files.write_seven_scenes, Camera(585.0, 585.0, 320.0, 240.0, 640, 480)),
+    "tum": ("tum", foreign_files.write_tum, Camera(525.0, 525.0, 319.5, 239.5, 640, 480)),
+    "replica": ("replica", foreign_files.write_replica, OWN),
+    "open3d log": ("open3d", foreign_files.write_open3d_log, OWN),
+    "open3d json": ("open3d", foreign_files.write_open3d_json, OWN),
+    "record3d": ("record3d", foreign_files.write_record3d, OWN),
+    "nerfstudio": ("nerfstudio", foreign_files.write_nerfstudio, OWN),
+    "colmap": ("colmap", foreign_files.write_colmap, OWN),
+}
+
+
+@cache
+def room_frames(camera: Camera, views: int = 4) -> tuple[Frame, ...]:
+    room = make_room(15_002)
+    poses = room_poses(room, views)
+    return tuple(render_frame(room, camera, pose, seed=i, name=str(i)).frame for i, pose in enumerate(poses))
+
+
+def scan_of(which: str, folder: Path) -> tuple[str, tuple[Frame, ...], float]:
+    """Write a room in a format: (its name, the frames with the depth that its units can hold, depth units a metre)."""
+    name, write, camera = WRITERS[which]
+    frames = room_frames(resize_camera(camera, 64, 48))
+    folder.mkdir(parents=True)
+    scale = write(folder, frames)
+    rounded = [replace(f, depth=((f.depth.double() * scale).round() / scale).float()) for f in frames]
+    return name, tuple(rounded), scale
+
+
+def converted(folder: Path, out: Path, form: str, **settings) -> Scene:
+    settings = Settings(form, class_set="rooms-12", **settings)
+    convert_one(folder.name, out, {folder.name: folder}, settings)
+    return read_scene(out)
+
+
+@pytest.mark.parametrize("which", WRITERS)
+def test_a_room_comes_back_as_it_was(which, tmp_path):
+    form, frames, scale = scan_of(which, tmp_path / "data" / "scan")
+    up = "y" if form == "record3d" else "z"
+    scene = converted(tmp_path / "data" / "scan", tmp_path / "out", form, up=up, scene_labels=("floor", "wall"))
+    assert scene.skipped == {}
+    assert scene.class_set.present(scene.scene_labels) == ("floor", "wall")
+    assert len(scene.frames) == len(frames)
+    for found, expected in zip(scene.frames, frames, strict=True):
+        assert torch.equal(found.color, expected.color)
+        assert torch.equal(found.depth, expected.depth)
+        assert torch.allclose(found.camera_to_world, expected.camera_to_world, atol=1e-6)
+        for key in ("fx", "fy", "cx", "cy"):
+            assert getattr(found.camera, key) == pytest.approx(getattr(expected.camera, key), abs=1e-9)
+    points, colors = points_from_frames(frames, 0.04)
+    assert abs(len(scene.points) - len(points)) <= 0.002 * len(points)  # digits of the poses move a point over an edge
+    if len(points) == len(scene.points):
+        assert (scene.points - points).abs().median() < 1e-5
+        assert (scene.colors.int() - colors.int()).abs().float().median() == 0
+    assert read_manifest(tmp_path / "out")["depth_scale"] == scale
+
+
+def test_cameras_of_their_own_are_brought_onto_one(tmp_path):
+    """Every second frame zooms in: what a pixel shows stays where the common camera says it is."""
+    wide, near = OWN, replace(OWN, fx=OWN.fx * 1.2, fy=OWN.fy * 1.2, cx=OWN.cx - 2)
+    frames = [(room_frames(wide), room_frames(near))[i % 2][i] for i in range(4)]
+    (tmp_path / "scan").mkdir()
+    foreign_files.write_nerfstudio(tmp_path / "scan", frames, per_frame=True)
+    _, shots = open_scan(tmp_path / "scan", Settings("nerfstudio"))
+    camera = shots.camera
+    assert near.fx > camera.fx > wide.fx
+    expected = room_frames(camera)
+    for found, truth in zip(shots, expected, strict=True):
+        assert found.camera == camera
+        error = (found.depth - truth.depth).abs() / truth.depth.clamp(min=0.1)
+        assert error.median() < 0.02  # the nearest pixel of another grid
+        colors = torch.stack([found.color.double().flatten(), truth.color.double().flatten()])
+        assert torch.corrcoef(colors)[0, 1] > 0.8  # images are noisy, and drawn anew
+
+
+def test_common_camera_by_hand():
+    wide, near = Camera(50.0, 50.0, 49.5, 39.5, 100, 80), Camera(100.0, 100.0, 49.5, 39.5, 100, 80)
+    common = common_camera([wide, near])
+    assert (common.width, common.height, common.fx) == (75, 60, 75.0)  # half the angle of the wide one
+    assert common_camera([wide, wide]) == wide
+    assert (common.cx, common.cy) == (37.0, 29.5)
+    with pytest.raises(LayoutError, match="no direction of view"):
+        common_camera([wide, replace(wide, cx=500.0)])
+
+
+def test_a_world_without_up_is_turned_upright(tmp_path):
+    """A room in a world turned at random comes back with z up: the floor is level to half a degree."""
+    turn = torch.from_numpy(np.linalg.qr(np.random.default_rng(4).normal(size=(3, 3)))[0])
+    turn = turn * torch.sign(torch.linalg.det(turn))
+    frames = room_frames(OWN, 6)
+    poses = [f.camera_to_world.double().clone() for f in frames]
+    for pose in poses:
+        pose[:3] = turn @ pose[:3]
+    points = points_from_frames(frames, 0.1)[0].double() @ turn.T
+    back = upright(torch.stack(poses), points)[:3, :3] @ turn
+    assert math.degrees(math.acos(min(1.0, float(back[2, 2])))) < 0.5
+
+
+def test_turning_up_to_z():
+    for up in ([0.0, 0.0, 1.0], [0.0, 0.0, -1.0], [0.6, 0.0, 0.8], [0.0, -1.0, 0.0]):
+        turn = rotation_to_z(torch.tensor(up, dtype=torch.float64))[:3, :3]
+        assert torch.allclose(turn @ torch.tensor(up, dtype=torch.float64), torch.tensor([0.0, 0, 1]).double())
+        assert torch.allclose(turn @ turn.T, torch.eye(3, dtype=torch.float64), atol=1e-12)
+        assert torch.linalg.det(turn) == pytest.approx(1)
+
+
+def test_a_floor_beside_a_larger_wall():
+    """The plane must be nearly level: a wall with more points does not count, a tilted hint is corrected."""
+    generator = torch.Generator().manual_seed(1)
+    floor = torch.rand(400, 3, generator=generator, dtype=torch.float64) * torch.tensor([4.0, 4.0, 0.01])
+    wall = torch.rand(900, 3, generator=generator, dtype=torch.float64) * torch.tensor([0.01, 4.0, 4.0])
+    hint = torch.tensor([0.0, math.sin(0.2), math.cos(0.2)], dtype=torch.float64)
+    assert float(level_normal(torch.cat([floor, wall]), hint)[2]) > 0.9995
+
+
+def test_units_of_colmap(tmp_path):
+    _, frames, _ = scan_of("colmap", tmp_path / "scan")
+    scene = converted(tmp_path / "scan", tmp_path / "out", "colmap", up="z", metres=2.0)
+    assert torch.allclose(scene.frames[1].camera_to_world[:3, 3], 2 * frames[1].camera_to_world[:3, 3], atol=1e-6)
+    assert torch.allclose(scene.frames[1].depth, 2 * frames[1].depth, atol=1e-6)
+    pixels, depth = project(scene.points[:1], scene.frames[0].camera, scene.frames[0].camera_to_world)
+    assert pixels.isfinite().all()
+    assert depth.isfinite().all()
+
+
+def test_sparse_points_of_colmap_where_there_is_no_depth(tmp_path):
+    scan_of("colmap", tmp_path / "scan")
+    for path in (tmp_path / "scan" / "depth").iterdir():
+        path.unlink()
+    (tmp_path / "scan" / "depth").rmdir()
+    scene = converted(tmp_path / "scan", tmp_path / "out", "colmap", up="z")
+    assert scene.points.tolist() == [[i * 0.5, 1.0, -2.0] for i in range(1, 5)]
+    assert scene.colors[:, 0].tolist() == [1, 2, 3, 4]
+    assert scene.frames[0].depth is None
+
+
+def test_a_simple_pinhole(tmp_path):
+    (tmp_path / "scan").mkdir()
+    foreign_files.write_colmap(tmp_path / "scan", room_frames(OWN), simple=True)
+    assert next(FORMATS["colmap"].read(tmp_path / "scan")).camera == OWN
+
+
+class TestLeftOut:
+    def test_lost_tracking_and_missing_files_are_counted(self, tmp_path):
+        form, _, _ = scan_of("7-scenes", tmp_path / "scan")
+        np.savetxt(tmp_path / "scan" / "frame-000000.pose.txt", np.full((4, 4), -np.inf))
+        (tmp_path / "scan" / "frame-000001.depth.png").unlink()
+        (tmp_path / "scan" / "frame-000002.color.png").write_bytes(b"none")
+        scene = converted(tmp_path / "scan", tmp_path / "out", form, up="z")
+        assert scene.skipped == {"invalid pose": 1, "missing depth": 1, "unreadable image": 1}
+
+    def test_an_image_without_a_pose_in_time(self, tmp_path):
+        form, _, _ = scan_of("tum", tmp_path / "scan")
+        lines = (tmp_path / "scan" / "groundtruth.txt").read_text().splitlines()
+        (tmp_path / "scan" / "groundtruth.txt").write_text("\n".join(lines[:-2]))
+        scene = converted(tmp_path / "scan", tmp_path / "out", form)
+        assert scene.skipped == {"invalid pose": 1}
+
+    def test_every_second(self, tmp_path):
+        form, _, _ = scan_of("replica", tmp_path / "a" / "scan")
+        scene = converted(tmp_path / "a" / "scan", tmp_path / "out", form, every=2)
+        assert scene.frames.names == ("frame000000", "frame000002")
+
+
+class TestErrors:
+    def fails(self, which, tmp_path, message, spoil):
+        form, _, _ = scan_of(which, tmp_path / "a" / "scan")
+        spoil(tmp_path / "a" / "scan")
+        with pytest.raises(LayoutError, match=message):
+            converted(tmp_path / "a" / "scan", tmp_path / "out", form, up="z")
+        assert not (tmp_path / "out").exists()
+
+    def edit(self, name, old, new):
+        def spoil(folder):
+            text = (folder / name).read_text()
+            assert old in text
+            (folder / name).write_text(text.replace(old, new))
+
+        return spoil
+
+    def test_distorted_cameras_are_refused_with_the_mend(self, tmp_path):
+        spoil = self.edit("sparse/0/cameras.txt", "7 PINHOLE", "7 OPENCV")
+        self.fails("colmap", tmp_path / "1", r"cameras\.txt, line 2: .*'OPENCV'.*image_undistorter", spoil)
+        spoil = self.edit("transforms.json", '"k1": 0.0', '"k1": 0.1')
+        self.fails("nerfstudio", tmp_path / "2", r"transforms\.json: a distorted camera .*k1.*undistort", spoil)
+
+    def test_poses_that_do_not_fit_the_images(self, tmp_path):
+        shorter = lambda folder: (folder / "traj.txt").write_text((folder / "traj.txt").read_text().split("\n", 1)[1])
+        self.fails("replica", tmp_path / "1", r"traj\.txt: expected 4 lines, one an image, found 3", shorter)
+        one_less = lambda folder: (folder / "color" / "00003.png").unlink()
+        self.fails("open3d log", tmp_path / "2", "found 4 poses, 3 colour and 4 depth", one_less)
+
+    def test_an_image_of_another_shape(self, tmp_path):
+        turned = lambda folder: Image.new("RGB", (48, 64)).save(folder / "images" / "f1.png")
+        self.fails("nerfstudio", tmp_path, r"f1\.png: expected the shape of 64 x 48 pixels.*turned or cut", turned)
+
+    def test_a_name_that_leads_out_of_the_folder(self, tmp_path):
+        spoil = self.edit("transforms.json", "images/f1.png", "../../etc/f1.png")
+        self.fails("nerfstudio", tmp_path, r"transforms\.json: expected names of files in", spoil)
+
+    def test_a_binary_model(self, tmp_path):
+        gone = lambda folder: (folder / "sparse/0/images.txt").unlink()
+        self.fails("colmap", tmp_path, r"images\.txt: no such file; write the model as text", gone)
+
+    def test_settings_that_make_no_sense(self):
+        for wrong in ({"format": "ply"}, {"format": "tum", "every": 0}, {"format": "tum", "metres": 0.0}):
+            with pytest.raises(ValueError, match=r"unknown format|must be positive"):
+                Settings(**wrong)
+
+
+class TestCommand:
+    def run(self, *arguments):
+        app = convert_scan.typer.Typer()
+        app.command()(convert_scan.main)
+        return CliRunner().invoke(app, [str(argument) for argument in arguments])
+
+    def test_a_bad_scan_among_good_ones(self, tmp_path):
+        scan_of("nerfstudio", tmp_path / "good")
+        scan_of("nerfstudio", tmp_path / "bad")
+        (tmp_path / "bad" / "transforms.json").write_text("{")
+        arguments = (
+            "nerfstudio",
+            tmp_path / "good",
+            tmp_path / "bad",
+            "--out",
+            tmp_path / "out",
+            "--scene-labels",
+            "wall",
+        )
+        result = self.run(*arguments, "--classes", "wall, plant pot")
+        assert result.exit_code == 1
+        assert "1 scenes converted, 0 kept, 1 failed" in result.output
+        assert "transforms.json: not JSON" in result.output
+        scene = read_scene(tmp_path / "out" / "good")
+        assert scene.class_set.names == ("wall", "plant pot")
+        assert "0 scenes converted, 1 kept, 1 failed" in self.run(*arguments, "--classes", "wall, plant pot").output
+
+    @pytest.mark.parametrize(
+        ("arguments", "message"),
+        [
+            (["--scene-labels", "sofabed"], "unknown class 'sofabed'"),
+            (["--up", "w"], "expected --up to be an axis"),
+            (["--class-set", "none"], "none"),
+        ],
+    )
+    def test_wrong_options(self, tmp_path, arguments, message):
+        result = self.run("tum", tmp_path, "--out", tmp_path / "out", *arguments)
+        assert result.exit_code == 2
+        assert message in result.output
+
+
+def test_the_class_set_of_a_scene(tmp_path):
+    form, _, _ = scan_of("nerfstudio", tmp_path / "scan")
+    assert converted(tmp_path / "scan", tmp_path / "out", form).class_set == ROOMS_12
+    assert json.loads((tmp_path / "out" / "scene.json").read_text())["provenance"]["settings"]["format"] == "nerfstudio"
