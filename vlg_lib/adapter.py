@@ -5,7 +5,7 @@ point's embedding at a time, so it can mend what is systematic in the teacher's 
 """
 
 from collections.abc import Sequence
-from pathlib import Path
+from typing import Unpack
 
 import torch
 from jaxtyping import Float, Int
@@ -14,7 +14,7 @@ from torch.nn.functional import cross_entropy, normalize
 
 from vlg_lib.classes import IGNORE_LABEL
 from vlg_lib.scene import PointEmbeddings
-from vlg_lib.train import fit, step_decay
+from vlg_lib.train import FitOptions, fit, step_decay
 
 LabelledRoom = tuple[PointEmbeddings, Int[Tensor, " _"]]  # rooms differ in size
 """The embeddings of a room's points and their pseudo labels (``IGNORE_LABEL`` where a point has none)."""
@@ -97,10 +97,7 @@ def train_adapter(
     points_per_room: int = 10_000,
     learning_rate: float = 3e-3,
     weight_decay: float = 4e-4,
-    seed: int = 0,
-    checkpoint: Path | None = None,
-    checkpoint_every: int = 100,
-    progress: str | None = None,
+    **options: Unpack[FitOptions],
 ) -> list[float]:
     """Train the adapter in place on the pseudo labels of the rooms; the loss of each step.
 
@@ -131,10 +128,7 @@ def train_adapter(
         steps=steps,
         optimizer=torch.optim.Adam(adapter.parameters(), lr=learning_rate, weight_decay=weight_decay),
         schedule=step_decay,
-        seed=seed,
-        checkpoint=checkpoint,
-        checkpoint_every=checkpoint_every,
-        progress=progress,
+        **options,
     )
 
 

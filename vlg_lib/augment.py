@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 import torch
 from jaxtyping import Float, Int
+from scipy.spatial.transform import Rotation
 from torch import Tensor
 
 
@@ -41,14 +42,8 @@ def rotation_matrix(yaw: float, roll: float = 0.0, pitch: float = 0.0) -> Float[
     >>> (torch.tensor([[1.0, 0.0, 0.0]]) @ rotation_matrix(math.pi / 2).T).round().int().tolist()
     [[0, 1, 0]]
     """
-    angles = torch.tensor([roll, pitch, yaw], dtype=torch.float64)
-    turns = []
-    for axis, (sine, cosine) in enumerate(zip(angles.sin().tolist(), angles.cos().tolist(), strict=True)):
-        first, second = (axis + 1) % 3, (axis + 2) % 3
-        turn = torch.eye(3, dtype=torch.float64)
-        turn[first, first], turn[first, second], turn[second, first], turn[second, second] = cosine, -sine, sine, cosine
-        turns.append(turn)
-    return (turns[2] @ turns[1] @ turns[0]).float()
+    turn = Rotation.from_euler("xyz", [roll, pitch, yaw])  # small letters: about the fixed axes, one after the other
+    return torch.from_numpy(turn.as_matrix()).float()
 
 
 def augment(

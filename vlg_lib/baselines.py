@@ -7,7 +7,7 @@
 """
 
 from collections.abc import Sequence
-from pathlib import Path
+from typing import Unpack
 
 import torch
 from jaxtyping import Bool, Float, Int, Int64
@@ -17,6 +17,7 @@ from torch.nn.functional import binary_cross_entropy_with_logits, cross_entropy
 from vlg_lib.classes import IGNORE_LABEL
 from vlg_lib.cloud_training import Cloud, CloudBatch, TrainingSettings, train_network
 from vlg_lib.point_network import PointNetwork
+from vlg_lib.train import FitOptions
 
 POOLINGS = ("average", "max", "log-sum-exp")
 """How the scores of a bag's members become the score of the bag; see :func:`pool_scores`."""
@@ -93,10 +94,7 @@ def train_mil(
     *,
     pooling: str = "log-sum-exp",
     cells: int | None = None,
-    seed: int = 0,
-    checkpoint: Path | None = None,
-    checkpoint_every: int = 100,
-    progress: str | None = None,
+    **options: Unpack[FitOptions],
 ) -> list[float]:
     """Train a network of scores in place from scene labels alone; the loss of each step.
 
@@ -113,10 +111,7 @@ def train_mil(
         of_batch = tags[batch.clouds].to(outputs.device)
         return mil_loss(outputs, batch.inputs.coordinates, of_batch, pooling=pooling, cells=cells)
 
-    return train_network(
-        network, clouds, loss, settings,
-        seed=seed, checkpoint=checkpoint, checkpoint_every=checkpoint_every, progress=progress,
-    )  # fmt: skip
+    return train_network(network, clouds, loss, settings, **options)
 
 
 def train_classifier(
@@ -126,10 +121,7 @@ def train_classifier(
     settings: TrainingSettings,
     *,
     class_weights: Float[Tensor, " K"] | None = None,
-    seed: int = 0,
-    checkpoint: Path | None = None,
-    checkpoint_every: int = 100,
-    progress: str | None = None,
+    **options: Unpack[FitOptions],
 ) -> list[float]:
     """Train a network of scores in place with cross-entropy on the rooms' point labels; the loss of each step.
 
@@ -154,10 +146,7 @@ def train_classifier(
         total = counts.sum() if weight is None else weight[wanted[counts]].sum()
         return summed / total.clamp(min=torch.finfo(summed.dtype).tiny)
 
-    return train_network(
-        network, clouds, loss, settings,
-        seed=seed, checkpoint=checkpoint, checkpoint_every=checkpoint_every, progress=progress,
-    )  # fmt: skip
+    return train_network(network, clouds, loss, settings, **options)
 
 
 def _check_classes(network: PointNetwork, counts: set[int]) -> None:

@@ -5,7 +5,7 @@ Stage 3 and every baseline go through :func:`train_network`, so that they differ
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
+from typing import Unpack
 
 import torch
 from jaxtyping import Float, Int64, Shaped, UInt8
@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from vlg_lib.augment import Augmentation, augment, crop
 from vlg_lib.point_network import PointNetwork, point_features, scaled_colors, voxel_inputs
 from vlg_lib.sparse import VoxelTensor
-from vlg_lib.train import Schedule, fit, one_cycle
+from vlg_lib.train import FitOptions, Schedule, fit, one_cycle
 
 
 @dataclass(frozen=True)
@@ -91,11 +91,7 @@ def train_network(
     clouds: Sequence[Cloud],
     loss: Callable[[Float[Tensor, "V channels"], CloudBatch], Float[Tensor, ""]],
     settings: TrainingSettings,
-    *,
-    seed: int = 0,
-    checkpoint: Path | None = None,
-    checkpoint_every: int = 100,
-    progress: str | None = None,
+    **options: Unpack[FitOptions],
 ) -> list[float]:
     """Train a network in place and return the loss of each step; ``loss(outputs of the voxels, batch)``.
 
@@ -119,10 +115,7 @@ def train_network(
             network.parameters(), lr=settings.learning_rate, weight_decay=settings.weight_decay
         ),
         schedule=settings.schedule,
-        seed=seed,
-        checkpoint=checkpoint,
-        checkpoint_every=checkpoint_every,
         clip=settings.clip,
         half_precision=device.type == "cuda",
-        progress=progress,
+        **options,
     )

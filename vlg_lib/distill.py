@@ -5,16 +5,17 @@ cannot see in 3D it cannot copy; what the 2D side got wrong at random it cannot 
 """
 
 from collections.abc import Sequence
-from pathlib import Path
+from typing import Unpack
 
 import torch
-from jaxtyping import Bool, Float, Int, Int64, Shaped
+from jaxtyping import Float, Int, Int64, Shaped
 from torch import Tensor
 from torch.nn.functional import normalize
 
 from vlg_lib.classes import IGNORE_LABEL
 from vlg_lib.cloud_training import Cloud, CloudBatch, TrainingSettings, train_network
 from vlg_lib.point_network import PointNetwork
+from vlg_lib.train import FitOptions
 
 
 def cosine_loss(
@@ -68,10 +69,7 @@ def distill(
     settings: TrainingSettings,
     *,
     weights: Sequence[Float[Tensor, " _"]] | None = None,
-    seed: int = 0,
-    checkpoint: Path | None = None,
-    checkpoint_every: int = 100,
-    progress: str | None = None,
+    **options: Unpack[FitOptions],
 ) -> list[float]:
     """Train a network of embeddings in place on the rooms' targets; the loss of each step.
 
@@ -85,10 +83,7 @@ def distill(
         per_point = None if weights is None else batch.gather(weights)
         return cosine_loss(outputs, batch.gather(targets).float(), per_point, batch.rows)
 
-    return train_network(
-        network, clouds, loss, settings,
-        seed=seed, checkpoint=checkpoint, checkpoint_every=checkpoint_every, progress=progress,
-    )  # fmt: skip
+    return train_network(network, clouds, loss, settings, **options)
 
 
 def _check(network: PointNetwork, clouds: Sequence[Cloud], targets: Sequence[Tensor]) -> None:
@@ -102,9 +97,5 @@ def _check(network: PointNetwork, clouds: Sequence[Cloud], targets: Sequence[Ten
                 f"room {index}: targets of shape {tuple(target.shape)} for {len(cloud.points)} points and embeddings "
                 f"of {network.settings.channels} numbers"
             )
-    if not any(_has_target(target) for target in targets):
+    if not any(bool(target.any()) for target in targets):
         raise ValueError("no point of any room has a target: fuse the 2D embeddings first")
-
-
-def _has_target(target: Tensor) -> Bool[Tensor, ""] | bool:
-    return bool((target != 0).any())

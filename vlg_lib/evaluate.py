@@ -56,7 +56,8 @@ def iou_per_class(matrix: Int[Tensor, "*many K columns"], convention: str = "pre
     * ``scannet`` (the ScanNet benchmark): as above, and a class that is absent but predicted counts, with 0.
     * ``openscene`` (its released code): points without a prediction are dropped; see :func:`mean_iou` for the mean.
     """
-    _check_convention(convention)
+    if convention not in CONVENTIONS:
+        raise ValueError(f"unknown convention {convention!r}; known: {', '.join(CONVENTIONS)}")
     square = matrix[..., :-1].double()
     hits = square.diagonal(dim1=-2, dim2=-1)
     true_points = matrix.sum(-1)
@@ -167,8 +168,3 @@ def evaluate(
         iou={name: None if iou != iou else iou for name, iou in zip(class_set.names, ious, strict=True)},
         confusion=total,
     )
-
-
-def _check_convention(convention: str) -> None:
-    if convention not in CONVENTIONS:
-        raise ValueError(f"unknown convention {convention!r}; known: {', '.join(CONVENTIONS)}")

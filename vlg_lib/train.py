@@ -9,7 +9,7 @@ import math
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypedDict, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -21,6 +21,15 @@ from vlg_lib.store import StoreError, load_tensors, save_tensors
 Batch = TypeVar("Batch")
 Schedule = Callable[[float], float]
 """A learning-rate schedule: from progress (step / steps, in [0, 1)) to a factor on the optimizer's own rate."""
+
+
+class FitOptions(TypedDict, total=False):
+    """The options of :func:`fit` that every training takes and passes on, with the defaults they have there."""
+
+    seed: int
+    checkpoint: Path | None
+    checkpoint_every: int
+    progress: str | None
 
 
 def constant(progress: float) -> float:
@@ -80,13 +89,13 @@ def fit(
 
     Raises ValueError for a loss that is not finite, and StoreError for a checkpoint of another model, seed or length.
     """
-    model.train()
     rates = [float(group["lr"]) for group in optimizer.param_groups]
     run = {"seed": seed, "steps": steps}
     losses: list[float] = []
     spent = 0.0
     if checkpoint is not None and checkpoint.exists():
         losses, spent = _resume(checkpoint, model, optimizer, run)
+    model.train()
     started = time.perf_counter() - spent
     devices = sorted({parameter.device.index or 0 for parameter in model.parameters() if parameter.is_cuda})
     kind = next(model.parameters()).device.type
@@ -147,7 +156,7 @@ def _resume(path: Path, model: nn.Module, optimizer: Optimizer, run: dict[str, i
         raise StoreError(
             f"{path}: checkpoint of another run ({manifest.get('run')}, expected {run}); delete or move it"
         )
-    _load_model(path, model, tensors)
+    load_model(path, model)
     state: dict[int, dict[str, Any]] = {}
     for name, tensor in tensors.items():
         if name.startswith("optimizer."):
@@ -161,13 +170,9 @@ def _resume(path: Path, model: nn.Module, optimizer: Optimizer, run: dict[str, i
 def load_model(path: Path, model: nn.Module) -> None:
     """Load the model of a checkpoint that :func:`fit` stored, in place; StoreError where it is another model's."""
     tensors, _ = load_tensors(path)
-    _load_model(path, model, tensors)
-    model.eval()
-
-
-def _load_model(path: Path, model: nn.Module, tensors: dict[str, Tensor]) -> None:
     stored = {name.removeprefix("model."): tensor for name, tensor in tensors.items() if name.startswith("model.")}
     try:
         model.load_state_dict(stored)
     except RuntimeError as error:
         raise StoreError(f"{path}: checkpoint of another model; delete or move it ({error})") from error
+    model.eval()
