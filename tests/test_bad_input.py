@@ -151,8 +151,8 @@ class TestIntrinsics:
         [
             ("20 0 15.5\n0 20 11.5\n", r"3x3 or 4x4 intrinsics matrix, found shape \(2, 3\)"),
             ("20 20 15.5 11.5\n", r"3x3 or 4x4 intrinsics matrix, found shape \(1, 4\)"),
-            ("20 0 15.5\n0 20\n0 0 1\n", r"expected a matrix, found rows of \[2, 3\] numbers"),
-            ("", "expected a matrix"),
+            ("20 0 15.5\n0 20\n0 0 1\n", "expected rows of numbers, all of one length"),
+            ("", r"3x3 or 4x4 intrinsics matrix, found shape \(1, 0\)"),
             ("fx=20\n", "expected rows of numbers"),
             ("nan 0 15.5\n0 20 11.5\n0 0 1\n", "focal lengths must be positive"),
             ("0 0 15.5\n0 20 11.5\n0 0 1\n", "focal lengths must be positive"),

@@ -11,15 +11,13 @@ from pathlib import Path
 import numpy as np
 import torch
 from jaxtyping import Bool, Float, Int64, Shaped, UInt8
-from plyfile import PlyData, PlyElement, PlyParseError
 from torch import Tensor
 
 from vlg_lib.classes import IGNORE_LABEL, UNLABELLED_COLOR, ClassSet
-from vlg_lib.store import atomic_write
+from vlg_lib.data.ply import AXES, CHANNELS, PlyError, read_columns, write_columns
 from vlg_lib.voxels import LIMIT
 
-AXES = ("x", "y", "z")
-COLOR_NAMES = (("red", "green", "blue"), ("r", "g", "b"), ("diffuse_red", "diffuse_green", "diffuse_blue"))
+COLOR_NAMES = (CHANNELS, ("r", "g", "b"), ("diffuse_red", "diffuse_green", "diffuse_blue"))
 GREY = 128
 
 UNITS = {"m": 1.0, "cm": 0.01, "mm": 0.001}
@@ -31,10 +29,6 @@ UP_AXES = {
     "x": ((0, 1, 0), (0, 0, 1), (1, 0, 0)), "-x": ((0, 0, 1), (0, 1, 0), (-1, 0, 0)),
 }  # fmt: skip
 """For each axis of a file that may point up, the rotation that turns it to z."""
-
-
-class CloudError(ValueError):
-    """A cloud cannot be read; the message names the file, what was expected, what was found and the mend."""
 
 
 @dataclass(frozen=True)
@@ -64,21 +58,20 @@ class CloudFile:
 def read_cloud(path: Path, *, use_color: bool = True) -> CloudFile:
     """Read the points of a PLY file, binary or text, with colours of any scale; without ``use_color`` all are grey.
 
-    CloudError where the file is missing, empty, cut or not PLY, has no points or none with finite numbers, or has no
+    PlyError where the file is missing, empty, cut or not PLY, has no points or none with finite numbers, or has no
     colours, or such of no known scale (see :func:`as_bytes`).
     """
-    vertices = _vertices(path)
-    names = {name for name in vertices.dtype.names or () if vertices[name].dtype.kind in "iuf"}
+    vertices, names = read_columns(path)
     if not names.issuperset(AXES):
         missing = " ".join(name for name in AXES if name not in names)
-        raise CloudError(f"{path}: expected points (x y z), found no {missing}")
+        raise PlyError(f"{path}: expected points (x y z), found no {missing}")
     axes = tuple(vertices[name] for name in AXES)
     finite = np.logical_and.reduce([np.isfinite(axis) for axis in axes])
     skipped = {"coordinate not finite": int((~finite).sum())}
     if use_color:
         found = next((channels for channels in COLOR_NAMES if names.issuperset(channels)), None)
         if found is None:
-            raise CloudError(
+            raise PlyError(
                 f"{path}: expected colours (red green blue), found none; the network was trained with colours: scan "
                 "with colour, or take mid-grey for all points and expect worse labels (--no-color)"
             )
@@ -89,12 +82,12 @@ def read_cloud(path: Path, *, use_color: bool = True) -> CloudFile:
     else:
         values, usable = np.full((len(finite), 3), GREY, np.uint8), finite
     if not usable.any():
-        raise CloudError(f"{path}: expected points with finite coordinates and colours, found none among {len(usable)}")
+        raise PlyError(f"{path}: expected points with finite coordinates and colours, found none among {len(usable)}")
     colors = np.zeros(values.shape, np.uint8)
     try:
         colors[usable], scale, notes = as_bytes(values[usable])
     except ValueError as error:
-        raise CloudError(f"{path}: {error}") from error
+        raise PlyError(f"{path}: {error}") from error
     if not use_color:
         scale, notes = "none: mid-grey for all points", ["no colours were used: the labels rest on shape alone"]
     counted = {reason: count for reason, count in skipped.items() if count}
@@ -131,24 +124,6 @@ def as_bytes(colors: Shaped[np.ndarray, "N 3"]) -> tuple[Shaped[np.ndarray, "N 3
     else:
         scale, factor = "16-bit", 1 / 257
     return np.rint(np.clip(colors * factor, 0, 255)).astype(np.uint8), scale, notes
-
-
-def _vertices(path: Path) -> np.ndarray:
-    """The file's points as a structured array, memory mapped where the file is binary."""
-    if not path.is_file():
-        raise CloudError(f"{path}: {'a folder, not a file' if path.is_dir() else 'no such file'}")
-    if path.stat().st_size == 0:
-        raise CloudError(f"{path}: the file is empty; export the cloud again")
-    with path.open("rb") as file:
-        if file.read(3) != b"ply":
-            raise CloudError(f"{path}: not a PLY file; convert it (MeshLab and CloudCompare write PLY)")
-    try:
-        data = PlyData.read(str(path))
-    except (PlyParseError, ValueError, IndexError, KeyError, TypeError, OverflowError, MemoryError) as error:
-        raise CloudError(f"{path}: not a whole PLY file ({error}); export the cloud again") from error
-    if "vertex" not in data or len(data["vertex"].data) == 0:
-        raise CloudError(f"{path}: expected points (an element 'vertex'), found none")
-    return data["vertex"].data
 
 
 def metric_points(
@@ -202,15 +177,7 @@ def write_labelled(
     The names of the classes stand in the header as comments, ``label 0 wall`` and so on; -1 is no label.
     """
     palette = np.array([UNLABELLED_COLOR, *class_set.palette], np.uint8)[labels.numpy() - IGNORE_LABEL]
-    columns = {name: axis.astype(axis.dtype.newbyteorder("<")) for name, axis in zip(AXES, axes, strict=True)}
-    columns |= {name: palette[:, i] for i, name in enumerate(COLOR_NAMES[0])}
-    columns |= {"label": labels.numpy().astype("<i4"), "score": scores.numpy().astype("<f4")}
-    vertices = np.empty(len(labels), dtype=[(name, column.dtype) for name, column in columns.items()])
-    for name, column in columns.items():
-        vertices[name] = column
+    columns = dict(zip(AXES, axes, strict=True)) | dict(zip(CHANNELS, palette.T, strict=True))
+    columns |= {"label": labels.numpy().astype(np.int32), "score": scores.numpy()}
     comments = [f"label {IGNORE_LABEL} none", *(f"label {i} {name}" for i, name in enumerate(class_set.names))]
-    with atomic_write(path) as file:
-        PlyData(
-            [PlyElement.describe(vertices, "vertex")], text=False, byte_order="<",
-            comments=[comment.encode("ascii", "replace").decode() for comment in comments],
-        ).write(file)  # fmt: skip
+    write_columns(path, columns, [comment.encode("ascii", "replace").decode() for comment in comments])

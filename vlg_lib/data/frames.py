@@ -2,14 +2,14 @@
 
 import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import overload
 
 import numpy as np
 import torch
-from jaxtyping import Float, Shaped, UInt8
+from jaxtyping import Float, UInt8
 from PIL import Image
 from torch import Tensor
 
@@ -17,6 +17,7 @@ from vlg_lib.projection import check_pose
 from vlg_lib.scene import Camera, Frame
 
 COLOR_SUFFIXES = (".png", ".jpg", ".jpeg")
+_SUFFIXES = {"color": COLOR_SUFFIXES, "depth": (".png",), "pose": (".txt",)}
 INTRINSICS = Path("intrinsic/intrinsic_color.txt")
 INTRINSICS_DEPTH = Path("intrinsic/intrinsic_depth.txt")
 _LARGEST_CODE = 65535
@@ -71,16 +72,15 @@ def open_frames(
     poses that are not rigid or hold NaN or infinity. LayoutError where the intrinsics are wrong, an image has another
     size than the others, or no frame is left. A folder without any frame file gives ``()``.
     """
-    colors = {path.stem: path for path in _files(folder / "color", COLOR_SUFFIXES)}
-    depths = {path.stem: path for path in _files(folder / "depth", (".png",))}
-    poses = {path.stem: path for path in _files(folder / "pose", (".txt",))}
+    colors, depths, poses = (_files(folder / part, suffixes) for part, suffixes in _SUFFIXES.items())
+    needed = {"image": colors, "pose": poses} | ({"depth": depths} if depths else {})
     skipped: Counter[str] = Counter()
     names, kept_poses, size = [], [], None
     for name in sorted(colors.keys() | depths.keys() | poses.keys(), key=natural_key):
-        pose = _pose_or_none(poses[name]) if name in poses else None
-        reason = _why_unusable(name, colors, depths, poses, pose)
-        if reason or pose is None:
-            skipped[reason or "invalid pose"] += 1
+        try:
+            pose = _usable_pose(name, needed)
+        except _UnusableError as reason:
+            skipped[str(reason)] += 1
             continue
         found = image_size(colors[name])
         if size is not None and found != size:
@@ -121,7 +121,7 @@ def write_frame(folder: Path, frame: Frame, depth_scale: float = 1000.0) -> None
             f"frame {frame.name!r}: images of (height, width) {shapes} for a camera of {frame.camera.width} x "
             f"{frame.camera.height} pixels"
         )
-    for part in ("color", "depth", "pose") if frame.depth is not None else ("color", "pose"):
+    for part in _SUFFIXES if frame.depth is not None else ("color", "pose"):
         (folder / part).mkdir(parents=True, exist_ok=True)
     Image.fromarray(frame.color.numpy(force=True)).save(folder / "color" / f"{frame.name}.png")
     write_matrix(folder / "pose" / f"{frame.name}.txt", frame.camera_to_world)
@@ -145,9 +145,8 @@ def write_intrinsics(folder: Path, camera: Camera, with_depth: bool) -> None:
 
 
 def write_matrix(path: Path, matrix: Float[Tensor, "rows columns"]) -> None:
-    """Write a matrix as text, one row a line, with all its digits."""
-    rows = (" ".join(repr(number) for number in row) for row in matrix.double().tolist())
-    path.write_text("\n".join(rows) + "\n")
+    """Write a matrix as text, one row a line, with as many digits as bring the same numbers back."""
+    np.savetxt(path, matrix.double().numpy(force=True), fmt="%s")
 
 
 def read_matrix(path: Path) -> Float[Tensor, "rows columns"]:
@@ -156,11 +155,9 @@ def read_matrix(path: Path) -> Float[Tensor, "rows columns"]:
         raise LayoutError(f"{path}: no such file")
     try:
         rows = [[float(word) for word in line.split()] for line in path.read_text().splitlines() if line.strip()]
+        return torch.tensor(rows or [[]], dtype=torch.float64)
     except ValueError as error:
-        raise LayoutError(f"{path}: expected rows of numbers, found something else ({error})") from error
-    if not rows or len({len(row) for row in rows}) != 1:
-        raise LayoutError(f"{path}: expected a matrix, found rows of {sorted({len(row) for row in rows})} numbers")
-    return torch.tensor(rows, dtype=torch.float64)
+        raise LayoutError(f"{path}: expected rows of numbers, all of one length ({error})") from error
 
 
 def read_color(path: Path) -> UInt8[Tensor, "height width 3"]:
@@ -168,21 +165,17 @@ def read_color(path: Path) -> UInt8[Tensor, "height width 3"]:
     with _open(path) as image:
         if image.mode.startswith(("I", "F")):
             raise LayoutError(f"{path}: expected an 8-bit colour image, found Pillow mode {image.mode!r}; convert it")
-        pixels = np.array(_loaded(path, image).convert("RGB"))
-    return torch.from_numpy(pixels)
-
-
-def read_depth_codes(path: Path) -> Shaped[Tensor, "height width"]:
-    """Read a 16-bit depth image as int32 codes; LayoutError where it is missing, cut short or not 16-bit grey."""
-    depth_size(path)
-    with _open(path) as image:
-        pixels = np.array(_loaded(path, image)).astype(np.int32)
-    return torch.from_numpy(pixels)
+        return torch.from_numpy(np.array(_loaded(path, image).convert("RGB")))
 
 
 def read_depth(path: Path, scale: float, missing: Sequence[int] = ()) -> Float[Tensor, "height width"]:
-    """Read a 16-bit depth image in metres (float32): code / scale, and 0 where the code is 0 or means "missing"."""
-    codes = read_depth_codes(path)
+    """Read a 16-bit depth image in metres (float32): code / scale, and 0 where the code is 0 or means "missing".
+
+    LayoutError where it is missing, cut short or not 16-bit grey.
+    """
+    depth_size(path)
+    with _open(path) as image:
+        codes = torch.from_numpy(np.array(_loaded(path, image)).astype(np.int32))
     depth = (codes.double() / scale).float()
     return depth.masked_fill(torch.isin(codes, torch.tensor(missing, dtype=codes.dtype)), 0.0)
 
@@ -192,35 +185,28 @@ def natural_key(name: str) -> list[str | int]:
     return [int(part) if part.isdigit() else part for part in re.split(r"([0-9]+)", name)]
 
 
-def _files(folder: Path, suffixes: Sequence[str]) -> list[Path]:
-    paths = folder.iterdir() if folder.is_dir() else ()
-    return [path for path in paths if path.suffix.lower() in suffixes and not path.name.startswith(".")]
+def _files(folder: Path, suffixes: Sequence[str]) -> dict[str, Path]:
+    """The files of a folder with one of these endings, by their names without it."""
+    return {path.stem: path for path in folder.glob("[!.]*") if path.suffix.lower() in suffixes}
 
 
-def _why_unusable(
-    name: str, colors: dict[str, Path], depths: dict[str, Path], poses: dict[str, Path], pose: Tensor | None
-) -> str | None:
-    if name not in colors:
-        return "missing image"
-    if name not in poses:
-        return "missing pose"
-    if depths and name not in depths:
-        return "missing depth"
-    if pose is None:
-        return "invalid pose"
-    if not is_whole_image(colors[name]):
-        return "unreadable image"
-    if depths and not is_whole_image(depths[name]):
-        return "unreadable depth"
-    return None
+class _UnusableError(ValueError):
+    """Why a frame is left out, in two words."""
 
 
-def _pose_or_none(path: Path) -> Float[Tensor, "4 4"] | None:
+def _usable_pose(name: str, files: Mapping[str, Mapping[str, Path]]) -> Float[Tensor, "4 4"]:
+    """The pose of a frame whose files (by what they hold, then by name) are there and whole; else _UnusableError."""
+    for what, by_name in files.items():
+        if name not in by_name:
+            raise _UnusableError(f"missing {what}")
     try:
-        pose = read_matrix(path)
+        pose = read_matrix(files["pose"][name])
         check_pose(pose)
-    except ValueError:
-        return None
+    except ValueError as error:
+        raise _UnusableError("invalid pose") from error
+    for what, by_name in files.items():
+        if what != "pose" and not is_whole_image(by_name[name]):
+            raise _UnusableError(f"unreadable {what}")
     return pose
 
 

@@ -1,5 +1,6 @@
 """Point clouds in PLY files: coordinates, colours and any further numbers a point carries."""
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -10,12 +11,39 @@ from torch import Tensor
 
 from vlg_lib.store import atomic_write
 
-_AXES = ("x", "y", "z")
-_CHANNELS = ("red", "green", "blue")
+AXES = ("x", "y", "z")
+CHANNELS = ("red", "green", "blue")
 
 
 class PlyError(ValueError):
-    """A PLY file is missing, cut short, or holds no coloured points; the message names the file and the mend."""
+    """A PLY file is missing, cut short, or holds no such points as expected; the message names it and the mend."""
+
+
+def read_columns(path: Path) -> tuple[np.ndarray, set[str]]:
+    """The points of any PLY file as a structured array, memory mapped where the file allows; the names of its numbers.
+
+    PlyError where the file is missing, cut short, not PLY, or has no points.
+    """
+    if not path.is_file():
+        raise PlyError(f"{path}: {'a folder, not a file' if path.is_dir() else 'no such file'}")
+    try:
+        data = PlyData.read(str(path))  # mapped and copied later: read value by value, a room takes seconds
+    except (PlyParseError, ValueError, IndexError, KeyError, TypeError, OverflowError, MemoryError) as error:
+        raise PlyError(
+            f"{path}: not a whole PLY file ({error}); make the file again (MeshLab and CloudCompare write PLY)"
+        ) from error
+    if "vertex" not in data or len(data["vertex"].data) == 0:
+        raise PlyError(f"{path}: expected points (an element 'vertex'), found none")
+    rows = data["vertex"].data
+    return rows, {name for name in rows.dtype.names or () if rows[name].dtype.kind in "iuf"}
+
+
+def write_columns(path: Path, columns: Mapping[str, np.ndarray], comments: Sequence[str] = ()) -> None:
+    """Write points, a column for each property, as a binary little-endian PLY, whole or not at all."""
+    little_endian = [(name, column.dtype.newbyteorder("<")) for name, column in columns.items()]
+    element = PlyElement.describe(np.rec.fromarrays(list(columns.values()), dtype=little_endian), "vertex")
+    with atomic_write(path) as file:
+        PlyData([element], text=False, byte_order="<", comments=comments).write(file)
 
 
 def write_points(
@@ -41,24 +69,19 @@ def write_points(
         raise ValueError(
             f"{path}: points must be finite; {int((~torch.isfinite(points)).any(1).sum())} of them are not"
         )
-    columns = {name: points[:, i].numpy(force=True).astype("<f4") for i, name in enumerate(_AXES)}
-    columns |= {name: colors[:, i].numpy(force=True) for i, name in enumerate(_CHANNELS)}
-    columns |= {name: _as_property(path, name, values) for name, values in extra.items()}
-    vertices = np.empty(len(points), dtype=[(name, column.dtype) for name, column in columns.items()])
-    for name, column in columns.items():
-        vertices[name] = column
-    with atomic_write(path) as file:
-        PlyData([PlyElement.describe(vertices, "vertex")], text=False, byte_order="<").write(file)
+    columns = dict(zip(AXES, points.numpy(force=True).astype(np.float32).T, strict=True))
+    columns |= dict(zip(CHANNELS, colors.numpy(force=True).T, strict=True))
+    write_columns(path, columns | {name: _as_property(path, name, values) for name, values in extra.items()})
 
 
 def _as_property(path: Path, name: str, values: Tensor) -> np.ndarray:
     array = values.numpy(force=True)
     if array.dtype.kind == "f":
-        return array.astype("<f4")
+        return array.astype(np.float32)
     limits = np.iinfo(np.int32)
     if array.size and not limits.min <= array.min() <= array.max() <= limits.max:
         raise ValueError(f"{path}: values of {name!r} do not fit into 32 bits")
-    return array.astype("<i4")
+    return array.astype(np.int32)
 
 
 def read_points(path: Path) -> tuple[Float[Tensor, "N 3"], UInt8[Tensor, "N 3"], dict[str, Tensor]]:
@@ -68,26 +91,17 @@ def read_points(path: Path) -> tuple[Float[Tensor, "N 3"], UInt8[Tensor, "N 3"],
     out. PlyError where the file is missing, cut short, not PLY, has no points, or has coordinates or colours that are
     missing, not finite, or of another type than expected.
     """
-    if not path.is_file():
-        raise PlyError(f"{path}: no such file")
-    try:
-        data = PlyData.read(str(path))  # mapped and copied below: read value by value, a room takes seconds
-    except (PlyParseError, ValueError, OverflowError, MemoryError) as error:
-        raise PlyError(f"{path}: not a whole PLY file ({error}); make the file again") from error
-    if "vertex" not in data or len(data["vertex"].data) == 0:
-        raise PlyError(f"{path}: expected points (an element 'vertex'), found none")
-    vertices = data["vertex"].data
-    names = [name for name in vertices.dtype.names or () if vertices[name].dtype.kind in "iuf"]
-    missing = [name for name in (*_AXES, *_CHANNELS) if name not in names]
+    vertices, names = read_columns(path)
+    missing = [name for name in (*AXES, *CHANNELS) if name not in names]
     if missing:
         raise PlyError(f"{path}: expected coloured points (x y z red green blue), found no {' '.join(missing)}")
-    if any(vertices[name].dtype != np.uint8 for name in _CHANNELS):
+    if any(vertices[name].dtype != np.uint8 for name in CHANNELS):
         raise PlyError(f"{path}: expected colours as uchar (0-255), found {vertices['red'].dtype}; convert them")
-    points = torch.from_numpy(np.stack([vertices[name] for name in _AXES], axis=1).astype(np.float32))
+    points = torch.from_numpy(np.stack([vertices[name] for name in AXES], axis=1).astype(np.float32))
     if not bool(torch.isfinite(points).all()):
         raise PlyError(f"{path}: expected finite coordinates, found NaN or infinity; remove those points")
-    colors = torch.from_numpy(np.stack([vertices[name] for name in _CHANNELS], axis=1))
-    rest = [name for name in names if name not in (*_AXES, *_CHANNELS)]
+    colors = torch.from_numpy(np.stack([vertices[name] for name in CHANNELS], axis=1))
+    rest = [name for name in vertices.dtype.names or () if name in names.difference(AXES, CHANNELS)]
     return points, colors, {name: _as_tensor(vertices[name]) for name in rest}
 
 

@@ -8,9 +8,7 @@ from torch import Tensor
 
 from vlg_lib.projection import back_project
 from vlg_lib.scene import Frame
-
-_BITS = 21
-_OFFSET = 1 << (_BITS - 1)
+from vlg_lib.voxels import batch_coordinates, pack, quantize
 
 
 class VoxelAverager:
@@ -31,38 +29,21 @@ class VoxelAverager:
             raise ValueError(f"the grid size must be positive (metres), found {grid}")
         self.grid = grid
         self._keys = torch.zeros(0, dtype=torch.int64)
-        self._sums = torch.zeros(0, 3 + channels, dtype=torch.float64)
-        self._counts = torch.zeros(0, dtype=torch.int64)
+        self._sums = torch.zeros(0, 3 + channels + 1, dtype=torch.float64)  # the last column counts
 
     def add(self, points: Float[Tensor, "M 3"], values: Shaped[Tensor, "M C"]) -> None:
-        """Add points (metres) and their values; ValueError for a point that is not finite or beyond a million cells."""
-        rows = torch.cat([points.double().cpu(), values.double().cpu()], dim=1)
-        keys = _cell_keys(rows[:, :3], self.grid)
-        ones = torch.ones(len(keys), dtype=torch.int64)
+        """Add points (metres) and their values; ValueError as in :func:`vlg_lib.voxels.quantize`."""
+        keys = pack(batch_coordinates([quantize(points.cpu(), self.grid)]))  # ordered as the cells are: x, then y, z
+        ones = torch.ones(len(points), 1, dtype=torch.float64)
+        rows = torch.cat([self._sums, torch.cat([points.double().cpu(), values.double().cpu(), ones], dim=1)])
         self._keys, cells = torch.unique(torch.cat([self._keys, keys]), return_inverse=True)
-        self._sums = _sum_rows(torch.cat([self._sums, rows]), cells, len(self._keys))
-        self._counts = _sum_rows(torch.cat([self._counts, ones]), cells, len(self._keys))
+        self._sums = torch.zeros(len(self._keys), rows.shape[1], dtype=rows.dtype).index_add_(0, cells, rows)
 
     def result(self) -> tuple[Float[Tensor, "N 3"], Float[Tensor, "N C"], Int[Tensor, " N"]]:
         """(mean point, mean values, count of points) of every filled cell, in the order of the cells: x, then y, z."""
-        means = self._sums / self._counts[:, None]
-        return means[:, :3].float(), means[:, 3:].float(), self._counts
-
-
-def _cell_keys(points: Float[Tensor, "M 3"], grid: float) -> Int[Tensor, " M"]:
-    """One int64 a point, the same for points of one cell and in the order of the cells."""
-    cells = torch.floor(points / grid)
-    if not bool((cells.abs() < _OFFSET).all()):
-        raise ValueError(
-            f"points must be finite and within {_OFFSET * grid:.0f} m of the origin for a grid of {grid} m; check the "
-            "poses and the depth units"
-        )
-    x, y, z = (cells.long() + _OFFSET).unbind(1)
-    return (x << 2 * _BITS) | (y << _BITS) | z
-
-
-def _sum_rows(rows: Shaped[Tensor, "M *C"], cells: Int[Tensor, " M"], count: int) -> Shaped[Tensor, "N *C"]:
-    return torch.zeros(count, *rows.shape[1:], dtype=rows.dtype).index_add_(0, cells, rows)
+        counts = self._sums[:, -1]
+        means = self._sums[:, :-1] / counts[:, None]
+        return means[:, :3].float(), means[:, 3:].float(), counts.long()
 
 
 def points_from_frames(
