@@ -14,7 +14,8 @@ from vlg_lib.classes import ROOMS_12
 from vlg_lib.cli import app, main
 from vlg_lib.data.layout import write_scene
 from vlg_lib.data.ply import read_points
-from vlg_lib.scan import color_correlation, scan
+from vlg_lib.data.rooms import room_scene
+from vlg_lib.scan import color_correlation, label_scan, scan
 from vlg_lib.scene import Scene
 
 
@@ -127,3 +128,32 @@ def test_correlation_against_numpy(seed):
 
 def test_one_colour_correlates_with_nothing():
     assert color_correlation(torch.ones(4, 3), torch.randint(0, 256, (4, 3), dtype=torch.uint8)) == 0.0
+
+
+def test_labels_from_tags(tmp_path):
+    """A made room and its true tags: the labels are mostly right, and only tags are given."""
+    room, truth = room_scene(15_001, views=6, width=80, height=60)
+    tags = room.class_set.present(room.scene_labels)
+    folder = written(room, tmp_path / "a")
+    arguments = ["scan", str(folder), "--out", str(tmp_path / "out"), "--quiet", "--tags", ", ".join(tags)]
+    result = CliRunner().invoke(app, arguments)
+    assert result.exit_code == 0, result.output
+    assert "small-region knows the book's made rooms only" in result.output
+    _, colors, extra = read_points(tmp_path / "out" / "labels.ply")
+    seen = extra["label"] >= 0
+    assert float((extra["label"] == truth)[seen & (truth >= 0)].float().mean()) > 0.5
+    assert {room.class_set.names[label] for label in extra["label"][seen].unique().tolist()} <= set(tags)
+    assert torch.equal(colors[seen], room.class_set.colors()[extra["label"][seen]])
+    assert bool((extra["score"][seen] > 1 / len(tags) - 1e-6).all())
+
+
+def test_tags_of_ones_own(tmp_path):
+    """Words outside the scene's class set make a class set of their own; words outside the teacher's are refused."""
+    room = room_scene(15_001, views=2, width=80, height=60)[0]
+    folder = written(room, tmp_path / "a")
+    counts = label_scan(folder, tmp_path / "out", ["floor", "red"], progress=False)
+    assert list(counts) == ["floor", "red", "not seen"]
+    assert sum(counts.values()) == len(room.points)
+    with pytest.raises(ValueError, match="zebra"):
+        label_scan(folder, tmp_path / "other", ["floor", "zebra"], progress=False)
+    assert not (tmp_path / "other").exists()

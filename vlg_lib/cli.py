@@ -19,6 +19,7 @@ from vlg_lib.cloud_files import UNITS, UP_AXES
 from vlg_lib.describe import describe as describe_scene
 from vlg_lib.predict import predict as predict_cloud
 from vlg_lib.profiles import PROFILES
+from vlg_lib.scan import label_scan
 from vlg_lib.scan import scan as scan_folder
 from vlg_lib.vision_language import list_models
 
@@ -152,25 +153,35 @@ def predict(
 @command
 def scan(
     folder: SceneFolder,
-    out: Annotated[Path, typer.Option(help="Folder for fused.ply and scan.html.")] = Path("out"),
+    out: Annotated[Path, typer.Option(help="Folder for what is written.")] = Path("out"),
+    tags: Annotated[str, typer.Option(help="Classes in the scene, with commas between: label its points.")] = "",
+    model: Annotated[str, typer.Option(help="2D model for --tags; see info.")] = "small-region",
     quiet: Quiet = False,
 ) -> None:
-    """Check a scan with a known answer: fuse the image colours onto its points.
+    """Check a scan with a known answer, the image colours fused onto its points; with --tags, label its points.
 
     Where poses, intrinsics and depth are right, the fused colours are the colours of the points.
 
     Example, with your own posed RGB-D folder::
 
       python data_scripts/convert_rgbd.py my_scan --out scenes/my_scan
-      python -m vlg_lib scan scenes/my_scan --out out
+      python -m vlg_lib check scenes/my_scan
+      python -m vlg_lib scan scenes/my_scan --out out --tags "floor,wall,chair,table"
 
     Writes::
 
       OUT/fused.ply    the points in the fused colours, with the number of views
       OUT/scan.html    the same as a 3D page that needs no network
+      OUT/labels.ply, OUT/labels.html    with --tags: the points in the colours of their classes
     """
     print(scan_folder(folder, out, progress=not quiet))
     print(f"points: {out / 'fused.ply'}, page: {out / 'scan.html'}")
+    if tags:
+        counts = label_scan(folder, out, [tag.strip() for tag in tags.split(",")], model, progress=not quiet)
+        print(f"labels: {', '.join(f'{name} {count}' for name, count in counts.items())}")
+        if model == "small-region":
+            print("note: small-region knows the book's made rooms only; on a real scan take another --model")
+        print(f"points: {out / 'labels.ply'}, page: {out / 'labels.html'}")
 
 
 @command

@@ -1,10 +1,10 @@
-"""A check of one's own scan with a known answer: fuse the image colours themselves as three-dimensional embeddings.
+"""One's own scan: stage 1 of the method with a known answer (colours), and with a teacher and tags (labels).
 
-Stage 1 of the method gathers, for each point, what the frames show there, and averages it over the frames. With the
-colours as "embeddings" the result must be the colours of the points; where it is not, poses, intrinsics or depth are
-wrong.
+Stage 1 gathers, for each point, what the frames show there, and averages it over the frames. With the colours as
+"embeddings" the result must be the colours of the points; where it is not, poses, intrinsics or depth are wrong.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,11 +12,14 @@ import torch
 from jaxtyping import Float, UInt8
 from torch import Tensor
 
-from vlg_lib.classes import UNLABELLED_COLOR
+from vlg_lib.classes import UNLABELLED_COLOR, own_class_set
+from vlg_lib.cloud_files import write_labelled
 from vlg_lib.data.layout import read_scene
 from vlg_lib.data.ply import write_points
 from vlg_lib.fusion import fuse_scene
 from vlg_lib.projection import Visibility
+from vlg_lib.pseudo_labels import make_pseudo_labels
+from vlg_lib.vision_language import create_model
 from vlg_lib.viz import save_page3d
 
 
@@ -71,3 +74,26 @@ def color_correlation(first: Float[Tensor, "N 3"], second: UInt8[Tensor, "N 3"])
     a, b = (colors.double() - colors.double().mean(dim=0) for colors in (first, second))
     scale = a.norm() * b.norm()
     return float((a * b).sum() / scale) if scale > 0 else 0.0
+
+
+def label_scan(
+    folder: Path, out: Path, tags: Sequence[str], model: str = "small-region", *, progress: bool = True
+) -> dict[str, int]:
+    """Label the points of a scene among ``tags``, the classes that a person says are there: stage 1 (paper, Sec. 3.1).
+
+    Writes ``out/labels.ply`` (the class colours, ``label`` and ``score``) and ``out/labels.html``. ``model``: a name of
+    :func:`vlg_lib.vision_language.create_model`. Returns the points of each class, and of none as "not seen". Tags that
+    are not all in the scene's class set make a class set of their own. ValueError for no tags and for words that the
+    model does not know; then nothing is written.
+    """
+    scene, teacher = read_scene(folder), create_model(model)
+    class_set = scene.class_set if set(tags) <= set(scene.class_set.names) else own_class_set(tags)
+    texts = teacher.text_embeddings(class_set.prompts("a {name}"))
+    fused = fuse_scene(scene, teacher.dense_embeddings, progress=progress)
+    found = make_pseudo_labels(fused, texts, class_set.mask(tags))
+    write_labelled(out / "labels.ply", tuple(scene.points.numpy().T), found.labels, found.confidence, class_set)
+    counts = {name: int((found.labels == i).sum()) for i, name in enumerate(class_set.names) if name in tags}
+    alt = f"The points of {scene.name} in the colours of {', '.join(tags)}."
+    title = f"{scene.name}: labels from {model} and tags"
+    save_page3d(out / "labels.html", scene.points, found.labels, class_set, title, alt=alt)
+    return counts | {"not seen": int((~fused.seen).sum())}
