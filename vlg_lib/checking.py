@@ -34,11 +34,8 @@ _SIZES = (2.0, 0.5, 4.0, 0.25, 3.0, 1 / 3, 1.5, 2 / 3)
 _UNITS = (0.001, 1000.0, 0.01, 100.0, 0.1, 10.0)
 _DEPTH_SCALES = (1000.0, 5000.0, 4000.0, 6553.5, 512.0, 256.0, 10000.0, 100.0, 10.0, 1.0, 1e6)  # units a metre, in use
 _WORDS = (("right", "left"), ("down", "up"), ("forward", "backward"))
-_OPENGL = "right, up, backward"
-_ADVICE = (
-    "look for drift, images of another moment or scan, or points of another world (aligned points with raw poses): "
-    "view two frames and the points together"
-)
+_USUAL = {"right, up, backward": " (OpenGL, ARKit, Blender)"}
+_ADVICE = "look for drift, images of another moment or scan, points of another world (aligned points with raw poses)"
 _EYE = torch.eye(4, dtype=torch.float64)
 
 
@@ -96,63 +93,50 @@ class Mistake(NamedTuple):
 
 def frame_mistakes(geometry: Geometry, alignment: Float[Tensor, "4 4"], depth_scale: float) -> Iterator[Mistake]:
     """The mistakes of frames that are tried.
+
     ``alignment``: what ``scene.json`` says was applied to the source's world, after the mistake was made;
     ``depth_scale``: units a metre of the scene's depth images.
     """
-    poses, camera = geometry.poses, geometry.camera
+    poses, camera, size = geometry.poses, geometry.camera, f"{geometry.camera.width} x {geometry.camera.height}"
+    fault = "the poses are inverted: world-to-camera matrices where camera-to-world ones are expected"
     for world in (_EYE,) if torch.equal(alignment, _EYE) else (_EYE, alignment):
-        yield Mistake(
-            1, "the poses are inverted: world-to-camera matrices where camera-to-world ones are expected",
-            "invert each matrix (converter: --poses world-to-camera)",
-            replace(geometry, poses=world @ torch.linalg.inv(torch.linalg.inv(world) @ poses)),
-        )  # fmt: skip
-    for axes in signed_permutations()[1:]:
+        undone = replace(geometry, poses=world @ torch.linalg.inv(torch.linalg.inv(world) @ poses))
+        yield Mistake(1, fault, "invert each matrix (converter: --poses world-to-camera)", undone)
+    for axes in [swap for swap in signed_permutations()[1:] if torch.linalg.det(swap) > 0]:
         found = ", ".join(_WORDS[int(row.abs().argmax())][int(row.sum() < 0)] for row in axes[:3, :3])
-        if torch.linalg.det(axes) > 0:
-            yield Mistake(
-                2 * (found == _OPENGL),
-                f"swapped camera axes: expected right, down, forward, found {found}"
-                + " (OpenGL, ARKit, Blender)" * (found == _OPENGL),
-                f"multiply each pose from the right by {axes[:3, :3].int().tolist()} (converter: --camera-axes)",
-                replace(geometry, poses=poses @ axes),
-            )  # fmt: skip
+        fault = f"swapped camera axes: expected right, down, forward, found {found}{_USUAL.get(found, '')}"
+        mend = f"multiply each pose from the right by {axes[:3, :3].int().tolist()} (converter: --camera-axes)"
+        yield Mistake(2 * (found in _USUAL), fault, mend, replace(geometry, poses=poses @ axes))
     for scale in _DEPTH_SCALES:
-        yield Mistake(
-            3, f"wrong depth scale: the depth is {scale / depth_scale:g} times what fits the poses",
-            f"set depth_scale in scene.json from {depth_scale:g} to {scale:g} (converter: --depth-scale), or, where "
-            "depth is right, convert the translations of the poses to metres",
-            replace(geometry, factor=depth_scale / scale),
-        )  # fmt: skip
-    width, height = camera.width, camera.height
-    own = (round(2 * camera.cx + 1), round(2 * camera.cy + 1))  # the size whose middle the principal point is
-    for w, h in [(round(width * k), round(height * k)) for k in _SIZES] + ([own] if min(own) > 0 else []):
-        right = resize_camera(replace(camera, width=w, height=h), width, height)
-        yield Mistake(
-            4, f"wrong intrinsics size: they are of images of {w} x {h} pixels, not of {width} x {height}",
-            f"set fx {right.fx:.2f}, fy {right.fy:.2f}, cx {right.cx:.2f}, cy {right.cy:.2f}",
-            replace(geometry, camera=right),
-        )  # fmt: skip
+        fault = f"wrong depth scale: the depth is {scale / depth_scale:g} times what fits the poses"
+        mend = (
+            f"set depth_scale in scene.json from {depth_scale:g} to {scale:g} (converter: --depth-scale), or give the "
+        )
+        mend += "poses' translations in metres, where the depth is right"
+        yield Mistake(3, fault, mend, replace(geometry, factor=depth_scale / scale))
+    sizes = [(round(camera.width * k), round(camera.height * k)) for k in _SIZES]
+    middle = (round(2 * camera.cx + 1), round(2 * camera.cy + 1))  # the size whose middle the principal point is
+    for w, h in [*sizes, middle] if min(middle) > 0 else sizes:
+        right = resize_camera(replace(camera, width=w, height=h), camera.width, camera.height)
+        fault = f"wrong intrinsics size: they are of images of {w} x {h} pixels, not of {size}"
+        mend = f"set fx {right.fx:.2f}, fy {right.fy:.2f}, cx {right.cx:.2f}, cy {right.cy:.2f}"
+        yield Mistake(4, fault, mend, replace(geometry, camera=right))
 
 
 def point_mistakes(geometry: Geometry, alignment: Float[Tensor, "4 4"]) -> Iterator[Mistake]:
     """The mistakes of points against right frames that are tried; ``alignment`` as in :func:`frame_mistakes`."""
-    for turn, wrong in (
-        (alignment, "poses are aligned, the points are"),
-        (alignment.inverse(), "points are aligned, the poses are"),
-    ):
-        fault = f"the {wrong} not (axis_alignment in scene.json)"
-        yield Mistake(
-            5, fault, "apply the alignment to both or to neither", replace(geometry, turn=turn @ geometry.turn)
-        )
+    for turn, which in ((alignment, "poses"), (alignment.inverse(), "points")):
+        fault = f"of points and poses only the {which} are aligned (axis_alignment in scene.json)"
+        yield Mistake(5, fault, "align both or neither", replace(geometry, turn=turn @ geometry.turn))
     for factor in _UNITS:
         turn = torch.diag(torch.tensor([factor] * 3 + [1.0], dtype=torch.float64))
         fault = f"wrong unit of the points: their numbers are {1 / factor:g} times metres"
         yield Mistake(6, fault, f"scale the points by {factor:g}", replace(geometry, turn=turn @ geometry.turn))
     yield Mistake(0, "red and blue are swapped", "swap them, in the points or the images", replace(geometry, bgr=True))
+    fault = "swapped axes: the world of the points is not that of the poses"
     for axes in signed_permutations()[1:]:
         new = ", ".join("-"[: int(row.sum() < 0)] + "xyz"[int(row.abs().argmax())] for row in axes[:3, :3])
         mend = f"take {new} of the points for x, y, z; or give the poses the points' axes (converter: --up)"
-        fault = "swapped axes: the world of the points is not that of the poses"
         yield Mistake(0, fault, mend, replace(geometry, turn=axes @ geometry.turn))
 
 
@@ -302,9 +286,7 @@ def _judge(
     measured = f"agreement {what} {now:.3f}" + (f", and {best:.3f} with this undone" if found else "")
     report.findings += [Finding(mistake.fault, measured, mistake.mend) for mistake in found]
     if now < POOR and not found:
-        report.findings.append(
-            Finding(f"no agreement {what}, and undoing no classic mistake mends it", measured, _ADVICE)
-        )
+        report.findings.append(Finding(f"no agreement {what}; undoing no classic mistake mends it", measured, _ADVICE))
     return found[-1].undone if found else geometry
 
 

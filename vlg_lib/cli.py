@@ -16,7 +16,7 @@ from vlg_lib import experiment
 from vlg_lib.checking import check as check_scene
 from vlg_lib.checkpoints import list_checkpoints
 from vlg_lib.cloud_files import UNITS, UP_AXES
-from vlg_lib.describe import describe as describe_scene
+from vlg_lib.describing import describe as describe_scene
 from vlg_lib.predict import predict as predict_cloud
 from vlg_lib.profiles import PROFILES
 from vlg_lib.scan import label_scan
@@ -64,6 +64,9 @@ def run(
     scenes: Annotated[
         Path | None, typer.Option(help="Folder of scene folders, or of train/ and test/ (source layout).")
     ] = None,
+    fused: Annotated[
+        Path | None, typer.Option(help="Folder of fused embeddings, one file a scene [made from the images].")
+    ] = None,
     cache: Annotated[
         Path | None, typer.Option(help="Folder of kept artefacts [VLG_CACHE or ~/.cache/vlg_lib].")
     ] = None,
@@ -90,8 +93,9 @@ def run(
     a mask use the tags of the scene they are scored on.
     """
     rows = experiment.run(
-        source, profile, seed, out, scenes_folder=scenes, cache_folder=cache, device=device, progress=not quiet
-    )
+        source, profile, seed, out, scenes_folder=scenes, fused_folder=fused, cache_folder=cache, device=device,
+        progress=not quiet,
+    )  # fmt: skip
     print(_table(rows))
     print(f"table: {out / 'table.json'}")
 
