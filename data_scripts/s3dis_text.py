@@ -36,12 +36,14 @@ def read_text(path: Path) -> tuple[Tensor, Tensor, int]:
     points, colors, line, mended = [], [], 1, 0
     for block in _blocks(path):
         parsed = _parse_fast(block)
-        if parsed is None:
+        if parsed is not None:
+            line += len(parsed[0])
+        else:
             parsed, mends = _parse_lines(path, block, line)
             mended += mends
+            line += block.count(b"\n")
         points.append(parsed[0])
         colors.append(parsed[1])
-        line += block.count(b"\n")
     if sum(map(len, points)) == 0:
         raise TextError(f"{path}: expected lines 'x y z red green blue', found none; unpack the data set again")
     return torch.from_numpy(np.concatenate(points)), torch.from_numpy(np.concatenate(colors)), mended
@@ -81,22 +83,26 @@ def _parse_fast(block: bytes) -> tuple[np.ndarray, np.ndarray] | None:
     # The word of a number is the eight bytes before its separator, as a little-endian integer: the last digit is its
     # highest byte, and what stands before the number is masked away.
     words = np.ndarray((len(text) - 7,), "<u8", padded, strides=(1,)).take(at - 8)
-    thousandths = _coordinates(words[:3], at[:3] - starts[:3], text.take(starts[:3]) == ord("-"))
+    coordinates = _coordinates(words[:3], at[:3] - starts[:3], text.take(starts[:3]) == ord("-"))
     colors = _colors(words[3:], at[3:] - starts[3:])
-    if thousandths is None or colors is None:
+    if coordinates is None or colors is None:
         return None
-    return np.ascontiguousarray((thousandths / 1000.0).T, np.float32), np.ascontiguousarray(colors.T)
+    return np.ascontiguousarray(coordinates.T), np.ascontiguousarray(colors.T)
 
 
 def _coordinates(words: np.ndarray, lengths: np.ndarray, negative: np.ndarray) -> np.ndarray | None:
-    """Thousandths of a metre, int64, of numbers like -15.609; None where one is written otherwise."""
+    """Metres, float32, of numbers like -15.609; None where one is written otherwise."""
     digits = lengths - 1 - negative
     dots = (words & np.uint64(0xFF << 32)) == ord(".") << 32
     if not (dots.all() and digits.min(initial=4) >= 4 and lengths.max(initial=8) <= 8):
         return None
     without_dot = (words & np.uint64(0xFFFFFF << 40)) | ((words & np.uint64(0xFFFFFFFF)) << np.uint64(8))
     numbers = _numbers(without_dot, digits)
-    return None if numbers is None else np.where(negative, -numbers, numbers)
+    if numbers is None:
+        return None
+    metres = numbers.astype(np.float32)  # seven digits are exact in float32, so the quotient is rounded once
+    metres /= np.float32(1000)
+    return np.negative(metres, out=metres, where=negative)
 
 
 def _colors(words: np.ndarray, digits: np.ndarray) -> np.ndarray | None:
@@ -108,7 +114,7 @@ def _colors(words: np.ndarray, digits: np.ndarray) -> np.ndarray | None:
 
 
 def _numbers(words: np.ndarray, digits: np.ndarray) -> np.ndarray | None:
-    """The decimal numbers (int64) written in the last ``digits`` bytes of words; None where a byte is no digit.
+    """The decimal numbers written in the last ``digits`` bytes of words; None where a byte is no digit.
 
     Neighbouring digits are joined into numbers of two, four and eight digits, all in one word.
     """
@@ -117,8 +123,7 @@ def _numbers(words: np.ndarray, digits: np.ndarray) -> np.ndarray | None:
         return None
     values = (values * np.uint64(10 << 8 | 1)) >> np.uint64(8)
     values = ((values & np.uint64(0x00FF00FF00FF00FF)) * np.uint64(100 << 16 | 1)) >> np.uint64(16)
-    values = ((values & np.uint64(0x0000FFFF0000FFFF)) * np.uint64(10_000 << 32 | 1)) >> np.uint64(32)
-    return values.astype(np.int64)
+    return ((values & np.uint64(0x0000FFFF0000FFFF)) * np.uint64(10_000 << 32 | 1)) >> np.uint64(32)
 
 
 def _parse_lines(path: Path, block: bytes, first: int) -> tuple[tuple[np.ndarray, np.ndarray], int]:
