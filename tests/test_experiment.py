@@ -10,9 +10,10 @@ from vlg_lib.classes import IGNORE_LABEL, ROOMS_12
 from vlg_lib.data.layout import LayoutError
 from vlg_lib.evaluate import evaluate
 from vlg_lib.experiment import NETWORKS, ROWS, Experiment, default_cache, networks, run, stages, table
+from vlg_lib.fused_features import write_fused
 from vlg_lib.point_network import point_scores
 from vlg_lib.profiles import get_profile
-from vlg_lib.store import read_json, write_json
+from vlg_lib.store import StoreError, read_json, write_json
 
 
 def open_tiny(folder: Path, profile=TINY, **options) -> Experiment:
@@ -221,6 +222,25 @@ def test_the_published_protocol_runs_on_scenes_of_a_folder(cache: Path, tmp_path
     expected = evaluate([labels], [experiment.truth(room)], ROOMS_12, convention="openscene")
     assert rows["3DSS-VLG"]["miou"] == pytest.approx(100 * expected.miou)
     assert network.settings.height is False
+
+
+def test_fused_embeddings_of_a_folder_take_the_place_of_the_images(cache: Path, tmp_path: Path) -> None:
+    made = open_tiny(cache)
+    for scene in made.scenes("train"):
+        folder = Path(shutil.copytree(made._folder_of(scene), tmp_path / "scenes" / scene.name))
+        fused = made.fused(scene)
+        write_fused(tmp_path / "fused" / f"{scene.name}.safetensors", [fused.embeddings], fused.view_counts, 64)
+        for part in ("color", "depth", "pose"):
+            shutil.rmtree(folder / part)
+        write_json(folder / "scene.json", read_json(folder / "scene.json") | {"frames": 0})
+    given = {"scenes_folder": tmp_path / "scenes", "fused_folder": tmp_path / "fused"}
+    experiment = open_tiny(tmp_path / "cache", **given)
+    rows, expected = ({row["row"]: row for row in e.table(["3dss-vlg"])} for e in (experiment, made))
+    for name in ("projection", "adapter", "3DSS-VLG"):
+        assert rows[name]["miou_train"] == pytest.approx(expected[name]["miou_train"])
+    next((tmp_path / "fused").iterdir()).unlink()
+    with pytest.raises(StoreError, match=r"room-\d+\.safetensors: no such file: a folder of fused embeddings has one"):
+        open_tiny(tmp_path / "cache", **given).table()
 
 
 def test_a_changed_image_of_a_folder_is_noticed_and_a_changed_label_is_not(cache: Path, tmp_path: Path) -> None:

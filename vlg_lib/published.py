@@ -5,8 +5,8 @@ score (a NumPy number) and the state of the optimiser. Such a file is a pickle, 
 is read. Here only tensors, containers, texts and numbers are read; a file that asks for anything else is refused.
 """
 
-import pickle
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any
 
 import numpy as np
@@ -64,7 +64,7 @@ def _network_weights(path: Path) -> dict[str, Tensor]:
     try:
         with torch.serialization.safe_globals(_NUMBERS):
             content: Any = torch.load(path, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError, OSError) as error:
+    except (UnpicklingError, RuntimeError, EOFError, OSError) as error:
         reason = next((line for line in str(error).splitlines() if "GLOBAL" in line), str(error).strip())[:300]
         raise StoreError(
             f"{path}: expected a file of torch.save that holds nothing but tensors, texts and numbers ({reason}); get "

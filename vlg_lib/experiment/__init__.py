@@ -37,13 +37,15 @@ def run(
     out: Path | str = "results-run",
     *,
     scenes_folder: Path | str | None = None,
+    fused_folder: Path | str | None = None,
     cache_folder: Path | str | None = None,
     device: str | None = None,
     progress: bool | None = None,
 ) -> list[dict[str, Any]]:
     """Run the whole pipeline and return the table; ``out/table.json`` and ``out/run.json`` (what made it) are written.
 
-    ``source``: "rooms" (made by the seed) or "layout" (the folders in ``scenes_folder``). Artefacts are kept in
+    ``source``: "rooms" (made by the seed) or "layout" (the folders in ``scenes_folder``), with fused embeddings from
+    ``fused_folder`` where it is given. Artefacts are kept in
     ``cache_folder`` (default :func:`default_cache`), so a stopped run continues. ValueError for an unknown source or
     profile, and where source and ``scenes_folder`` do not fit.
     """
@@ -52,8 +54,9 @@ def run(
     if (source == "layout") != (scenes_folder is not None):
         raise ValueError("source 'layout' needs a folder of scenes, and source 'rooms' takes none")
     experiment = Experiment.open(
-        profile, seed, cache_folder, scenes_folder=scenes_folder, device=device, progress=progress
-    )
+        profile, seed, cache_folder, scenes_folder=scenes_folder, fused_folder=fused_folder, device=device,
+        progress=progress,
+    )  # fmt: skip
     started = time.perf_counter()
     rows = experiment.table()
     skipped = {s.name: dict(s.skipped) for split in SPLITS for s in experiment.scenes(split) if s.skipped}

@@ -31,13 +31,16 @@ class Scenes:
     """A profile and a seed, on made rooms or on the scenes of a folder: what every stage starts from.
 
     ``folder``: where artefacts are kept. ``scenes_folder``: None for made rooms; else a folder of scene folders, or one
-    with ``train`` and ``test`` folders of scene folders (without them, all scenes are both). ``progress``: show bars.
+    with ``train`` and ``test`` folders of scene folders (without them, all scenes are both). ``fused_folder``: where
+    P^2D of each scene is taken from, ``NAME.safetensors`` (:mod:`vlg_lib.fused_features`); None: made from the images.
+    ``progress``: show bars.
     """
 
     profile: Profile
     seed: int
     folder: Path
     scenes_folder: Path | None = None
+    fused_folder: Path | None = None
     device: str = "cpu"
     progress: bool = False
     _folders: dict[str, Path] = field(default_factory=dict, repr=False)

@@ -11,12 +11,13 @@ from torch import Tensor, nn
 from vlg_lib import vision_language
 from vlg_lib.adapter import adapt, create_adapter, train_adapter
 from vlg_lib.experiment.scenes import Scenes
+from vlg_lib.fused_features import read_fused
 from vlg_lib.fusion import fuse_scene
 from vlg_lib.projection import Visibility
 from vlg_lib.provenance import code_key
 from vlg_lib.pseudo_labels import PseudoLabels, make_pseudo_labels
 from vlg_lib.scene import PointEmbeddings, Scene
-from vlg_lib.store import hash_files, key_of, load_tensors, once
+from vlg_lib.store import StoreError, hash_files, key_of, load_tensors, once
 from vlg_lib.train import load_model
 
 
@@ -43,6 +44,11 @@ class Stages(Scenes):
 
     def _fused_key(self, scene: Scene) -> str:
         """What P^2D of a scene depends on. Its tags and its point labels are not among it."""
+        if self.fused_folder is not None:
+            path = self._path("fused", scene, "")
+            if not path.is_file():
+                raise StoreError(f"{path}: no such file: a folder of fused embeddings has one for each scene")
+            return key_of(path=str(path.resolve()), size=path.stat().st_size, time=path.stat().st_mtime_ns)
         if "weights" not in self._loaded:
             folder = Path(next(iter(vision_language.__path__)))
             self._loaded["weights"] = hash_files(*sorted(folder.rglob("*.safetensors")))
@@ -63,7 +69,10 @@ class Stages(Scenes):
         """P^2D of the paper: the view-averaged embeddings of a scene's points, on the CPU.
 
         They are kept in half precision; what is returned has been rounded to it, the first time as every other time.
+        StoreError where ``fused_folder`` is given and its file is missing or is not of this scene and this teacher.
         """
+        if self.fused_folder is not None:
+            return read_fused(self._path("fused", scene, ""), len(scene.points), self.text_embeddings().shape[1])
 
         def make() -> tuple[dict[str, Tensor], dict[str, Any]]:
             started = time.perf_counter()
@@ -100,6 +109,8 @@ class Stages(Scenes):
         )
 
     def _path(self, stage: str, scene: Scene, key: str) -> Path:
+        if stage == "fused" and self.fused_folder is not None:
+            return self.fused_folder / f"{scene.name}.safetensors"
         return self.folder / stage / f"{scene.name}-{key}.safetensors"
 
     def _adapter_path(self) -> Path:

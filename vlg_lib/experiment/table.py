@@ -47,6 +47,7 @@ class Experiment(Networks):
         folder: Path | str | None = None,
         *,
         scenes_folder: Path | str | None = None,
+        fused_folder: Path | str | None = None,
         device: str | None = None,
         progress: bool | None = None,
     ) -> "Experiment":
@@ -63,6 +64,7 @@ class Experiment(Networks):
             seed=seed,
             folder=Path(folder) if folder is not None else default_cache(),
             scenes_folder=Path(scenes_folder) if scenes_folder is not None else None,
+            fused_folder=Path(fused_folder) if fused_folder is not None else None,
             device=device or ("cuda" if torch.cuda.is_available() else "cpu"),
             progress=chosen.name != "fast" if progress is None else progress,
         )
@@ -153,7 +155,7 @@ class Experiment(Networks):
             paths.add(self._adapter_path())
         if kind is not None:
             paths.add(self.network_path(kind))
-        return sum(float(load_tensors(path)[1]["seconds"]) for path in paths)
+        return sum(float(load_tensors(path)[1].get("seconds", 0)) for path in paths)
 
 
 def _masked(row: str) -> str:
