@@ -3,17 +3,27 @@
     python benchmarks/sparse.py --voxels 5000 50000 --runs 5 --threads 1
 
 Each line is one JSON object with ``name, ours, baseline, ratio, unit, runs, threads`` (ratio > 1: ours is better):
-medians of runs in which ours and the baseline take turns, in one process, on the same voxels. The baselines:
+medians of runs in which ours and the baseline take turns, in one process, on the same voxels; a third of the runs above
+100,000 voxels. ``CPU s`` are seconds of the processor; ``ours_wall, baseline_wall`` are those of the clock, which count
+what else the machine does. ``--parts`` chooses; the baselines are
 
-* ``dictionary``: the kernel map from a Python dictionary of coordinates, offset by offset;
-* ``search per offset``: the kernel map from one binary search an offset, without mirroring;
-* ``dense conv3d``: torch's convolution on the whole bounding box;
-* ``plain autograd``: a network whose layers search each offset anew, share no map, and leave gather, product and
-  scatter to autograd, which keeps what was gathered.
-
-* ``MinkowskiEngine``: the same layers and weights on the other engine, where it is installed (`make minkowski`).
+* maps: ``dictionary``, the kernel map from a Python dictionary of coordinates, and ``search per offset``, from one
+  binary search an offset, without mirroring;
+* layer: ``dense conv3d``, torch's convolution on the whole bounding box;
+* network: ``plain autograd``, the network with layers that search each offset anew, share no map, and leave gather,
+  product and scatter to autograd, which keeps what was gathered;
+* engines: ``MinkowskiEngine``, the same layers and weights on the other engine, where installed (`make minkowski`);
+* spconv: one layer of ``spconv`` on the CPU, where installed (it has no backward pass there);
+* batches: the cost of a voxel in a batch of several copies of a room, against that of one.
 
 The voxels are the surfaces of a room with furniture made of boxes.
+
+What was tried in ``vlg_lib.sparse.functional`` and did not help, on a CPU (3^3, 96 -> 96 channels, 50,000 voxels; a
+pair costs about 360 ns, of which the product takes 260, gathering 35, adding up 60): a gathered matrix and a product in
+memory kept for all blocks; rows of the output gathered, added to by ``addmm`` and put back, instead of ``index_add_``
+(+20 %); ``scatter_add_`` and ``index_put_`` (as slow, +50 % of the adding); oneDNN's products (as fast as the default
+ones); a pass for the gradient of the features and another one for that of the kernel. All products first and then one
+``embedding_bag`` adds up in half the time, but needs the memory of all pairs.
 """
 
 import argparse
@@ -23,14 +33,15 @@ import platform
 import statistics
 import time
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn.functional import conv3d
 
 from vlg_lib.mink_unet import ARCHITECTURES, MinkUNet, create_mink_unet
 from vlg_lib.sparse import (
+    Backend,
     Convolution,
     ConvolutionTranspose,
     CoordinateManager,
@@ -38,7 +49,7 @@ from vlg_lib.sparse import (
     get_backend,
     kernel_offsets,
 )
-from vlg_lib.voxels import step
+from vlg_lib.voxels import batch_coordinates, step
 
 VOXELS_OF_A_ROOM = 110
 """Surface cells of the room below at one cell a metre, roughly: sets its scale."""
@@ -127,16 +138,28 @@ def plain_twin(network: MinkUNet, name: str, out_channels: int) -> MinkUNet:
     return twin
 
 
-def race(name: str, ours: Callable[[], object], baseline: Callable[[], object], runs: int, **facts: object) -> None:
-    """Print one line: median CPU seconds of each, taking turns, after one run of each to warm up."""
-    ours(), baseline()
-    times: dict[str, list[float]] = {"ours": [], "baseline": []}
-    for _ in range(runs):
-        for who, function in (("ours", ours), ("baseline", baseline)):
-            start = time.process_time()
-            function()
-            times[who].append(time.process_time() - start)
-    report(name, statistics.median(times["ours"]), statistics.median(times["baseline"]), "CPU s", runs, **facts)
+def race(
+    name: str,
+    ours: Callable[..., object],
+    baseline: Callable[..., object],
+    runs: int,
+    before: tuple[Callable[[], object], Callable[[], object]] | None = None,
+    **facts: object,
+) -> None:
+    """Print one line: median seconds of each, taking turns, after one run of each to warm up.
+
+    ``before``: what makes, off the clock, the argument of each run of ours and of the baseline.
+    """
+    times: dict[str, list[tuple[float, float]]] = {"ours": [], "baseline": []}
+    for _ in range(runs + 1):
+        for turn, (who, function) in enumerate((("ours", ours), ("baseline", baseline))):
+            given = () if before is None else (before[turn](),)
+            start, wall = time.process_time(), time.perf_counter()
+            function(*given)
+            times[who].append((time.process_time() - start, time.perf_counter() - wall))
+    cpu = {who: statistics.median(pair[0] for pair in pairs[1:]) for who, pairs in times.items()}
+    wall = {f"{who}_wall": round(statistics.median(pair[1] for pair in times[who][1:]), 5) for who in times}
+    report(name, cpu["ours"], cpu["baseline"], "CPU s", runs, **wall, **facts)
 
 
 def report(name: str, ours: float, baseline: float, unit: str, runs: int, **facts: object) -> None:
@@ -222,41 +245,115 @@ def race_network(coordinates: Tensor, name: str, runs: int) -> None:
     report(f"{title}, kept for the backward pass", *kept, "MB", 1, **facts)
 
 
+@dataclass(frozen=True)
+class Case:
+    """One module on one engine: what a race calls."""
+
+    module: nn.Module
+    engine: Backend
+    features: Tensor
+    coordinates: Tensor
+
+    def forward(self) -> Tensor:
+        """The output of a training step, kernel maps included."""
+        out: Tensor = self.module(self.engine.SparseTensor(self.features, self.coordinates)).features
+        return out
+
+    def inference(self) -> None:
+        """The same without a gradient to come."""
+        with torch.no_grad():
+            self.forward()
+
+    def backward(self, out: Tensor) -> None:
+        """The gradients of every parameter."""
+        out.square().mean().backward()
+
+
 def race_engines(coordinates: Tensor, name: str, channels: int, runs: int) -> None:
     """One layer and a whole network, kernel maps included, against MinkowskiEngine."""
-    generator = torch.Generator().manual_seed(0)
-    facts = {"voxels": len(coordinates)}
-    cases = [
-        (f"convolution 3^3 {channels}->{channels}", channels, lambda e: e.Convolution(channels, channels, 3)),
-        (name, 3, lambda e: create_mink_unet(name, 3, 20, backend=e.name)),
-    ]
-    for title, width, make in cases:
+    makers: dict[str, tuple[int, Callable[[Backend], nn.Module]]] = {
+        f"convolution 3^3 {channels}->{channels}": (channels, lambda e: e.Convolution(channels, channels, 3)),
+        name: (3, lambda e: create_mink_unet(name, 3, 20, backend=e.name)),
+    }
+    for title, (width, make) in makers.items():
+        generator = torch.Generator().manual_seed(0)
         features = torch.randn(len(coordinates), width, generator=generator).requires_grad_(width == channels)
-        engines = [get_backend(engine) for engine in ("torch", "minkowski")]
-        modules = [make(engine) for engine in engines]
-        modules[1].load_state_dict(modules[0].state_dict())
+        us, them = (
+            Case(make(engine), engine, features, coordinates.int())
+            for engine in map(get_backend, ("torch", "minkowski"))
+        )
+        them.module.load_state_dict(us.module.state_dict())
+        title, facts = f"{title}, against MinkowskiEngine", {"voxels": len(coordinates)}
+        race(f"{title}, inference", us.inference, them.inference, runs, **facts)
+        race(f"{title}, forward", us.forward, them.forward, runs, **facts)
+        race(f"{title}, backward", us.backward, them.backward, runs, before=(us.forward, them.forward), **facts)
 
-        def forward(
-            which: int, modules: list = modules, features: Tensor = features, engines: list = engines
-        ) -> Tensor:
-            return modules[which](engines[which].SparseTensor(features, coordinates.int())).features
 
-        def training(which: int, run: Callable[[int], Tensor] = forward) -> None:
-            run(which).square().mean().backward()
+def race_spconv(coordinates: Tensor, channels: int, runs: int) -> None:
+    """One layer, forward, with and without its kernel map, against spconv on the CPU (which has no backward there)."""
+    import spconv.pytorch as spconv
 
-        title = f"{title}, against MinkowskiEngine"
-        race(f"{title}, forward", lambda f=forward: f(0), lambda f=forward: f(1), runs, **facts)
-        race(f"{title}, forward and backward", lambda t=training: t(0), lambda t=training: t(1), runs, **facts)
+    layer = Convolution(channels, channels, 3)
+    theirs = spconv.SubMConv3d(channels, channels, 3, bias=False, indice_key="grid")
+    kernel = layer.kernel.detach().reshape(3, 3, 3, channels, channels)
+    theirs.weight.data = kernel.permute(4, 2, 1, 0, 3).contiguous()
+    features = torch.randn(len(coordinates), channels, generator=torch.Generator().manual_seed(0))
+    indices = coordinates.int().contiguous()
+    box = (indices[:, 1:].amax(0) + 1).tolist()
+    anew = lambda: spconv.SparseConvTensor(features, indices, box, batch_size=1)
+    ours, known = SparseTensor(features, coordinates), anew()
+    facts = {"voxels": len(coordinates)}
+    title = f"convolution 3^3 {channels}->{channels}, against spconv"
+    with torch.no_grad():
+        difference = float((layer(ours).features - theirs(known).features).abs().max())
+        known.indice_dict = theirs(known).indice_dict
+        race(
+            f"{title}, inference with kernel map",
+            lambda: layer(SparseTensor(features, coordinates)),
+            lambda: theirs(anew()),
+            runs,
+            largest_difference=difference,
+            **facts,
+        )
+        race(f"{title}, inference", lambda: layer(ours), lambda: theirs(known), runs, **facts)
+
+
+def cost_of_a_batch(coordinates: Tensor, name: str, runs: int) -> None:
+    """CPU microseconds a voxel for batches of 1, 4 and 16 copies of one room, forward and backward, taking turns."""
+    network = create_mink_unet(name, 3, 20)
+    sizes = (1, 4, 16)
+    times: dict[int, list[tuple[float, float]]] = {size: [] for size in sizes}
+    for _ in range(runs + 1):
+        for size in sizes:
+            batch = batch_coordinates([coordinates[:, 1:]] * size)
+            features = torch.randn(len(batch), 3, generator=torch.Generator().manual_seed(0))
+            start = time.process_time()
+            out = network(SparseTensor(features, batch)).features
+            middle = time.process_time()
+            out.square().mean().backward()
+            times[size].append((middle - start, time.process_time() - middle))
+    for index, part in enumerate(("forward", "backward")):
+        cost = {
+            size: 1e6 * statistics.median(run[index] for run in times[size][1:]) / (size * len(coordinates))
+            for size in sizes
+        }
+        for size in sizes[1:]:
+            title = f"{name}, cost of a voxel in a batch of {size} copies of a room, against one, {part}"
+            report(title, cost[size], cost[1], "CPU us", runs, voxels=len(coordinates))
+
+
+PARTS = ("maps", "layer", "network", "engines", "spconv", "batches")
 
 
 def main() -> None:
-    """Run everything at each number of voxels."""
+    """Run what was asked for at each number of voxels."""
     parser = argparse.ArgumentParser(description="sparse convolution: time and memory against baselines")
     parser.add_argument("--voxels", type=int, nargs="+", default=[5000, 50_000])
     parser.add_argument("--network", default="MinkUNet18A", choices=sorted(ARCHITECTURES))
     parser.add_argument("--channels", type=int, default=32)
     parser.add_argument("--runs", type=int, default=5)
     parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--parts", nargs="+", default=PARTS, choices=PARTS)
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
     print(
@@ -264,13 +361,25 @@ def main() -> None:
             {"torch": torch.__version__, "machine": platform.machine(), "cpu": torch.backends.cpu.get_cpu_capability()}
         )
     )
+    wanted = set(arguments.parts)
+    for part, package in (("engines", "MinkowskiEngine"), ("spconv", "spconv")):
+        if importlib.util.find_spec(package) is None:
+            wanted.discard(part)
     for voxels in arguments.voxels:
         coordinates = room(voxels)
-        race_kernel_maps(coordinates, arguments.runs)
-        race_layer(coordinates, arguments.channels, arguments.runs)
-        race_network(coordinates, arguments.network, arguments.runs)
-        if importlib.util.find_spec("MinkowskiEngine"):
-            race_engines(coordinates, arguments.network, arguments.channels, arguments.runs)
+        runs = arguments.runs if voxels <= 100_000 else max(1, arguments.runs // 3)
+        if "maps" in wanted:
+            race_kernel_maps(coordinates, runs)
+        if "layer" in wanted:
+            race_layer(coordinates, arguments.channels, runs)
+        if "network" in wanted:
+            race_network(coordinates, arguments.network, runs)
+        if "engines" in wanted:
+            race_engines(coordinates, arguments.network, arguments.channels, runs)
+        if "spconv" in wanted:
+            race_spconv(coordinates, arguments.channels, runs)
+        if "batches" in wanted:
+            cost_of_a_batch(coordinates, arguments.network, runs)
 
 
 if __name__ == "__main__":

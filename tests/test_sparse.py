@@ -40,6 +40,7 @@ def compare(sparse_out, dense_out, *inputs):
         (1, 1, 1, 1),
         (2, 1, 1, 1),
         (3, 1, 1, 1),
+        (4, 1, 1, 1),
         (5, 1, 1, 1),
         (3, 1, 2, 1),
         (3, 1, 3, 1),
@@ -48,6 +49,8 @@ def compare(sparse_out, dense_out, *inputs):
         (1, 2, 1, 1),
         (2, 2, 1, 1),
         (3, 2, 1, 1),
+        (4, 2, 1, 1),
+        (4, 2, 2, 1),
         (5, 2, 1, 1),
         (3, 3, 1, 1),
         (2, 2, 1, 2),
@@ -67,7 +70,7 @@ def test_convolution_equals_dense_convolution_on_the_voxels(size, stride, dilati
 
 @pytest.mark.parametrize(
     ("size", "stride", "dilation"),
-    [(2, 2, 1), (3, 2, 1), (5, 2, 1), (3, 3, 1), (3, 1, 1), (2, 1, 1), (3, 2, 2), (1, 1, 1)],
+    [(2, 2, 1), (3, 2, 1), (4, 2, 1), (5, 2, 1), (3, 3, 1), (3, 1, 1), (2, 1, 1), (3, 2, 2), (1, 1, 1)],
 )
 def test_transposed_convolution_equals_dense_transposed_convolution(size, stride, dilation):
     fine = SparseTensor(random(len(cloud()), 1), cloud())
@@ -228,6 +231,18 @@ def test_kernel_maps_are_made_once_and_shared_between_layers():
     assert torch.equal(up.coordinates, x.coordinates)
 
 
+@pytest.mark.parametrize(("stride", "dilation"), [(1, 1), (1, 2), (2, 1)])
+def test_the_map_of_a_smaller_kernel_is_part_of_that_of_a_larger_one(stride, dilation):
+    for size in (3, 1):
+        direct, derived = CoordinateManager(cloud()), CoordinateManager(cloud())
+        derived.kernel_map(1, stride, size + 2, dilation)
+        expected = direct.kernel_map(1, stride, size, dilation)
+        found = derived.kernel_map(1, stride, size, dilation)
+        assert (found.identity, found.output_size) == (expected.identity, expected.output_size)
+        for pair, expected_pair in zip(found.pairs, expected.pairs, strict=True):
+            assert all(torch.equal(a, b) for a, b in zip(pair, expected_pair, strict=True))
+
+
 def test_the_backward_pass_keeps_features_and_kernel_only():
     coordinates = cloud()
     features = random(len(coordinates), 3).requires_grad_()
@@ -237,6 +252,35 @@ def test_the_backward_pass_keeps_features_and_kernel_only():
     with torch.autograd.graph.saved_tensors_hooks(lambda t: kept.append(t.numel()) or t, lambda t: t):
         layer(x)
     assert sorted(kept) == sorted([features.numel(), layer.kernel.numel()])
+
+
+@pytest.mark.parametrize("size", [None, 1, 7, 50, 10**6])
+def test_blocks_hold_every_pair_once_under_its_offset(size):
+    kernel_map = CoordinateManager(cloud()).kernel_map(1, 1, 3)
+    found = []
+    for sources, targets, parts in kernel_map.blocks(size):
+        assert len(sources) == len(targets) == sum(part.stop - part.start for _, part in parts)
+        assert len(sources) <= (size or len(sources))
+        assert size is not None or len(parts) == 1  # an offset at a time: no output row twice
+        for k, part in parts:
+            found += [(k, *pair) for pair in zip(sources[part].tolist(), targets[part].tolist(), strict=True)]
+    expected = [
+        (k, *pair)
+        for k, (sources, targets) in enumerate(kernel_map.pairs)
+        if k != kernel_map.identity
+        for pair in zip(sources.tolist(), targets.tolist(), strict=True)
+    ]
+    assert found == expected
+
+
+def test_a_map_without_pairs_but_those_of_itself():
+    x = SparseTensor(torch.tensor([[2.0]], requires_grad=True), torch.zeros(1, 4, dtype=torch.int64))
+    layer = sparse.Convolution(1, 1, 3)
+    out = layer(x).features
+    assert float(out.detach()) == pytest.approx(2 * float(layer.kernel[13].detach()))
+    (gradient,) = torch.autograd.grad(out.sum(), layer.kernel)
+    assert float(gradient[13]) == 2
+    assert float(gradient.abs().sum()) == 2
 
 
 def test_pieces_of_any_size_give_the_same(monkeypatch):
@@ -249,7 +293,7 @@ def test_pieces_of_any_size_give_the_same(monkeypatch):
         return out, *torch.autograd.grad(out.square().sum(), (features, layer.kernel))
 
     whole = run()
-    monkeypatch.setattr("vlg_lib.sparse.functional.CPU_CHUNK", 7)
+    monkeypatch.setattr("vlg_lib.sparse.functional.CPU_BLOCK", 7 * 5)
     for a, b in zip(whole, run(), strict=True):
         torch.testing.assert_close(a, b, **TIGHT)
 
@@ -306,17 +350,22 @@ def test_addition_and_concatenation():
     x = SparseTensor(torch.tensor([[1.0], [2.0]]), torch.tensor([[0, 0, 0, 0], [0, 1, 0, 0]]))
     assert (x + x).features[:, 0].tolist() == [2.0, 4.0]
     assert sparse.cat(x, x + x).features.tolist() == [[1.0, 2.0], [2.0, 4.0]]
-    assert sparse.ReLU()(x.replace(torch.tensor([[-1.0], [2.0]]))).features[:, 0].tolist() == [0.0, 2.0]
+    signed = x.replace(torch.tensor([[-1.0], [2.0]]))
+    assert sparse.ReLU()(signed).features[:, 0].tolist() == [0.0, 2.0]
+    assert signed.features[:, 0].tolist() == [-1.0, 2.0]
+    assert sparse.ReLU(inplace=True)(signed).features is signed.features
+    assert signed.features[:, 0].tolist() == [0.0, 2.0]
 
 
-def test_autocast_multiplies_in_half_precision_and_adds_in_single():
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_autocast_multiplies_in_half_precision_and_adds_in_single(dtype):
     coordinates = cloud()
     features = random(len(coordinates), 8).float().requires_grad_()
     layer = sparse.Convolution(8, 4, 3)
     exact = layer(SparseTensor(features, coordinates)).features
-    with torch.autocast("cpu", dtype=torch.bfloat16):
+    with torch.autocast("cpu", dtype=dtype):
         half = layer(SparseTensor(features, coordinates)).features
-    assert half.dtype == torch.bfloat16
+    assert half.dtype == dtype
     torch.testing.assert_close(half.float(), exact, atol=0.02, rtol=0.02)
     half.sum().backward()
     assert features.grad.dtype == torch.float32
@@ -346,6 +395,15 @@ def rows(*cells, dtype=torch.int64):
 def test_bad_coordinates(coordinates, message):
     with pytest.raises(ValueError, match=message):
         SparseTensor(torch.zeros(3, 2), coordinates)
+
+
+def test_devices_do_not_mix():
+    x = SparseTensor(torch.zeros(2, 2), rows((0, 0, 0), (1, 0, 0)))
+    with pytest.raises(ValueError, match="features are on meta, their manager on cpu: move one"):
+        x.replace(torch.zeros(2, 2, device="meta"))
+    for layer in (sparse.Convolution(2, 4), sparse.Convolution(2, 4, 1), sparse.ConvolutionTranspose(2, 4, 3)):
+        with pytest.raises(ValueError, match="the layer is on meta, the tensor on cpu: move one"):
+            layer.to("meta")(x)
 
 
 def test_no_voxels():

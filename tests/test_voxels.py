@@ -2,6 +2,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torch.nn.functional import grid_sample
 
 from vlg_lib.voxels import LIMIT, MAX_BATCH, batch_coordinates, coarsen, pack, quantize, step, unpack, voxelize
 
@@ -123,6 +124,63 @@ def test_every_point_gets_its_own_voxels_value():
     voxels = voxelize(torch.tensor([[0.55, 0.0, 0.0], [0.01, 0.0, 0.0], [0.02, 0.0, 0.0]]), 0.1)
     assert voxels.to_points(torch.tensor([[10], [20]]))[:, 0].tolist() == [20, 10, 10]
     assert voxels.to_points(torch.tensor([7, 8])).tolist() == [8, 7, 7]
+
+
+def test_values_between_voxels_by_hand():
+    """Two voxels side by side, centres at 0.5 and 1.5; and one apart, whose neighbours are empty."""
+    voxels = voxelize(torch.tensor([[0.5, 0.5, 0.5], [1.5, 0.5, 0.5], [5.5, 0.5, 0.5]]), 1.0)
+    values = torch.tensor([[10.0], [20.0], [7.0]])
+    places = {0.5: 10, 0.75: 12.5, 1.0: 15, 1.5: 20, 0.1: 10, 1.9: 20, 5.9: 7, 6.4: 7, 3.5: 0}
+    points = torch.tensor([[x, 0.5, 0.5] for x in places])
+    assert voxels.interpolate(values, points, 1.0)[:, 0].tolist() == pytest.approx(list(places.values()))
+    diagonal = torch.tensor([[0.75, 0.9, 0.1]])  # the empty voxels beside both leave the shares of the two alone
+    assert float(voxels.interpolate(values, diagonal, 1.0)) == pytest.approx(12.5)
+
+
+def test_interpolation_equals_grid_sample_on_a_dense_grid():
+    """torch's own, of the values and of the occupancy; their quotient leaves the empty cells out."""
+    generator = torch.Generator().manual_seed(0)
+    own = torch.rand(300, 3, generator=generator, dtype=torch.float64) * 0.8 - 0.4
+    voxels = voxelize(own, 0.1)
+    values = torch.randn(len(voxels), 5, generator=generator, dtype=torch.float64).requires_grad_()
+    points = torch.cat([own, torch.rand(200, 3, generator=generator, dtype=torch.float64) * 1.2 - 0.6])
+    cells = (voxels.coordinates + 8).long().unbind(1)
+    with_ones = torch.cat([values, torch.ones_like(values[:, :1])], dim=1)
+    dense = torch.zeros(16, 16, 16, 6, dtype=torch.float64).index_put(cells, with_ones).permute(3, 2, 1, 0)[None]
+    sampled = grid_sample(dense, (points / 0.8)[None, None, None], align_corners=False)[0, :, 0, 0].T
+    expected = torch.where(sampled[:, 5:] > 0, sampled[:, :5] / sampled[:, 5:], 0.0)
+    found = voxels.interpolate(values, points, 0.1)
+    torch.testing.assert_close(found, expected, atol=1e-10, rtol=0)
+    weights = torch.randn(found.shape, generator=generator, dtype=torch.float64)
+    gradients = [torch.autograd.grad((out * weights).sum(), values, retain_graph=True)[0] for out in (found, expected)]
+    torch.testing.assert_close(*gradients, atol=1e-10, rtol=0)
+    assert bool((found[300:] == 0).all(dim=1).any())  # some of the other points are far from all voxels
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.lists(near, min_size=1, max_size=30), st.floats(0.05, 2))
+def test_interpolation_between_equal_values_changes_nothing(cells, size):
+    points = (rows_of(cells)[:, 1:].double() + 0.3) * size
+    voxels = voxelize(points, size)
+    ones = torch.full((len(voxels), 1), 3.0)
+    torch.testing.assert_close(voxels.interpolate(ones, points, size), torch.full((len(points), 1), 3.0))
+
+
+def test_interpolation_at_the_edge_of_the_range():
+    edge = torch.tensor([[LIMIT - 0.1, 0.5, -LIMIT + 0.1]], dtype=torch.float64)
+    voxels = voxelize(edge, 1.0)
+    assert float(voxels.interpolate(torch.tensor([[4.0]]), edge, 1.0)) == 4.0
+
+
+def test_values_belong_to_the_voxels_or_to_the_points():
+    voxels = voxelize(torch.tensor([[0.5, 0.5, 0.5], [0.6, 0.5, 0.5], [5.5, 0.5, 0.5]]), 1.0)
+    with pytest.raises(ValueError, match="each of 3 points, found 4 rows"):
+        voxels.average(torch.zeros(4, 1))
+    for devoxelize in (voxels.to_points, lambda values: voxels.interpolate(values, torch.zeros(1, 3), 1.0)):
+        with pytest.raises(ValueError, match="each of 2 voxels, found 3 rows"):
+            devoxelize(torch.zeros(3, 1))
+    with pytest.raises(ValueError, match="1 of 1 points have a NaN"):
+        voxels.interpolate(torch.zeros(2, 1), torch.full((1, 3), torch.nan), 1.0)
 
 
 def test_a_cloud_has_points():

@@ -54,7 +54,7 @@ class BasicBlock(nn.Module):
         self.norm1 = norm(out_channels)
         self.conv2 = engine.Convolution(out_channels, out_channels, kernel_size=3)
         self.norm2 = norm(out_channels)
-        self.relu = engine.ReLU()
+        self.relu = engine.ReLU(inplace=True)  # of a sum or a norm, which nobody else reads
         self.downsample: nn.Module | None = None
         if in_channels != out_channels:
             self.downsample = nn.Sequential(
@@ -92,7 +92,7 @@ class MinkUNet(nn.Module):
         self.engine = engine or get_backend()
         self.norm = self.engine.BatchNorm if norm == "batch" else self.engine.InstanceNorm
         planes, blocks, levels = architecture.planes, architecture.blocks, architecture.levels
-        self.relu = self.engine.ReLU()
+        self.relu = self.engine.ReLU(inplace=True)
         self.conv0p1s1 = self.engine.Convolution(in_channels, architecture.stem, kernel_size=architecture.stem_kernel)
         self.bn0 = self.norm(architecture.stem)
 

@@ -11,12 +11,14 @@ addition: key(c + d) = key(c) + step(d). Coordinates fill half of their field on
 spills into the field beside it.
 """
 
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 from jaxtyping import Float, Int, Int32, Int64, Shaped
 from torch import Tensor
+from torch.nn import functional
 
 LIMIT = 2**15
 """Coordinates lie in -LIMIT <= c < LIMIT: 655 m to either side of the origin at 2 cm."""
@@ -44,13 +46,47 @@ class Voxels:
 
     def average(self, values: Float[Tensor, "N C"]) -> Float[Tensor, "V C"]:
         """The mean over each voxel's points. Points are added up in their order: two runs agree to the last bit."""
+        _check_rows(values, len(self.point_to_voxel), "points")
         counts = torch.bincount(self.point_to_voxel, minlength=len(self))
         by_voxel = values[self.point_to_voxel.argsort(stable=True)]
         return torch.segment_reduce(by_voxel, "mean", lengths=counts, axis=0)
 
     def to_points(self, values: Shaped[Tensor, "V ..."]) -> Shaped[Tensor, "N ..."]:
-        """The voxels' values at their points: every point of a voxel gets the same."""
+        """The voxels' values at their points: every point of a voxel gets the same (nearest neighbour)."""
+        _check_rows(values, len(self), "voxels")
         return values[self.point_to_voxel]
+
+    def interpolate(
+        self, values: Float[Tensor, "V C"], points: Float[Tensor, "P 3"], voxel_size: float
+    ) -> Float[Tensor, "P C"]:
+        """The voxels' values at any points, in metres, trilinearly: each is a mean of the eight voxels around it.
+
+        A value stands at the centre of its voxel; its weight is the product over the axes of 1 - distance / voxel_size.
+        Empty voxels do not count: the weights of the occupied ones are scaled to the sum 1. A point without any gets
+        zeros; one of the cloud's own always has its own voxel. Differentiable in ``values``. Raises ValueError for
+        values of another number of voxels, and what :func:`quantize` raises.
+        """
+        _check_rows(values, len(self), "voxels")
+        quantize(points, voxel_size)
+        keys = pack(batch_coordinates([self.coordinates]))
+        from_centre = points.double() / voxel_size - 0.5
+        lowest = from_centre.floor()
+        share = from_centre - lowest
+        total = share.new_zeros(len(points))
+        out = values.new_zeros(len(points), values.shape[1])
+        for corner in itertools.product((0, 1), repeat=3):
+            offset = torch.tensor(corner, device=points.device)
+            wanted = _keys(functional.pad(lowest.long() + offset, (1, 0)))
+            row = torch.searchsorted(keys, wanted).clamp_(max=len(keys) - 1)
+            weight = torch.where(offset == 1, share, 1 - share).prod(dim=1) * (keys[row] == wanted)
+            total = total + weight
+            out = out + weight.to(values.dtype)[:, None] * values[row]
+        return out / total.clamp(min=1e-30).to(values.dtype)[:, None]
+
+
+def _check_rows(values: Tensor, expected: int, what: str) -> None:
+    if len(values) != expected:
+        raise ValueError(f"expected a row of values for each of {expected} {what}, found {len(values)} rows")
 
 
 def quantize(points: Float[Tensor, "N 3"], voxel_size: float) -> Int32[Tensor, "N 3"]:

@@ -5,10 +5,10 @@ For each kernel offset k the kernel map lists which input row meets which output
     gather the input rows  ->  multiply by W[k], one matrix product  ->  add to the output rows.
 
 Within one offset no output row occurs twice, so this addition has one order only: the result is the same in every run,
-on a GPU too.
+on a GPU too. A CPU takes several small offsets, or a piece of a large one, at a time: what its cache holds.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
@@ -16,10 +16,10 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from vlg_lib.sparse.kernel_maps import KernelMap
+from vlg_lib.sparse.kernel_maps import KernelMap, Parts
 
-CPU_CHUNK = 4096
-"""Pairs at a time on a CPU, so that what is gathered stays in its cache; a GPU takes all pairs of an offset at once."""
+CPU_BLOCK = 2**18
+"""Numbers gathered and multiplied at a time on a CPU, 1 MB in float32, so that they stay in its cache."""
 
 
 def sparse_convolution(
@@ -49,7 +49,7 @@ def sum_pool(features: Float[Tensor, "N C"], kernel_map: KernelMap) -> Float[Ten
     """The sum of the input rows that each output row meets; zero where it meets none."""
     out = features.new_zeros(kernel_map.output_size, features.shape[1])
     for sources, targets in kernel_map.pairs:
-        out = out.index_add(0, targets, features[sources])
+        out.index_add_(0, targets, features[sources])
     return out
 
 
@@ -88,12 +88,11 @@ class _GatherMultiplyScatter(torch.autograd.Function):
 
 def _multiply(x: Tensor, kernel: Tensor, kernel_map: KernelMap) -> Tensor:
     """out[o] += W[k]^T x[i] over all pairs. An offset that pairs each voxel with itself needs no gathering."""
-    itself = kernel_map.identity
-    out = x.new_zeros(kernel_map.output_size, kernel.shape[2], dtype=_sum_dtype(x))
-    if itself is not None:
-        out += x @ kernel[itself]
-    for k, sources, targets in _pieces(kernel_map, x.device):
-        product = x.index_select(0, sources) @ kernel[k]
+    weights, itself = kernel.unbind(), kernel_map.identity
+    out = x.new_zeros(kernel_map.output_size, kernel.shape[2]) if itself is None else x @ weights[itself]
+    out = out.to(_sum_dtype(x))
+    for sources, targets, parts in _blocks(kernel_map, kernel):
+        product = _times(x.index_select(0, sources), weights, parts)
         out.index_add_(0, targets, product.to(out.dtype))
     return out.to(x.dtype)
 
@@ -102,30 +101,37 @@ def _gradients(
     x: Tensor, kernel: Tensor, gradient: Tensor, kernel_map: KernelMap, needs_x: bool, needs_kernel: bool
 ) -> tuple[Tensor | None, Tensor | None]:
     """With g the outputs' gradient: dx[i] += W[k] g[o] and dW[k] += x[i] g[o]^T over all pairs, each where needed."""
-    itself = kernel_map.identity
-    for_x = torch.zeros_like(x, dtype=_sum_dtype(x)) if needs_x else None
-    for_kernel = torch.zeros_like(kernel, dtype=_sum_dtype(x)) if needs_kernel else None
-    if itself is not None and for_x is not None:
-        for_x += gradient @ kernel[itself].T
-    if itself is not None and for_kernel is not None:
-        for_kernel[itself] += x.T @ gradient
-    for k, sources, targets in _pieces(kernel_map, x.device):
+    weights, itself = kernel.mT.unbind(), kernel_map.identity
+    for_x = for_kernel = None
+    if needs_x:
+        for_x = torch.zeros_like(x) if itself is None else gradient @ weights[itself]
+        for_x = for_x.to(_sum_dtype(x))
+    if needs_kernel:
+        for_kernel = torch.zeros_like(kernel, dtype=_sum_dtype(x))
+        if itself is not None:
+            for_kernel[itself] += x.T @ gradient
+    for sources, targets, parts in _blocks(kernel_map, kernel):
         arriving = gradient.index_select(0, targets)
         if for_x is not None:
-            for_x.index_add_(0, sources, (arriving @ kernel[k].T).to(for_x.dtype))
+            for_x.index_add_(0, sources, _times(arriving, weights, parts).to(for_x.dtype))
         if for_kernel is not None:
-            for_kernel[k] += x.index_select(0, sources).T @ arriving
+            gathered = x.index_select(0, sources)
+            for k, part in parts:
+                for_kernel[k].add_(gathered[part].T @ arriving[part])
     return None if for_x is None else for_x.to(x.dtype), None if for_kernel is None else for_kernel.to(kernel.dtype)
 
 
-def _pieces(kernel_map: KernelMap, device: torch.device) -> Iterator[tuple[int, Tensor, Tensor]]:
-    """(k, input rows, output rows), without the identity, in pieces of a size that suits the device."""
-    for k, (sources, targets) in enumerate(kernel_map.pairs):
-        if k == kernel_map.identity or len(sources) == 0:
-            continue
-        size = CPU_CHUNK if device.type == "cpu" else len(sources)
-        for some_sources, some_targets in zip(sources.split(size), targets.split(size), strict=True):
-            yield k, some_sources, some_targets
+def _times(rows: Tensor, weights: Sequence[Tensor], parts: Parts) -> Tensor:
+    """The rows of each part times the matrix of its offset."""
+    product = rows.new_empty(len(rows), weights[0].shape[1])
+    for k, part in parts:
+        torch.mm(rows[part], weights[k], out=product[part])
+    return product
+
+
+def _blocks(kernel_map: KernelMap, kernel: Tensor) -> Iterator[tuple[Tensor, Tensor, Parts]]:
+    """The pairs in blocks that suit the device: of a CPU's cache, else an offset each, and so no output row twice."""
+    return kernel_map.blocks(max(1, CPU_BLOCK // sum(kernel.shape[1:])) if kernel.device.type == "cpu" else None)
 
 
 def _sum_dtype(x: Tensor) -> torch.dtype:

@@ -8,6 +8,7 @@ It depends on the voxels alone, not on the features: all layers of one size on o
 import itertools
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from jaxtyping import Int64
@@ -16,6 +17,8 @@ from torch import Tensor
 from vlg_lib.voxels import step
 
 Pair = tuple[Tensor, Tensor]
+Parts = list[tuple[int, slice]]
+"""Which rows of a block of pairs belong to which offset."""
 
 END = torch.iinfo(torch.int64).max
 """Larger than any key: closes a list of keys, so that a search never runs past it."""
@@ -45,8 +48,8 @@ class KernelMap:
         if inputs is None and outputs is None:
             return self
         renamed = tuple(
-            (sources if inputs is None else inputs[sources], targets if outputs is None else outputs[targets])
-            for sources, targets in self.pairs
+            (s if inputs is None else inputs.index_select(0, s), t if outputs is None else outputs.index_select(0, t))
+            for s, t in self.pairs
         )
         return KernelMap(renamed, self.input_size, self.output_size, self.identity)
 
@@ -54,6 +57,36 @@ class KernelMap:
         """How many input rows each output row meets."""
         targets = torch.cat([targets for _, targets in self.pairs])
         return torch.bincount(targets, minlength=self.output_size)
+
+    def smaller(self, kernel_size: int) -> "KernelMap":
+        """The map of a smaller kernel between the same grids, both kernels odd: its offsets are among these."""
+        pairs = dict(zip(kernel_offsets(round(len(self.pairs) ** (1 / 3))), self.pairs, strict=True))
+        kept = tuple(pairs[offset] for offset in kernel_offsets(kernel_size))
+        return KernelMap(kept, self.input_size, self.output_size, None if self.identity is None else len(kept) // 2)
+
+    def blocks(self, size: int | None = None) -> Iterator[tuple[Tensor, Tensor, Parts]]:
+        """The pairs of all offsets but the identity, one after another: ``size`` at a time, or else offset by offset.
+
+        Each block: its input rows, its output rows, and which of them belong to which offset.
+        """
+        sources, targets, ranges = self._joined
+        begin = 0
+        for end in (
+            [last for _, _, last in ranges] if size is None else [*range(size, len(sources), size), len(sources)]
+        ):
+            inside = [(k, max(first, begin), min(last, end)) for k, first, last in ranges]
+            parts = [(k, slice(a - begin, b - begin)) for k, a, b in inside if a < b]
+            yield sources[begin:end], targets[begin:end], parts
+            begin = end
+
+    @cached_property
+    def _joined(self) -> tuple[Tensor, Tensor, list[tuple[int, int, int]]]:
+        """All input rows, all output rows, and where each offset (k, first, last) lies in them; not the identity."""
+        kept = [(k, *pair) for k, pair in enumerate(self.pairs) if k != self.identity and len(pair[0])]
+        lasts = list(itertools.accumulate(len(sources) for _, sources, _ in kept))
+        ranges = [(k, last - len(sources), last) for (k, sources, _), last in zip(kept, lasts, strict=True)]
+        nothing = self.pairs[0][0][:0]
+        return torch.cat([nothing, *(s for _, s, _ in kept)]), torch.cat([nothing, *(t for _, _, t in kept)]), ranges
 
 
 def kernel_offsets(kernel_size: int) -> list[tuple[int, int, int]]:
@@ -115,9 +148,9 @@ def _search_column(
         wanted = outputs + step((x * distance, y * distance, z * distance))
         if position is None or not adjacent:
             position = torch.searchsorted(ended, wanted)
-        found = ended[position] == wanted
-        (rows,) = found.nonzero(as_tuple=True)
-        yield z, (position[rows], rows)
+        found = ended.index_select(0, position) == wanted
+        rows = found.nonzero().squeeze(1)
+        yield z, (position.index_select(0, rows), rows)
         position = position + found
 
 

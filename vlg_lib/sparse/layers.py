@@ -57,6 +57,8 @@ class _Convolution(nn.Module):
         """The kernel applied along a kernel map, and the bias; no map stands for a 1x1x1 kernel."""
         if x.features.shape[1] != self.in_channels:
             raise ValueError(f"the layer takes {self.in_channels} channels, the tensor has {x.features.shape[1]}")
+        if self.kernel.device != x.features.device:
+            raise ValueError(f"the layer is on {self.kernel.device}, the tensor on {x.features.device}: move one")
         if kernel_map is None:
             out = x.features @ self.kernel
         else:
@@ -144,11 +146,15 @@ class InstanceNorm(nn.Module):
 
 
 class ReLU(nn.Module):
-    """max(0, x), feature by feature."""
+    """max(0, x), feature by feature. ``inplace``: in the memory of ``x``, whose own values are lost."""
+
+    def __init__(self, inplace: bool = False):
+        super().__init__()
+        self.inplace = inplace
 
     def forward(self, x: SparseTensor) -> SparseTensor:
         """Rectify ``x``."""
-        return x.replace(functional.relu(x.features))
+        return x.replace(functional.relu(x.features, inplace=self.inplace))
 
 
 class _Pooling(nn.Module):

@@ -83,6 +83,9 @@ class CoordinateManager:
     def kernel_map(self, stride: int, output_stride: int, kernel_size: int, dilation: int = 1) -> KernelMap:
         """The map from the voxels at ``stride`` to those at ``output_stride``, which is equal or coarser."""
         name = (stride, output_stride, kernel_size, dilation)
+        larger = (stride, output_stride, kernel_size + 2, dilation)
+        if name not in self._kernel_maps and kernel_size % 2 and larger in self._kernel_maps:
+            self._kernel_maps[name] = self._kernel_maps[larger].smaller(kernel_size)
         if name not in self._kernel_maps:
             inputs, outputs = self.grid(stride), self.grid(output_stride)
             in_key_order = build_kernel_map(inputs.keys, outputs.keys, kernel_size, stride, dilation)
