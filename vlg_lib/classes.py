@@ -1,7 +1,10 @@
 """Class sets: names, prompts, palette, and the one ignore label."""
 
+import tomllib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from itertools import cycle
+from pathlib import Path
 
 import torch
 from jaxtyping import Bool, UInt8
@@ -64,33 +67,23 @@ class ClassSet:
         return torch.tensor(self.palette, dtype=torch.uint8)
 
 
-# Twenty colours found by a search that maximises the smallest CIEDE2000 distance between any two of the first twelve,
-# then of all twenty, over normal vision and simulated protanopia, deuteranopia and tritanopia (tests/test_classes.py).
-_PALETTE = (
-    (255, 220, 255), (180, 100, 0), (160, 140, 160), (100, 255, 200), (140, 0, 0), (0, 180, 120), (120, 80, 200),
-    (60, 120, 100), (80, 40, 60), (180, 220, 80), (160, 140, 255), (60, 20, 140), (220, 140, 0), (180, 180, 255),
-    (80, 80, 60), (100, 100, 120), (120, 120, 180), (160, 120, 80), (180, 40, 80), (60, 80, 140),
-)  # fmt: skip
+_TABLES = tomllib.loads((Path(__file__).parent / "assets" / "class_sets.toml").read_text(encoding="utf8"))
 
-ROOMS_12 = ClassSet(
-    "rooms-12",
-    ("ceiling", "floor", "wall", "window", "door", "table", "chair", "sofa", "bookcase", "board", "bed", "cabinet"),
-    _PALETTE[:12],
-)
-SCANNET_20 = ClassSet(
-    "scannet-20",
-    ("wall", "floor", "cabinet", "bed", "chair", "sofa", "table", "door", "window", "bookshelf", "picture", "counter",
-     "desk", "curtain", "refrigerator", "shower curtain", "toilet", "sink", "bathtub", "other"),
-    _PALETTE,
-)  # fmt: skip
-S3DIS_13 = ClassSet(
-    "s3dis-13",
-    ("ceiling", "floor", "wall", "beam", "column", "window", "door", "table", "chair", "sofa", "bookcase", "board",
-     "clutter"),
-    _PALETTE[:13],
-)  # fmt: skip
 
-CLASS_SETS = {class_set.name: class_set for class_set in (ROOMS_12, SCANNET_20, S3DIS_13)}
+def own_class_set(names: Sequence[str], name: str = "own") -> ClassSet:
+    """A class set of any words, coloured from the common palette (repeated after 20 classes).
+
+    >>> own_class_set(["cup", "plate"]).palette == SCANNET_20.palette[:2]
+    True
+    """
+    palette = [tuple(color) for _, color in zip(names, cycle(_TABLES["palette"]))]
+    return ClassSet(name, tuple(names), tuple(palette))
+
+
+CLASS_SETS = {name: own_class_set(names, name) for name, names in _TABLES["names"].items()}
+"""The class sets that the library knows, by name."""
+
+ROOMS_12, SCANNET_20, S3DIS_13 = (CLASS_SETS[name] for name in ("rooms-12", "scannet-20", "s3dis-13"))
 
 
 def get_class_set(name: str) -> ClassSet:
@@ -98,9 +91,3 @@ def get_class_set(name: str) -> ClassSet:
     if name not in CLASS_SETS:
         raise ValueError(f"unknown class set {name!r}; known: {', '.join(CLASS_SETS)}")
     return CLASS_SETS[name]
-
-
-def own_class_set(names: Sequence[str]) -> ClassSet:
-    """A class set of a user's own words, coloured from the common palette (repeated after 20 classes)."""
-    palette = tuple(_PALETTE[i % len(_PALETTE)] for i in range(len(names)))
-    return ClassSet("own", tuple(names), palette)

@@ -51,7 +51,7 @@ class NetworkSettings:
 
 
 class PointNetwork(nn.Module):
-    """MinkUNet on coloured points. :func:`create_point_network` makes one, :func:`load_network` reads one."""
+    """MinkUNet on coloured points, its first weights drawn with ``seed``; :func:`load_network` reads a trained one."""
 
     def __init__(self, settings: NetworkSettings, *, backend: str | None = None, seed: int = 0) -> None:
         super().__init__()

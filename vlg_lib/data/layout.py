@@ -175,10 +175,7 @@ def read_manifest(folder: Path) -> dict[str, Any]:
 
 
 def _read_class_set(entry: str | dict[str, Any]) -> ClassSet:
-    if isinstance(entry, str):
-        return get_class_set(entry)
-    own = own_class_set(entry["names"])
-    return ClassSet(entry.get("name", own.name), own.names, own.palette)
+    return get_class_set(entry) if isinstance(entry, str) else own_class_set(entry["names"], entry.get("name", "own"))
 
 
 def read_point_labels(folder: Path) -> Int[Tensor, " N"]:
