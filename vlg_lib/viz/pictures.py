@@ -124,10 +124,13 @@ def pipeline_strip(current: str) -> Html:
     """The pipeline as a strip of boxes with "you are here" on ``current``, one of ``PIPELINE_STEPS``."""
     if current not in PIPELINE_STEPS:
         raise ValueError(f"unknown step {current!r}; known: {', '.join(PIPELINE_STEPS)}")
-    box = "flex:1;margin:0;padding:.4em;border:1px solid #5f6b7a;border-radius:5px;text-align:center"
-    look = {True: "background:#0b57d0;color:#fff;font-weight:bold", False: "background:#eef1f6;color:#1f2328"}
-    items = [f'<li style="{box};{look[step == current]}">{step}</li>' for step in PIPELINE_STEPS]
+    box = (
+        "flex:1;margin:0;padding:.4em;border:1px solid #5f6b7a;border-radius:5px;text-align:center;align-content:center"
+    )
+    here = f'<li style="{box};background:#0b57d0;color:#fff" aria-current="step"><b>{current}</b><br>you are here</li>'
+    other = f'<li style="{box};background:#eef1f6;color:#1f2328">'
+    items = [here if step == current else f"{other}{step}</li>" for step in PIPELINE_STEPS]
+    arrow = '<li style="align-self:center" aria-hidden="true">&rarr;</li>'
     alt = f"The pipeline: {', '.join(PIPELINE_STEPS)}. You are here: {current}."
-    style = "display:flex;gap:.3em;margin:.5rem 0;padding:0;list-style:none;overflow-x:auto;font-size:.75rem"
-    arrow = '<li aria-hidden="true">&rarr;</li>'
+    style = "display:flex;gap:.3em;margin:.5rem 0;padding:0;list-style:none;flex-wrap:wrap;font-size:.75rem"
     return Html(f'<ol class="vlg-strip" aria-label="{alt}" style="{style}">{arrow.join(items)}</ol>', alt)
