@@ -164,15 +164,13 @@ class Evidence:
         generator = torch.Generator().manual_seed(0)
         chosen = torch.randperm(len(scene.points), generator=generator)[:POINTS]
         self.points, self.colors = scene.points[chosen].double(), scene.colors[chosen].double()
+        depths = {i: torch.zeros(1, 1) if frame.depth is None else frame.depth for i, frame in self.frames.items()}
         self.pixels = {}
-        for i, frame in self.frames.items():
-            if frame.depth is None:
-                continue
-            v, u = frame.depth.nonzero(as_tuple=True)
-            some = torch.randperm(len(v), generator=generator)[:PIXELS]
-            self.pixels[i] = torch.stack([u[some], v[some], frame.depth[v[some], u[some]]]).double()
-        depths = torch.cat([pixels[2] for pixels in self.pixels.values()] or [torch.zeros(0)])
-        self.median = float(depths.median()) if len(depths) else 0.0
+        for i, depth in depths.items():
+            v, u = depth.nonzero()[torch.randperm(int((depth > 0).sum()), generator=generator)[:PIXELS]].unbind(1)
+            self.pixels[i] = torch.stack([u, v, depth[v, u]]).double()
+        measured = torch.cat([pixels[2] for pixels in self.pixels.values()])
+        self.median = float(measured.median()) if len(measured) else 0.0
 
     def between_frames(self, geometry: Geometry) -> float:
         """How well the depth of a frame agrees with that of another one, over all pairs, both ways."""
@@ -190,7 +188,7 @@ class Evidence:
         """How well the points agree with the frames: geometric mean of depth and colours, where both are there."""
         depth, colors = self.depth_and_colors(geometry)
         colors = depth if float(self.colors.std(dim=0).max()) < 1 else max(colors, 0.0)
-        return (depth * colors) ** 0.5 if self.median else colors
+        return float(depth * colors) ** 0.5 if self.median else colors
 
     def depth_and_colors(self, geometry: Geometry) -> tuple[float, float]:
         """The points' agreement with the depth; where it agrees, the correlation of their colours with the images'."""

@@ -14,20 +14,21 @@ SAMPLE = 16
 
 def describe(folder: Path) -> str:
     """Describe the scene in ``folder``, one fact a line. LayoutError, as from ``read_scene``, where it is wrong."""
-    manifest, scene = read_manifest(folder), read_scene(folder)
-    facts = {"scene": f"{scene.name} ({folder})", "points": f"{len(scene.points)}, {_box(scene.points)}"}
-    facts["frames"] = str(len(scene.frames))
+    manifest, scene, about = read_manifest(folder), read_scene(folder), {}
     if isinstance(scene.frames, FrameFolder):
         camera = scene.frames.camera
         focal = f"fx {camera.fx:.2f}, fy {camera.fy:.2f}, cx {camera.cx:.2f}, cy {camera.cy:.2f}"
-        facts["camera"] = f"{camera.width} x {camera.height} pixels, {focal}"
-        facts["cameras stand"] = _box(scene.frames.poses[:, :3, 3])
-        facts["depth"] = _depth(scene.frames)
-    facts["left out"] = ", ".join(f"{count} x {reason}" for reason, count in scene.skipped.items()) or "none"
-    facts["classes"] = f"{scene.class_set.name}: {', '.join(scene.class_set.names)}"
-    facts["scene labels"] = ", ".join(scene.class_set.present(scene.scene_labels)) or "none: write them into scene.json"
-    facts["point labels"] = "yes, for evaluation" if (folder / LABELS).is_file() else "none"
-    facts["made by"] = str(manifest["provenance"].get("converter", manifest["provenance"].get("source", "not said")))
+        about["camera"] = f"{camera.width} x {camera.height} pixels, {focal}"
+        about |= {"cameras stand": _box(scene.frames.poses[:, :3, 3]), "depth": _depth(scene.frames)}
+    facts = {
+        "scene": f"{scene.name} ({folder})", "points": f"{len(scene.points)}, {_box(scene.points)}",
+        "frames": str(len(scene.frames)), **about,
+        "left out": ", ".join(f"{count} x {reason}" for reason, count in scene.skipped.items()) or "none",
+        "classes": f"{scene.class_set.name}: {', '.join(scene.class_set.names)}",
+        "scene labels": ", ".join(scene.class_set.present(scene.scene_labels)) or "none: write them into scene.json",
+        "point labels": "yes, for evaluation" if (folder / LABELS).is_file() else "none",
+        "made by": str(manifest["provenance"].get("converter", manifest["provenance"].get("source", "not said"))),
+    }  # fmt: skip
     return "\n".join(f"{name + ':':14} {fact}" for name, fact in facts.items())
 
 
@@ -41,10 +42,9 @@ def _depth(frames: FrameFolder) -> str:
     """Units and range of depth, over some frames."""
     if frames.depth_scale is None:
         return "none"
-    chosen = torch.linspace(0, len(frames) - 1, min(len(frames), SAMPLE)).round().long().unique().tolist()
+    chosen = range(0, len(frames), -(-len(frames) // SAMPLE))
     maps = torch.cat([depth.flatten() for i in chosen if (depth := frames[i].depth) is not None])
-    measured = maps[maps > 0]
-    unit = f"{frames.depth_scale:g} units a metre"
+    measured, unit = maps[maps > 0], f"{frames.depth_scale:g} units a metre"
     if len(measured) == 0:
         return f"{unit}; all missing"
     low, middle, high = measured.min(), measured.median(), measured.max()
