@@ -59,7 +59,8 @@ class Settings:
 
     ``frame_skip``: frames whose number is a multiple of it are taken. ``size``: see ``frames_on_grid.target_camera``.
     ``align``: apply axisAlignment to points and poses. ``least_points``: points that a class needs to be a scene label.
-    ``tags``: a hash of the file of scene labels, where there is one.
+    ``tags``: a hash of the file of scene labels, where there is one. ``ignore_extrinsics``: take depth as registered to
+    colour, whatever the stream says.
     """
 
     frame_skip: int = 20
@@ -67,6 +68,7 @@ class Settings:
     align: bool = False
     least_points: int = 1
     tags: str = ""
+    ignore_extrinsics: bool = False
 
     def __post_init__(self) -> None:
         if self.frame_skip < 1 or self.least_points < 1:
@@ -141,11 +143,12 @@ def _scene_labels(name: str, source: Source, labels: Tensor | None, settings: Se
 
 def sens_frames(sens: SensFile, settings: Settings, alignment: Tensor | None) -> Shots:
     """The frames of an open ``.sens`` file; the skipped ones are not read, those without pose are counted."""
-    for what in ("color", "depth"):
+    for what in () if settings.ignore_extrinsics else ("color", "depth"):
         if not torch.allclose(getattr(sens, f"extrinsic_{what}"), torch.eye(4, dtype=torch.float64), atol=1e-4):
             raise LayoutError(
                 f"{sens.path}: expected depth registered to colour (extrinsics are the identity), found "
-                f"{getattr(sens, f'extrinsic_{what}').tolist()} for {what}; register the depth images first"
+                f"{getattr(sens, f'extrinsic_{what}').tolist()} for {what}; register the depth images, or take them as "
+                "they are with --ignore-extrinsics"
             )
     color = _camera(sens.path, sens.intrinsic_color, sens.color_size)
     depth = _camera(sens.path, sens.intrinsic_depth, sens.depth_size)
@@ -228,13 +231,15 @@ def main(
     tsv: Annotated[Path | None, typer.Option(help="scannetv2-labels.combined.tsv, for aggregation files.")] = None,
     tags: Annotated[Path | None, typer.Option(help="Scene labels of your own: lines 'SCENE: class, class'.")] = None,
     least_points: Annotated[int, typer.Option(help="Points that make a class a scene label.")] = 1,
+    ignore_extrinsics: Annotated[bool, typer.Option(help="Take depth as registered to colour in any case.")] = False,
     jobs: Annotated[int, typer.Option(help="Scenes converted at once.")] = 1,
 ) -> None:
     """Convert ScanNet scenes into the layout that the library reads."""
     with one_line_errors():
         if tags is not None:
             read_tags(tags, SCANNET_20)  # a wrong file is one error, not one a scene
-        settings = Settings(frame_skip, size, align, least_points, "" if tags is None else hash_files(tags))
+        tags_hash = "" if tags is None else hash_files(tags)
+        settings = Settings(frame_skip, size, align, least_points, tags_hash, ignore_extrinsics)
         source = Source(scans, images, tsv, tags)
         names = chosen(scene_names(scans), scenes, split)
         convert = partial(convert_scene, source=source, settings=settings)

@@ -268,6 +268,9 @@ class TestImages:
         assert (wide.color.float() - median.color.float()).abs()[2:-2, 2:-2].max() <= 8
         inner = (slice(7, 29), slice(8, 40))  # what the narrow image covers, but for its edge
         assert (narrow.color.float() - median.color.float()).abs()[inner].max() <= 8
+        beyond = narrow.color[18].float()  # where it ends, colour repeats
+        assert (beyond[:6] - beyond[6]).abs().max() <= 1
+        assert (beyond[42:] - beyond[41]).abs().max() <= 1
         assert (wide.depth == 2).all()
         assert (narrow.depth[5:31, 7:41] == 2).all()
         assert (narrow.depth[:3] == 0).all()

@@ -12,12 +12,20 @@ import pytest
 import torch
 import typer
 from scannet_files import (
+    ALIGNMENT,
+    COLOR_CAMERA,
+    DEPTH_CAMERA,
+    INDICES,
     LOST,
+    POINTS,
+    camera_matrix,
+    floor_shots,
     matrix,
     mesh_bytes,
     sens_bytes,
     write_annotations,
     write_exported,
+    write_scan,
     write_tsv,
 )
 from small_scene import floor_frame
@@ -130,6 +138,12 @@ class TestScene:
         assert len(visible_points(raw.points, raw.frames[0])) > 0
         assert read_manifest(tmp_path / "turned" / "scene0000_00")["axis_alignment"] == ALIGNMENT.tolist()
         assert read_manifest(tmp_path / "raw" / "scene0000_00")["axis_alignment"] is None
+
+    def test_depth_that_is_not_registered_is_refused(self, tmp_path):
+        write_scan(tmp_path / "scans", extrinsic=ALIGNMENT)
+        result = run(tmp_path / "scans", tmp_path / "out", "--frame-skip", 1)
+        assert (result.exit_code, "expected depth registered to colour" in result.output) == (1, True)
+        assert len(converted(tmp_path / "scans", tmp_path / "out", "--ignore-extrinsics").frames) == 5
 
     def test_exported_frames_give_the_scene_of_the_stream(self, tmp_path):
         write_scan(tmp_path / "scans")
