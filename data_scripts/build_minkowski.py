@@ -130,7 +130,7 @@ def _sha256(path: Path) -> str:
 
 
 def _uv() -> str | None:
-    return shutil.which("uv") or shutil.which("uv", path=str(Path(sys.executable).parent))
+    return shutil.which("uv", path=str(Path(sys.executable).parent)) or shutil.which("uv")
 
 
 def edit_source(tree: Path, build: Build) -> None:
