@@ -20,6 +20,7 @@ from vlg_lib.point_network import PointNetwork, point_scores
 from vlg_lib.store import write_json
 from vlg_lib.vision_language import create_model
 from vlg_lib.viz import save_page3d
+from vlg_lib.viz.cloud import count_labels
 from vlg_lib.voxels import voxelize
 
 TEMPERATURES = {"embeddings": 0.05, "scores": 1.0}
@@ -97,10 +98,13 @@ def predict(
     scores = torch.zeros(len(file))
     labels[usable], scores[usable] = found, confidence
     far = int((file.usable & ~usable).sum())
+    counts = count_labels(found, class_set)
+    means = {name: float(confidence[found == class_set.index(name)].double().mean()) for name in counts}
     summary: dict[str, Any] = {
         "cloud": str(cloud), "points": len(file), "labelled": len(points),
         "skipped": file.skipped | ({"far from the rest": far} if far else {}),
-        "classes": list(class_set.names), **_by_class(found, confidence, class_set),
+        "classes": list(class_set.names), "counts": counts,
+        "mean_scores": {name: round(mean, 4) for name, mean in means.items()},
         "units": units or "m", "units_given": units is not None, "up": up, "size_m": [round(side, 3) for side in size],
         "colors": file.color_scale, "checkpoint": str(checkpoint), "output": network.settings.output,
         "teacher": about.get("teacher"), "prompt_template": _template(about), "voxel_size": network.settings.voxel_size,
@@ -108,7 +112,7 @@ def predict(
         "notes": file.notes + notes,
     }  # fmt: skip
     write_labelled(out, file.axes, labels, scores, class_set)
-    shares = ", ".join(f"{name} {count / len(points):.0%}" for name, count in summary["counts"].items())
+    shares = ", ".join(f"{name} {count / len(points):.0%}" for name, count in counts.items())
     alt = f"{len(points)} points of {cloud.name} in the colours of their predicted classes: {shares}."
     save_page3d(out.with_suffix(".html"), points, found, class_set, f"{cloud.name}: predicted classes", alt=alt)
     write_json(out.with_suffix(".json"), summary)
@@ -199,17 +203,6 @@ def tiles(
         near = ((columns >= low - margin) & (columns <= high + margin)).all(dim=1)
         (seen,) = near[voxels.point_to_voxel].nonzero(as_tuple=True)
         yield seen, own[voxels.point_to_voxel[seen]]
-
-
-def _by_class(labels: Tensor, scores: Tensor, class_set: ClassSet) -> dict[str, dict[str, Any]]:
-    """Points and mean score of each class that occurs."""
-    counts = torch.bincount(labels, minlength=len(class_set))
-    sums = torch.bincount(labels, weights=scores.double(), minlength=len(class_set))
-    found = [(name, int(n), float(total)) for name, n, total in zip(class_set.names, counts, sums, strict=True) if n]
-    return {
-        "counts": {name: count for name, count, _ in found},
-        "mean_scores": {name: round(total / count, 4) for name, count, total in found},
-    }
 
 
 def _class_set(names: tuple[str, ...], own: tuple[str, ...]) -> ClassSet:
