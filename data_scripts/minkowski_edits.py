@@ -127,7 +127,7 @@ static inline cudaError_t prefetch_to_device(void const* data, size_t bytes, int
     Edit("src/common.hpp", "#include <curand.h>\n", ""),
     Edit("src/gpu.cuh", "#include <curand.h>\n", ""),
 )
-"""What a CUDA build needs, with the release of CUDA that first needs it. Older releases compile with them too."""
+"""What a CUDA build needs, with the release of CUDA that first needs it; written so that older ones still compile."""
 
 
 def apply_edits(tree: Path, edits: tuple[Edit, ...], *, some_made: bool = False) -> None:

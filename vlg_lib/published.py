@@ -65,7 +65,8 @@ def _network_weights(path: Path) -> dict[str, Tensor]:
         with torch.serialization.safe_globals(_NUMBERS):
             content: Any = torch.load(path, map_location="cpu", weights_only=True)
     except (UnpicklingError, RuntimeError, EOFError, OSError) as error:
-        reason = next((line for line in str(error).splitlines() if "GLOBAL" in line), str(error).strip())[:300]
+        named = re.search(r"GLOBAL \S+", str(error))
+        reason = named[0] if named else str(error).strip()[:200]
         raise StoreError(
             f"{path}: expected a file of torch.save that holds nothing but tensors, texts and numbers ({reason}); get "
             "it again if it is cut; a file of other objects could run its author's code, and is not read"
