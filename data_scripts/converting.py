@@ -15,6 +15,7 @@ be a function of a module (or a ``partial`` of one), and the script starts its w
 
 import json
 import multiprocessing
+import re
 import shutil
 import traceback
 from collections import Counter
@@ -151,10 +152,10 @@ def _is_converted(folder: Path, settings: Mapping[str, Any]) -> bool:
 
 
 def _remove_leftovers(folder: Path) -> None:
-    """Remove what a killed run left of a scene: folders ``.NAME.PROCESS.part`` (see ``vlg_lib.store``)."""
+    """Remove what a killed run left of a scene: the temporary folders in which ``vlg_lib.store`` builds it."""
+    pattern = re.compile(rf"\.{re.escape(folder.name)}\.[a-z0-9_]{{8}}")
     for path in folder.parent.glob(".*") if folder.parent.is_dir() else ():
-        name, _, process = path.name[1:].removesuffix(".part").removesuffix(".old").rpartition(".")
-        if name == folder.name and process.isdigit() and path.suffix in (".part", ".old"):
+        if pattern.fullmatch(path.name) and path.is_dir():
             shutil.rmtree(path, ignore_errors=True)
 
 

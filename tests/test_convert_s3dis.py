@@ -45,6 +45,7 @@ def room_parts(shift=SHIFT, views: int = 4):
         pose = frame.camera_to_world.clone()
         pose[:3, 3] += torch.from_numpy(shift)
         depth = ((frame.depth.double() * 512).round() / 512).float()
+        depth[3, 4] = 0  # missing
         frames.append(Frame(frame.name, frame.camera, pose, frame.color, depth))
     order = np.concatenate(order)
     expected = torch.tensor([class_of(f"{names[label + 1]}_1") for label in labels.tolist()])[order]

@@ -2,6 +2,7 @@
 
 import os
 import signal
+import subprocess
 import sys
 from functools import partial
 from pathlib import Path
@@ -66,10 +67,16 @@ class TestConvertAll:
         finish(run(["a", "c"], tmp_path), tmp_path)
 
     def test_leftovers_of_a_killed_run_go_and_those_of_others_stay(self, tmp_path):
-        for name in (".a.123.part", ".a.123.old", ".a.b.123.part", ".b.7.part", ".a.x.part", ".a.5"):
+        """What is left is what the library's own writer leaves when it is killed in the middle."""
+        write = "from pathlib import Path; from vlg_lib.store import atomic_folder; import os\n"
+        write += f"with atomic_folder(Path({str(tmp_path / 'a')!r})): os.kill(os.getpid(), 9)"
+        assert subprocess.run([sys.executable, "-c", write]).returncode == -signal.SIGKILL
+        assert [path.name[:3] for path in tmp_path.iterdir()] == [".a."]
+        others = {".a.b.abcdefgh", ".b.abcdefgh", ".a.abc", ".a.ABCDEFGH"}
+        for name in others:
             (tmp_path / name).mkdir()
         run(["a"], tmp_path)
-        assert {path.name for path in tmp_path.iterdir()} == {"a", ".a.b.123.part", ".b.7.part", ".a.x.part", ".a.5"}
+        assert {path.name for path in tmp_path.iterdir()} == {"a", *others}
 
     def test_several_at_once_and_one_that_takes_its_process_down(self, tmp_path):
         names = ["a", "killed", "b", "corrupt", "c"]
