@@ -24,20 +24,10 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from vlg_lib.classes import CLASS_SETS, IGNORE_LABEL, UNLABELLED_COLOR, ClassSet, get_class_set, own_class_set
-from vlg_lib.data.frames import FrameFolder, LayoutError, natural_key, open_frames, write_frame, write_intrinsics
+from vlg_lib.data.frames import LayoutError, natural_key, open_frames, write_frame, write_intrinsics
 from vlg_lib.data.ply import read_points, write_points
 from vlg_lib.scene import Camera, Frame, Scene
 from vlg_lib.store import StoreError, atomic_folder, read_json, write_json
-
-__all__ = [
-    "FrameFolder",
-    "LayoutError",
-    "read_manifest",
-    "read_point_labels",
-    "read_scene",
-    "scene_folders",
-    "write_scene",
-]
 
 FORMAT = "vlg-scene-1"
 POINTS, LABELS, MANIFEST = "points.ply", "labels.ply", "scene.json"
@@ -102,15 +92,14 @@ def write_scene(
 
 def _of_one_camera(scene: Scene) -> Iterator[Frame]:
     """The frames of a scene; ValueError when one has another camera, name or kind of depth than the layout can hold."""
-    camera: Camera | None = None
-    with_depth, names = False, set()
+    shared: tuple[Camera, bool] | None = None
+    names = set()
     for frame in scene.frames:
-        if camera is None:
-            camera, with_depth = frame.camera, frame.depth is not None
-        if frame.camera != camera or (frame.depth is not None) != with_depth:
+        shared = shared or (frame.camera, frame.depth is not None)
+        if (frame.camera, frame.depth is not None) != shared:
             raise ValueError(
                 f"scene {scene.name!r}, frame {frame.name!r}: all frames of a scene share one camera, and all or none "
-                f"have depth; expected {camera}, found {frame.camera}"
+                f"have depth; expected {shared[0]}, found {frame.camera}"
             )
         if frame.name in names:
             raise ValueError(f"scene {scene.name!r}: two frames are named {frame.name!r}")

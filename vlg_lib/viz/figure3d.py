@@ -9,7 +9,7 @@ import html
 import json
 import os
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from string import Template
 from typing import Any
@@ -154,18 +154,15 @@ def tag_room(
     if not bool(torch.isfinite(logits).all()):
         raise ValueError("logits contain NaN or infinite values: pass them before the mask")
     chosen = choose_points(points, {"colours": colors, "logits": logits}, max_points, alt)
-    points, colors, logits = points[chosen].cpu(), colors[chosen].cpu(), logits[chosen].cpu()
-    scene_labels = scene_labels.cpu()
     seen = (logits != 0).any(1)
-    masked = logits.masked_fill(~scene_labels, -torch.inf)
+    masked = logits.masked_fill(~scene_labels.to(logits.device), -torch.inf)
     labels = torch.where(seen & scene_labels.any(), masked.argmax(1), IGNORE_LABEL)
-    data = geometry(points, cut) | class_fields(class_set)
-    data["colors"], data["labels"] = encode(colors), encode(label_bytes(labels))
-    data["logits"] = encode(rank_logits(logits))
-    data["seen"] = encode(seen.to(torch.uint8))
-    data["scene_labels"] = scene_labels.tolist()
-    picture = poster(points, label_colors(labels, class_set), data)
-    return Figure3D(data, picture, alt, caption, count_labels(labels, class_set))
+    figure = show3d(points, labels, alt=alt, class_set=class_set, caption=caption, max_points=max_points, cut=cut)
+    thoughts = {
+        "colors": encode(colors[chosen]), "logits": encode(rank_logits(logits[chosen])),
+        "seen": encode(seen[chosen].to(torch.uint8)), "scene_labels": scene_labels.tolist(),
+    }  # fmt: skip
+    return replace(figure, data=figure.data | thoughts)
 
 
 def save_page3d(
@@ -176,13 +173,9 @@ def save_page3d(
     title: str = "A point cloud",
     *,
     alt: str | None = None,
-    max_points: int = 60_000,
-    cut: float | str | None = "auto",
 ) -> Path:
     """Write :func:`show3d` as one HTML file that needs no other file and no network; returns ``path``."""
-    figure = show3d(
-        points, labels_or_colors, alt=alt or title, class_set=class_set, caption=title, max_points=max_points, cut=cut
-    )
+    figure = show3d(points, labels_or_colors, alt=alt or title, class_set=class_set, caption=title, max_points=60_000)
     with atomic_write(path) as file:
         file.write(figure.to_page(title).encode())
     return path
