@@ -5,6 +5,7 @@ score (a NumPy number) and the state of the optimiser. Such a file is a pickle, 
 is read. Here only tensors, containers, texts and numbers are read; a file that asks for anything else is refused.
 """
 
+import re
 from pathlib import Path
 from pickle import UnpicklingError
 from typing import Any
