@@ -86,7 +86,7 @@ MISTAKES = {
     "inverted": (lambda room: with_poses(room, torch.linalg.inv), "the poses are inverted"),
     "opengl": (lambda room: with_poses(room, lambda pose: pose @ OPENGL), "found right, up, backward (OpenGL"),
     "depth / 10": (lambda room: with_depth(room, 0.1), "the depth is 0.1 times what fits the poses"),
-    "depth x 5": (lambda room: with_depth(room, 5.0), "the depth is 5 times what fits the poses"),
+    "depth / 5": (lambda room: with_depth(room, 0.2), "the depth is 0.2 times what fits the poses"),
     "intrinsics x 2": (lambda room: with_intrinsics_of(room, 2), "of images of 160 x 120 pixels, not of 80 x 60"),
     "y up": (lambda room: with_points(with_poses(room, lambda p: Y_UP @ p), Y_UP), "swapped axes: y points up, not z"),
     "points y up": (lambda room: with_points(room, Y_UP), "the world of the points is not that of the poses"),

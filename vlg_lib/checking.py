@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Real
 from torch import Tensor
 
 from vlg_lib.data.frames import FrameFolder, read_matrix
@@ -107,7 +107,7 @@ def frame_mistakes(geometry: Geometry, alignment: Float[Tensor, "4 4"], depth_sc
         fault = f"swapped camera axes: expected right, down, forward, found {found}{_USUAL.get(found, '')}"
         mend = f"multiply each pose from the right by {axes[:3, :3].int().tolist()} (converter: --camera-axes)"
         yield Mistake(2 * (found in _USUAL), fault, mend, replace(geometry, poses=poses @ axes))
-    for scale in _DEPTH_SCALES:
+    for scale in dict.fromkeys([*_DEPTH_SCALES, *(depth_scale * k for k in (10.0, 0.1, 5.0, 0.2))]):
         fault = f"wrong depth scale: the depth is {scale / depth_scale:g} times what fits the poses"
         mend = (
             f"set depth_scale in scene.json from {depth_scale:g} to {scale:g} (converter: --depth-scale), or give the "
@@ -192,17 +192,14 @@ class Evidence:
 
     def depth_and_colors(self, geometry: Geometry) -> tuple[float, float]:
         """The points' agreement with the depth; where it agrees, the correlation of their colours with the images'."""
-        points, counts, rows = camera_to_world_points(self.points, geometry.turn), [], []
+        points, counts, own, shown = camera_to_world_points(self.points, geometry.turn), [], [], []
         for i, frame in self.frames.items():
             count, indices, (u, v) = self._compare(points, geometry, i)
-            shown = frame.color[v, u].double()
-            rows.append(torch.stack([self.colors[indices], shown.flip(1) if geometry.bgr else shown]))
+            own.append(self.colors[indices])
+            shown.append(frame.color[v, u].flip(1) if geometry.bgr else frame.color[v, u])
             counts.append(count)
-        both = torch.cat(rows, dim=1)
-        both = both - both.mean(dim=1, keepdim=True)
-        scale = both[0].norm() * both[1].norm()
-        known = both.shape[1] >= 100 and scale > 0
-        return _agreement(counts), float((both[0] * both[1]).sum() / scale) if known else 0.0
+        known = sum(map(len, own)) >= 100
+        return _agreement(counts), color_correlation(torch.cat(own), torch.cat(shown)) if known else 0.0
 
     def _compare(self, points: Tensor, geometry: Geometry, frame: int) -> tuple[Tensor, Tensor, Tensor]:
         """Counts (points, on measured pixels, agree, in front); which points agree, and their pixels (2, V)."""
@@ -222,6 +219,13 @@ class Evidence:
 def _agreement(counts: Sequence[Tensor]) -> float:
     points, inside, agree, front = torch.stack(list(counts)).sum(dim=0).tolist()
     return agree / (agree + front) if inside >= 0.02 * points and agree > 0.05 * inside else 0.0
+
+
+def color_correlation(first: Real[Tensor, "N 3"], second: Real[Tensor, "N 3"]) -> float:
+    """Pearson's correlation of two colourings of the same points, each channel less its mean, all channels together."""
+    a, b = (colors.double() - colors.double().mean(dim=0) for colors in (first, second))
+    scale = a.norm() * b.norm()
+    return float((a * b).sum() / scale) if scale > 0 else 0.0
 
 
 def frame_pairs(poses: Float[Tensor, "F 4 4"], count: int, degrees: float = 10.0) -> list[tuple[int, int]]:

@@ -9,9 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from jaxtyping import Float, UInt8
-from torch import Tensor
 
+from vlg_lib.checking import color_correlation
 from vlg_lib.classes import UNLABELLED_COLOR, own_class_set
 from vlg_lib.cloud_files import write_labelled
 from vlg_lib.data.layout import read_scene
@@ -67,13 +66,6 @@ def scan(folder: Path, out: Path, visibility: Visibility | None = None, *, progr
     correlation = color_correlation(fused.embeddings[fused.seen], scene.colors[fused.seen])
     seen = float(fused.seen.float().mean())
     return ScanReport(len(scene.points), len(scene.frames), seen, correlation, dict(scene.skipped))
-
-
-def color_correlation(first: Float[Tensor, "N 3"], second: UInt8[Tensor, "N 3"]) -> float:
-    """Pearson's correlation of two colourings of the same points, each channel less its mean, all channels together."""
-    a, b = (colors.double() - colors.double().mean(dim=0) for colors in (first, second))
-    scale = a.norm() * b.norm()
-    return float((a * b).sum() / scale) if scale > 0 else 0.0
 
 
 def label_scan(
