@@ -53,10 +53,7 @@ class ResidualMLPAdapter(nn.Module):
         return embeddings + self.up(self.down(embeddings).relu())
 
 
-ADAPTERS: dict[str, type[AffineAdapter] | type[ResidualMLPAdapter]] = {
-    "affine": AffineAdapter,
-    "residual-mlp": ResidualMLPAdapter,
-}
+ADAPTERS: dict[str, type[nn.Module]] = {"affine": AffineAdapter, "residual-mlp": ResidualMLPAdapter}
 
 
 def create_adapter(kind: str, dim: int, *, seed: int = 0) -> nn.Module:
