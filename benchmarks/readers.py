@@ -15,7 +15,6 @@ into metres; "open and seek" is the time to find all frames of the file and to r
 import argparse
 import io
 import json
-import statistics
 import struct
 import sys
 import tempfile
@@ -26,6 +25,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from fusion import take_turns
 from PIL import Image
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "data_scripts"))
@@ -56,18 +56,6 @@ def write_stream(path: Path, frames: list[tuple[bytes, bytes]]) -> None:
         file.write(struct.pack("<iiIIIIfQ", 2, 1, *COLOR, *DEPTH, 1000.0, len(frames)))
         for color, depth in frames:
             file.write(matrix + struct.pack("<QQQQ", 0, 0, len(color), len(depth)) + color + depth)
-
-
-def take_turns(functions: dict[str, Callable[[], object]], runs: int, clock: Callable[[], float]) -> dict[str, float]:
-    """Median seconds of each function, all run once to warm up and then in turns."""
-    times: dict[str, list[float]] = {name: [] for name in functions}
-    for run in range(runs + 1):
-        for name, function in functions.items():
-            start = clock()
-            function()
-            if run:
-                times[name].append(clock() - start)
-    return {name: statistics.median(values) for name, values in times.items()}
 
 
 def report(name: str, ours: float, baseline: float, unit: str, runs: int, **facts: object) -> None:
