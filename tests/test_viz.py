@@ -259,15 +259,31 @@ def test_the_book_gets_a_fragment_and_a_notebook_a_page_in_a_frame(room, monkeyp
         assert figure._repr_mimebundle_() == {"text/html": figure.to_html(), "text/plain": repr(figure)}
         with monkeypatch.context() as patch:
             patch.setenv("JPY_SESSION_NAME", "notebook.ipynb")
-            live = figure._repr_mimebundle_()["text/html"]
+            live = figure._repr_mimebundle_()
             patch.setitem(sys.modules, "google.colab", types.ModuleType("google.colab"))
             colab = figure._repr_mimebundle_()["text/html"]
-        assert live.startswith("<iframe")
         assert colab.startswith("<iframe")
         assert "cdn.plot.ly" in colab
-        assert len(colab) < 500_000 < len(live)  # Colab is online, Jupyter need not be
-        (page,) = re.findall(r'srcdoc="([^"]*)"', live)
-        assert html.unescape(page) == figure.to_page(figure.alt)
+        assert len(colab) < 500_000  # Colab is online
+        if figure is tagged:
+            assert live["text/html"].startswith("<iframe")
+            (page,) = re.findall(r'srcdoc="([^"]*)"', live["text/html"])
+            assert html.unescape(page) == figure.to_page(figure.alt)
+        else:
+            (trace,) = live["application/vnd.plotly.v1+json"]["data"]
+            assert trace["type"] == "scatter3d"
+
+
+def test_plotly_draws_the_colours_of_labels_and_of_points_and_honours_the_cut(room):
+    points, labels, colors, _ = room
+    (trace,) = viz.show3d(points, labels, class_set=ROOMS_12, alt="a room", cut=None).to_plotly().data
+    expected = ["#bebebe" if k < 0 else "#{:02x}{:02x}{:02x}".format(*ROOMS_12.palette[k]) for k in labels.tolist()]
+    assert trace.marker.color.tolist() == expected
+    assert np.allclose(np.stack([trace.x, trace.y, trace.z], 1), points, atol=1e-3)
+    (trace,) = viz.show3d(points, colors, alt="a room", cut=1.0).to_plotly().data
+    below = points[:, 2] <= 1.0
+    assert np.allclose(trace.z, points[below, 2], atol=1e-3)
+    assert trace.marker.color[0] == "rgb({},{},{})".format(*colors[below][0].tolist())
 
 
 def test_the_bundled_plotly_is_the_version_we_say():

@@ -14,6 +14,8 @@ from pathlib import Path
 from string import Template
 from typing import Any
 
+import numpy as np
+import plotly.graph_objects as go
 import torch
 from jaxtyping import Bool, Float, Integer, UInt8
 from torch import Tensor
@@ -79,12 +81,38 @@ class Figure3D:
             figure=self.to_html(),
         )
 
+    def to_plotly(self) -> go.Figure:
+        """The same points and colours as a plotly figure, to be styled further."""
+        xyz = self._numbers("points", "<i2", 3) * self.data["unit"] + np.array(self.data["center"])
+        if "labels" in self.data:
+            palette = np.array([*self.data["palette"], self.data["unlabelled"]])
+            colors = palette[self._numbers("labels", "u1", 1)[:, 0].clip(max=len(palette) - 1)]
+        else:
+            colors = np.array([f"rgb({r},{g},{b})" for r, g, b in self._numbers("colors", "u1", 3)])
+        shown = xyz[:, 2] <= (np.inf if self.data["cut"] is None else self.data["cut"])
+        x, y, z = xyz[shown].astype(np.float32).T
+        marker = {"size": self.data["size"], "color": colors[shown]}
+        axes = {f"{axis}axis": {"visible": False} for axis in "xyz"}
+        camera = {"eye": dict(zip("xyz", self.data["eye"], strict=True))}
+        return go.Figure(
+            go.Scatter3d(x=x, y=y, z=z, mode="markers", marker=marker),
+            {"scene": axes | {"aspectmode": "data", "camera": camera}, "margin": dict.fromkeys("lrtb", 0)},
+        )
+
+    def _numbers(self, field: str, dtype: str, columns: int) -> np.ndarray:
+        return np.frombuffer(base64.b64decode(self.data[field]), dtype).reshape(-1, columns)
+
     def _repr_mimebundle_(self, include: object = None, exclude: object = None) -> dict[str, Any]:
-        """The fragment where the book is made; elsewhere nobody has the loader, so a page in a frame."""
-        colab = "google.colab" in sys.modules
+        """The fragment where the book is made, the loader's home.
+
+        Elsewhere Jupyter draws plotly figures itself; Colab and the page that thinks take a page in a frame.
+        """
+        colab, thinks = "google.colab" in sys.modules, "logits" in self.data
+        live = colab or bool(os.environ.get("JPY_SESSION_NAME") or os.environ.get("VSCODE_PID"))
         markup = self.to_html()
-        if colab or os.environ.get("JPY_SESSION_NAME") or os.environ.get("VSCODE_PID"):
-            thinks = "logits" in self.data
+        if live and not colab and not thinks:
+            return {"application/vnd.plotly.v1+json": json.loads(self.to_plotly().to_json()), "text/plain": repr(self)}
+        if live:
             address = f"https://cdn.plot.ly/plotly-gl3d-{PLOTLY_JS}.min.js" if colab else None
             page, alt = (html.escape(text) for text in (self.to_page(self.alt, address), self.alt))
             style = f"width:100%;height:{860 if thinks else 660}px;border:0"
