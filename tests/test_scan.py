@@ -139,7 +139,7 @@ def test_labels_from_tags(tmp_path):
     result = CliRunner().invoke(app, arguments)
     assert result.exit_code == 0, result.output
     assert "small-region knows the book's made rooms only" in result.output
-    _, colors, extra = read_points(tmp_path / "out" / "labels.ply")
+    _, colors, extra = read_points(tmp_path / "out" / "labelled.ply")
     seen = extra["label"] >= 0
     assert float((extra["label"] == truth)[seen & (truth >= 0)].float().mean()) > 0.5
     assert {room.class_set.names[label] for label in extra["label"][seen].unique().tolist()} <= set(tags)

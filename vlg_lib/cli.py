@@ -176,7 +176,7 @@ def scan(
 
       OUT/fused.ply    the points in the fused colours, with the number of views
       OUT/scan.html    the same as a 3D page that needs no network
-      OUT/labels.ply, OUT/labels.html    with --tags: the points in the colours of their classes
+      OUT/labelled.ply, OUT/labelled.html    with --tags: the points in the colours of their classes
     """
     print(scan_folder(folder, out, progress=not quiet))
     print(f"points: {out / 'fused.ply'}, page: {out / 'scan.html'}")
@@ -185,7 +185,7 @@ def scan(
         print(f"labels: {', '.join(f'{name} {count}' for name, count in counts.items())}")
         if model == "small-region":
             print("note: small-region knows the book's made rooms only; on a real scan take another --model")
-        print(f"points: {out / 'labels.ply'}, page: {out / 'labels.html'}")
+        print(f"points: {out / 'labelled.ply'}, page: {out / 'labelled.html'}")
 
 
 @command

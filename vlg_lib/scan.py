@@ -73,19 +73,19 @@ def label_scan(
 ) -> dict[str, int]:
     """Label the points of a scene among ``tags``, the classes that a person says are there: stage 1 (paper, Sec. 3.1).
 
-    Writes ``out/labels.ply`` (the class colours, ``label`` and ``score``) and ``out/labels.html``. ``model``: a name of
-    :func:`vlg_lib.vision_language.create_model`. Returns the points of each class, and of none as "not seen". Tags that
-    are not all in the scene's class set make a class set of their own. ValueError for no tags and for words that the
-    model does not know; then nothing is written.
+    Writes ``out/labelled.ply`` (the class colours, ``label`` and ``score``) and ``out/labelled.html``. ``model``: a
+    name of :func:`vlg_lib.vision_language.create_model`. Returns the points of each class, and of none as "not seen".
+    Tags that are not all in the scene's class set make a class set of their own. ValueError for no tags and for words
+    that the model does not know; then nothing is written.
     """
     scene, teacher = read_scene(folder), create_model(model)
     class_set = scene.class_set if set(tags) <= set(scene.class_set.names) else own_class_set(tags)
     texts = teacher.text_embeddings(class_set.prompts("a {name}"))
     fused = fuse_scene(scene, teacher.dense_embeddings, progress=progress)
     found = make_pseudo_labels(fused, texts, class_set.mask(tags))
-    write_labelled(out / "labels.ply", tuple(scene.points.numpy().T), found.labels, found.confidence, class_set)
+    write_labelled(out / "labelled.ply", tuple(scene.points.numpy().T), found.labels, found.confidence, class_set)
     counts = {name: int((found.labels == i).sum()) for i, name in enumerate(class_set.names) if name in tags}
     alt = f"The points of {scene.name} in the colours of {', '.join(tags)}."
     title = f"{scene.name}: labels from {model} and tags"
-    save_page3d(out / "labels.html", scene.points, found.labels, class_set, title, alt=alt)
+    save_page3d(out / "labelled.html", scene.points, found.labels, class_set, title, alt=alt)
     return counts | {"not seen": int((~fused.seen).sum())}
