@@ -135,6 +135,8 @@ def _packaged_cuda(home: Path, folder: Path) -> dict[str, str]:
     for name in ("cublas_v2", "cusolverDn", "cusparse"):
         if not (home / "include" / f"{name}.h").exists():
             found["CPATH"] += [str(path.parent) for path in sorted(packages.glob(f"*/include/{name}.h"))]
+    if (home / "include" / "cccl").is_dir():  # from CUDA 13 on thrust lies there; nvcc knows it, g++ does not
+        found["CPATH"].append(str(home / "include" / "cccl"))
     if not any(home.glob("lib*/libcusparse.so")):
         for path in sorted(packages.glob("*/lib/libcusparse.so.*")):
             _link(folder / "libcusparse.so", path)

@@ -184,6 +184,13 @@ def test_a_cuda_toolkit_that_is_missing_or_does_not_fit_is_named(no_tools, tmp_p
     assert environment["LIBRARY_PATH"].split(os.pathsep)[-1] == "/the/reader's/own"
 
 
+def test_thrust_is_found_where_cuda_13_keeps_it(tmp_path):
+    assert "cccl" not in minkowski_tools._packaged_cuda(tmp_path / "cuda", tmp_path)["CPATH"]
+    (tmp_path / "cuda" / "include" / "cccl").mkdir(parents=True)
+    paths = minkowski_tools._packaged_cuda(tmp_path / "cuda", tmp_path)["CPATH"].split(os.pathsep)
+    assert str(tmp_path / "cuda" / "include" / "cccl") in paths
+
+
 @pytest.mark.skipif(shutil.which("g++") is None, reason="needs g++")
 def test_the_openblas_of_the_python_package_links_under_the_names_of_cblas(tmp_path):
     pytest.importorskip("scipy_openblas32")
