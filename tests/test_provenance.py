@@ -29,6 +29,9 @@ def editable(monkeypatch: pytest.MonkeyPatch):
         ("vlg_lib.data.rooms", "data/rooms_plan.py", True),
         ("vlg_lib.data.rooms", "projection.py", True),
         ("vlg_lib.data.rooms", "classes.py", True),  # imported by what it imports
+        ("vlg_lib.data.rooms", "assets/rooms.toml", True),  # the palettes, which a module reads
+        ("vlg_lib.data.rooms", "assets/class_sets.toml", True),
+        ("vlg_lib.classes", "assets/rooms.toml", False),
         ("vlg_lib.data.rooms", "viz/__init__.py", False),
         ("vlg_lib.data.rooms", "fusion.py", False),
         ("vlg_lib.fusion", "projection.py", True),

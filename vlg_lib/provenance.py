@@ -8,9 +8,14 @@ from pathlib import Path
 from vlg_lib.store import hash_files, key_of
 
 
+_ASSETS = Path(__file__).parent / "assets"
+
+
 @cache
 def code_key(*modules: str) -> str:
-    """A hash of the source of modules and of all modules of this library that they import, directly or not.
+    """A hash of the source of modules, of all modules of this library that they import, and of the tables they read.
+
+    A table is a file of ``assets`` that a module names (``"rooms.toml"``).
 
     >>> code_key("vlg_lib.classes") != code_key("vlg_lib.scene")
     True
@@ -29,6 +34,8 @@ def code_key(*modules: str) -> str:
                 waiting += [f"{node.module}.{alias.name}" for alias in node.names if _is_package(node.module)]
             elif isinstance(node, ast.Import):
                 waiting += [alias.name for alias in node.names]
+            elif isinstance(node, ast.Constant) and str(node.value).endswith(".toml"):
+                found[str(node.value)] = _ASSETS / str(node.value)
     return key_of(**{name: hash_files(path) for name, path in found.items()})
 
 

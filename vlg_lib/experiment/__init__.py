@@ -45,9 +45,9 @@ def run(
     """Run the whole pipeline and return the table; ``out/table.json`` and ``out/run.json`` (what made it) are written.
 
     ``source``: "rooms" (made by the seed) or "layout" (the folders in ``scenes_folder``), with fused embeddings from
-    ``fused_folder`` where it is given. Artefacts are kept in
-    ``cache_folder`` (default :func:`default_cache`), so a stopped run continues. ValueError for an unknown source or
-    profile, and where source and ``scenes_folder`` do not fit.
+    ``fused_folder`` where it is given. Artefacts are kept in ``cache_folder`` (default :func:`default_cache`), so a
+    stopped run continues. ValueError for an unknown source or profile, and where source and ``scenes_folder`` do not
+    fit.
     """
     if source not in SOURCES:
         raise ValueError(f"unknown source {source!r}; known: {', '.join(SOURCES)}")
