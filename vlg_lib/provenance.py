@@ -7,8 +7,7 @@ from pathlib import Path
 
 from vlg_lib.store import hash_files, key_of
 
-
-_ASSETS = Path(__file__).parent / "assets"
+_TABLES = {path.name: path for path in (Path(__file__).parent / "assets").glob("*.toml")}
 
 
 @cache
@@ -34,8 +33,8 @@ def code_key(*modules: str) -> str:
                 waiting += [f"{node.module}.{alias.name}" for alias in node.names if _is_package(node.module)]
             elif isinstance(node, ast.Import):
                 waiting += [alias.name for alias in node.names]
-            elif isinstance(node, ast.Constant) and str(node.value).endswith(".toml"):
-                found[str(node.value)] = _ASSETS / str(node.value)
+            elif isinstance(node, ast.Constant) and node.value in _TABLES:
+                found[node.value] = _TABLES[node.value]
     return key_of(**{name: hash_files(path) for name, path in found.items()})
 
 
