@@ -1,8 +1,8 @@
 """Read the text files of S3DIS: one point a line, ``x y z red green blue``, hundreds of megabytes in all.
 
 Almost every line looks like ``-15.609 39.505 2.214 71 61 55``. Blocks of such lines are parsed by arithmetic on whole
-arrays: the eight bytes that end with a number are one 64-bit word, and all words turn into numbers at once. A block
-with anything else in it is read line by line, so that other spellings are understood, the known faults are mended
+arrays: the last digits of all numbers of a column are gathered at once, then the digits before these, and so on. A
+block with anything else in it is read line by line, so that other spellings are understood, the known faults are mended
 (a control character between two numbers of Area_5/hallway_6, tabs, several blanks, commas) and an error names its line.
 """
 
@@ -15,11 +15,10 @@ from torch import Tensor
 
 _BLOCK = 1 << 17
 _LONGEST_LINE = 4096
+_WIDEST = 8  # bytes of a usual number without its sign
 _FARTHEST = 1e5  # metres: no building is larger, and float32 keeps centimetres
 _CONTROLS = bytes([*range(9), *range(14, 32), 127])
 _TO_BLANKS = bytes.maketrans(_CONTROLS + b",;\t\r\x0b\x0c", b" " * (len(_CONTROLS) + 6))
-_ZEROS, _CARRY, _HIGH = (np.uint64(int(byte * 8, 16)) for byte in ("30", "76", "80"))
-_ALL = np.uint64(2**64 - 1)
 
 
 class TextError(ValueError):
@@ -68,62 +67,54 @@ def _blocks(path: Path) -> Iterator[bytes]:
 
 def _parse_fast(block: bytes) -> tuple[np.ndarray, np.ndarray] | None:
     """Points and colours of a block of lines of the usual form; None where any line has another."""
-    padded = b"0" * 8 + block
-    text = np.frombuffer(padded, np.uint8)
+    padded = np.frombuffer(b"0" * _WIDEST + block, np.uint8)
+    text = padded[_WIDEST:]
     ends = np.flatnonzero(text <= ord(" "))
-    separators = text[ends]
-    newlines = np.count_nonzero(separators == ord("\n"))
-    if len(ends) != 6 * newlines or np.count_nonzero(separators == ord(" ")) != 5 * newlines:
+    lines = len(ends) // 6
+    if len(ends) != 6 * lines:
         return None
-    if not (separators[5::6] == ord("\n")).all():
+    at = np.ascontiguousarray(ends.reshape(lines, 6).T)  # column after column: contiguous arithmetic is much faster
+    separators = text.take(at)
+    if np.count_nonzero(separators[:5] == ord(" ")) != 5 * lines or (separators[5] != ord("\n")).any():
         return None
-    at = np.ascontiguousarray(ends.reshape(-1, 6).T)  # column after column: contiguous arithmetic is ten times as fast
-    starts = np.concatenate([at[5:], at[:5]]) + 1
-    starts[0, 1:], starts[0, 0] = starts[0, :-1].copy(), 8
-    # The word of a number is the eight bytes before its separator, as a little-endian integer: the last digit is its
-    # highest byte, and what stands before the number is masked away.
-    words = np.ndarray((len(text) - 7,), "<u8", padded, strides=(1,)).take(at - 8)
-    coordinates = _coordinates(words[:3], at[:3] - starts[:3], text.take(starts[:3]) == ord("-"))
-    colors = _colors(words[3:], at[3:] - starts[3:])
-    if coordinates is None or colors is None:
+    starts = np.zeros_like(at)
+    starts[1:], starts[0, 1:] = at[:5] + 1, at[5, :-1] + 1
+    lengths = np.minimum(at - starts, 99).astype(np.uint8)
+    negative = text.take(starts[:3]) == ord("-")
+    lengths[:3] -= negative
+    dots = padded[_WIDEST - 4 :].take(at[:3]) == ord(".")
+    thousandths = _numbers(padded, at[:3], lengths[:3] - np.uint8(1), (1, 2, 3, 5, 6, 7, 8), 4)
+    colors = _numbers(padded, at[3:], lengths[3:], (1, 2, 3), 1)
+    if thousandths is None or colors is None or not dots.all() or colors.max(initial=0) > 255:
         return None
-    return np.ascontiguousarray(coordinates.T), np.ascontiguousarray(colors.T)
+    metres = thousandths / np.float32(1000)  # seven digits are exact in float32, so the quotient is rounded once
+    np.multiply(metres, 1 - 2 * negative.astype(np.float32), out=metres)
+    return np.ascontiguousarray(metres.T), np.ascontiguousarray(colors.T.astype(np.uint8))
 
 
-def _coordinates(words: np.ndarray, lengths: np.ndarray, negative: np.ndarray) -> np.ndarray | None:
-    """Metres, float32, of numbers like -15.609; None where one is written otherwise."""
-    digits = lengths - 1 - negative
-    dots = (words & np.uint64(0xFF << 32)) == ord(".") << 32
-    if not (dots.all() and digits.min(initial=4) >= 4 and lengths.max(initial=8) <= 8):
-        return None
-    without_dot = (words & np.uint64(0xFFFFFF << 40)) | ((words & np.uint64(0xFFFFFFFF)) << np.uint64(8))
-    numbers = _numbers(without_dot, digits)
-    if numbers is None:
-        return None
-    metres = numbers.astype(np.float32)  # seven digits are exact in float32, so the quotient is rounded once
-    metres /= np.float32(1000)
-    return np.negative(metres, out=metres, where=negative)
+def _numbers(
+    padded: np.ndarray, at: np.ndarray, digits: np.ndarray, places: tuple[int, ...], least: int
+) -> np.ndarray | None:
+    """The whole numbers, float32, that end at ``at``; None where a byte is no digit, or there are too many or too few.
 
-
-def _colors(words: np.ndarray, digits: np.ndarray) -> np.ndarray | None:
-    """Colours, uint8, of numbers of one to three digits; None where one is written otherwise or above 255."""
-    if not (digits.min(initial=1) >= 1 and digits.max(initial=3) <= 3):
-        return None
-    numbers = _numbers(words, digits)
-    return None if numbers is None or numbers.max(initial=0) > 255 else numbers.astype(np.uint8)
-
-
-def _numbers(words: np.ndarray, digits: np.ndarray) -> np.ndarray | None:
-    """The decimal numbers written in the last ``digits`` bytes of words; None where a byte is no digit.
-
-    Neighbouring digits are joined into numbers of two, four and eight digits, all in one word.
+    ``digits``: how many each has, from ``least`` to as many as ``places``, which says how far before the end the ones,
+    the tens, the hundreds stand. Neighbouring digits are joined into numbers below 100 while they are bytes.
     """
-    values = (words ^ _ZEROS) & (_ALL << (np.uint64(64) - (digits.astype(np.uint64) << np.uint64(3))))
-    if ((values | (values + _CARRY)) & _HIGH).any():
+    if digits.min(initial=least) < least or digits.max(initial=least) > len(places):
         return None
-    values = (values * np.uint64(10 << 8 | 1)) >> np.uint64(8)
-    values = ((values & np.uint64(0x00FF00FF00FF00FF)) * np.uint64(100 << 16 | 1)) >> np.uint64(16)
-    return ((values & np.uint64(0x0000FFFF0000FFFF)) * np.uint64(10_000 << 32 | 1)) >> np.uint64(32)
+    planes = np.zeros((len(places) + len(places) % 2, *at.shape), np.uint8)
+    for plane, place in zip(planes, places, strict=False):
+        padded[_WIDEST - place :].take(at, out=plane, mode="clip")  # clip: without a copy; all are inside
+    planes[: len(places)] -= np.uint8(ord("0"))  # what is no digit becomes more than 9
+    for power in range(least, len(places)):
+        planes[power] *= (digits > power).view(np.uint8)
+    if planes.max(initial=0) > 9:
+        return None
+    pairs = planes[::2] + planes[1::2] * np.uint8(10)
+    value = pairs[0].astype(np.float32)
+    for power in range(1, len(pairs)):
+        value += pairs[power].astype(np.float32) * np.float32(100**power)
+    return value
 
 
 def _parse_lines(path: Path, block: bytes, first: int) -> tuple[tuple[np.ndarray, np.ndarray], int]:
