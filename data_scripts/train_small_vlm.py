@@ -1,8 +1,14 @@
-"""Train the small region-caption model that the book ships: ``python data_scripts/train_small_vlm.py --profile full``.
+"""Train a small vision-language model: ``python data_scripts/train_small_vlm.py region|grounded|clip``.
 
-Rooms that no train or test split contains are rendered (and cached), their objects cut into image regions, each region
-described by one sentence, and both towers trained so that regions and sentences find each other. Stopped at any time,
-the same command continues. The last step's weights are kept: no label of any pixel chooses a step.
+The three see the same rooms, which no train or test split contains, and have the same two towers. They differ in what a
+sentence is attached to, and that decides what a dense map of them is worth (chapter 02):
+
+* ``region``: every region of an image has sentences of its own, and finds those that are true of it.
+* ``grounded``: sentences belong to whole images; each picks the regions that answer to it (the word-region grounding
+  of OpenSeg, Ghiasi et al., ECCV 2022, Eq. 3).
+* ``clip``: one sentence a whole image, one vector a whole image (Radford et al., ICML 2021).
+
+Stopped at any time, the same command continues. The last step's weights are kept: no label of any pixel chooses a step.
 """
 
 import argparse
@@ -11,32 +17,27 @@ import math
 import subprocess
 import sys
 import time
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 
 import numpy as np
 import open_clip
 import torch
-from jaxtyping import Bool, Float, Int, UInt8
+from jaxtyping import Bool, Float, Int
+from room_captions import HELD_OUT, Meaning, describe, truths
+from room_frames import Frames, augment, cut_regions, load_frames
+from room_words import VOCABULARY
 from torch import Tensor, nn
-from torch.nn.functional import affine_grid, grid_sample, log_softmax, normalize
-from tqdm.auto import tqdm
+from torch.nn.functional import log_softmax, normalize
 
-from vlg_lib.data.rooms import RECIPE, make_room, render_frame, room_camera, room_poses, split_seeds
-from vlg_lib.store import load_tensors, save_tensors
+from vlg_lib.data.rooms import RECIPE, split_seeds
+from vlg_lib.store import save_tensors
 from vlg_lib.train import fit
 from vlg_lib.vision_language.small import VisualTower, text_tower
-from vlg_lib.vision_language.small_words import NAMES, tokenize
+from vlg_lib.vision_language.small_words import tokenize
 
-TEMPLATES = (
-    "{name}", "a {name}", "the {name}", "a {name} in a scene", "a {name} in the room", "a photo of a {name}",
-    "there is a {name} in the scene", "a {color} {name}", "a {material} {name}", "a {color} {material} {name}",
-    "a photo of a {color} {name}", "a {color} {name} in a room",
-)  # fmt: skip
-COLORLESS = tuple(template for template in TEMPLATES if "{color}" not in template)
-SYNONYM_CHANCE = 0.2
-NAME_NUMBER = {name: number for number, name in enumerate(NAMES)}
+NAMES = {"region": "small-attributes", "grounded": "small-grounded", "clip": "small-clip"}
+"""What the library calls the model of each kind."""
 
 
 @dataclass(frozen=True)
@@ -44,181 +45,97 @@ class Recipe:
     """The sizes of a training run.
 
     ``recolor`` is the share of frames whose hues are turned and whose colours are paled, so that shapes and places must
-    do. ``precision``: "bf16" is fast where the processor has it; "float32" always works.
+    do. ``said``: how many things the caption of a whole image names. ``precision``: "bf16" is fast where the processor
+    has it; "float32" always works.
     """
 
-    rooms: int = 400
+    rooms: int = 600
     views: int = 12
     width: int = 160
     height: int = 120
-    steps: int = 1600
+    steps: int = 3200
     batch: int = 24
     learning_rate: float = 3e-3
     weight_decay: float = 0.05
     max_scale: float = 30.0
     min_cells: int = 3
-    recolor: float = 0.0
+    recolor: float = 0.35
+    said: int = 4
     seed: int = 0
     precision: str = "bf16"
 
 
-PROFILES = {
-    "full": Recipe(),
-    "refine": Recipe(rooms=600, learning_rate=2e-3, recolor=0.35),
-    "fast": Recipe(rooms=24, views=6, steps=150, batch=12),
-}
-
-
-@dataclass(frozen=True)
-class Frames:
-    """All rendered frames: ``images`` (F, H, W, 3) uint8, ``things`` (F, H, W) uint8 (255: nothing), and their words.
-
-    ``words``: for each room, (name, colour, material) of each of its things; ``rooms``: the room of each frame.
-    """
-
-    images: UInt8[Tensor, "F H W 3"]
-    things: UInt8[Tensor, "F H W"]
-    rooms: list[int]
-    words: list[list[tuple[str, str, str]]]
-
-
-def render_room(path: Path, seed: int, recipe: Recipe) -> Path:
-    """Render one room at shift 0 and store its frames with the caption words of its things."""
-    if not path.exists():
-        room = make_room(seed)
-        camera = room_camera(recipe.width, recipe.height)
-        rendered = [render_frame(room, camera, pose, seed=i) for i, pose in enumerate(room_poses(room, recipe.views))]
-        tensors = {
-            "images": torch.stack([frame.frame.color for frame in rendered]),
-            "things": torch.stack([frame.instances for frame in rendered]).remainder(256).to(torch.uint8),
-        }
-        save_tensors(path, tensors, {"things": [[t.name, t.color, t.material] for t in room.things]})
-    return path
-
-
-def load_frames(cache: Path, recipe: Recipe, workers: int) -> Frames:
-    """Render what the cache lacks, and read all frames into memory (77 kB each)."""
-    seeds = split_seeds("vlm-train", recipe.rooms)
-    folder = cache / f"frames-{RECIPE}-{recipe.views}x{recipe.width}x{recipe.height}"
-    paths = [folder / f"{seed}.safetensors" for seed in seeds]
-    with ProcessPoolExecutor(workers) as pool:
-        jobs = pool.map(render_room, paths, seeds, [recipe] * len(seeds), chunksize=4)
-        for _ in tqdm(jobs, total=len(seeds), desc="rendering", unit="room"):
-            pass
-    images, things, rooms, words = [], [], [], []
-    for number, path in enumerate(paths):
-        tensors, manifest = load_tensors(path)
-        images.append(tensors["images"])
-        things.append(tensors["things"])
-        rooms += [number] * len(tensors["images"])
-        words.append([(name, color, material) for name, color, material in manifest["things"]])
-    return Frames(torch.cat(images), torch.cat(things), rooms, words)
-
-
-def uniform(generator: torch.Generator, count: int, low: float, high: float) -> Tensor:
-    """``count`` uniform random numbers in [low, high)."""
-    return low + (high - low) * torch.rand(count, generator=generator)
-
-
-def turn_hues(
-    pixels: Float[Tensor, "B 3 H W"], chosen: Bool[Tensor, " B"], generator: torch.Generator
-) -> Float[Tensor, "B 3 H W"]:
-    """Rotate the colours of the chosen frames about the grey axis by any angle, and scale their saturation."""
-    batch = len(pixels)
-    angle, saturation = uniform(generator, batch, -math.pi, math.pi), uniform(generator, batch, 0.4, 1.2)
-    cross = torch.tensor([[0.0, -1, 1], [1, 0, -1], [-1, 1, 0]]) / math.sqrt(3)
-    grey = torch.full((3, 3), 1 / 3)
-    turn = torch.cos(angle)[:, None, None] * (torch.eye(3) - grey) + torch.sin(angle)[:, None, None] * cross
-    mix = torch.where(chosen[:, None, None], grey + saturation[:, None, None] * turn, torch.eye(3))
-    return torch.einsum("bij,bjhw->bihw", mix, pixels).clamp(0, 1)
-
-
-def augment(
-    images: UInt8[Tensor, "B H W 3"],
-    things: UInt8[Tensor, "B H W"],
-    recolored: Bool[Tensor, " B"],
-    generator: torch.Generator,
-) -> tuple[Float[Tensor, "B 3 H W"], Int[Tensor, "B H W"]]:
-    """Flips, zooms (half of the frames, to 0.35-1 of the width), turned hues, brightness, channel gain and noise."""
-    batch = len(images)
-    flip = torch.where(torch.rand(batch, generator=generator) < 0.5, -1.0, 1.0)
-    zoom = torch.where(
-        torch.rand(batch, generator=generator) < 0.5, uniform(generator, batch, 0.35, 1.0), torch.ones(())
-    )
-    moves = [(1 - zoom) * uniform(generator, batch, -1, 1) for _ in range(2)]
-    zero = torch.zeros(batch)
-    theta = torch.stack([torch.stack([zoom * flip, zero, moves[0]], 1), torch.stack([zero, zoom, moves[1]], 1)], 1)
-    grid = affine_grid(theta, [batch, 1, *things.shape[1:]], align_corners=False)
-    pixels = images.permute(0, 3, 1, 2).float() / 255
-    pixels = grid_sample(pixels, grid, mode="bilinear", padding_mode="border", align_corners=False)
-    ids = grid_sample(things[:, None].float(), grid, mode="nearest", padding_mode="border", align_corners=False)
-    pixels = turn_hues(pixels, recolored, generator)
-    gain = uniform(generator, batch, 0.7, 1.3)[:, None] * uniform(generator, 3 * batch, 0.9, 1.1).view(batch, 3)
-    noise = torch.randn(pixels.shape, generator=generator) * uniform(generator, batch, 0, 0.03)[:, None, None, None]
-    return (pixels * gain[:, :, None, None] + noise).clamp(0, 1), ids[:, 0].long()
-
-
-def cut_regions(
-    things: Int[Tensor, "B H W"], generator: torch.Generator, min_cells: int
-) -> tuple[Int[Tensor, "B h w"], Int[Tensor, "R 2"]]:
-    """Regions of the stride-4 map: each thing, cut by a random grid of tiles of 32-160 pixels.
-
-    Returns the region of each cell (-1: none, too small, or on an edge between things) and (frame, thing) a region.
-    """
-    batch = len(things)
-    cells, other = things[:, 1::4, 1::4], things[:, 2::4, 2::4]
-    rows, columns = torch.arange(cells.shape[1]) * 4, torch.arange(cells.shape[2]) * 4
-    tile = uniform(generator, batch, 32, 160)[:, None]
-    offset = torch.rand(batch, 2, generator=generator) * tile
-    row = ((rows + offset[:, :1]) / tile).floor().long()[:, :, None]
-    column = ((columns + offset[:, 1:]) / tile).floor().long()[:, None, :]
-    frame = torch.arange(batch)[:, None, None]
-    keys = ((frame * 8 + row) * 8 + column) * 256 + cells
-    keys = torch.where((cells == other) & (cells < 255), keys, -1)
-    found, index, counts = torch.unique(keys, return_inverse=True, return_counts=True)
-    keep = (found >= 0) & (counts >= min_cells)
-    number = torch.where(keep, keep.cumsum(0) - 1, -1)
-    kept = found[keep]
-    return number[index], torch.stack([kept // (64 * 256), kept % 256], 1)
-
-
-def captions(words: list[tuple[str, str, str]], recolored: list[bool], generator: torch.Generator) -> list[str]:
-    """One templated sentence a region; sometimes a synonym instead of the name. Turned hues are not put into words."""
-    chosen = torch.rand(len(words), generator=generator).tolist()
-    luck, which = (torch.rand(len(words), generator=generator).tolist() for _ in range(2))
-    texts = []
-    for (name, color, material), turned, place, chance, pick in zip(words, recolored, chosen, luck, which, strict=True):
-        templates = COLORLESS if turned else TEMPLATES
-        synonyms = NAMES[name]
-        said = synonyms[int(pick * len(synonyms))] if synonyms and chance < SYNONYM_CHANCE else name
-        texts.append(templates[int(place * len(templates))].format(name=said, color=color, material=material))
-    return texts
+PROFILES = {"full": Recipe(), "fast": Recipe(rooms=24, views=6, steps=150, batch=12)}
 
 
 @dataclass(frozen=True)
 class Batch:
-    """Images, the region of each cell, and for each region its class number and its caption (a row of ``tokens``)."""
+    """Images, their regions, and sentences.
+
+    ``regions``: the region of each cell, -1 for none; ``frames``: (R,) the image of each region. ``tokens``: of the
+    different sentences; ``true``: which sentence is right for which region (for which image, where sentences belong to
+    whole images), over ``columns``, a row of ``tokens`` for each.
+    """
 
     step: int
     images: Float[Tensor, "B 3 H W"]
     regions: Int[Tensor, "B h w"]
-    names: Int[Tensor, " R"]
+    frames: Int[Tensor, " R"]
     tokens: Int[Tensor, "U context"]
-    captions: Int[Tensor, " R"]
+    columns: Int[Tensor, " C"]
+    true: Bool[Tensor, "rows C"]
 
 
-def make_batch(frames: Frames, recipe: Recipe, step: int, generator: torch.Generator) -> Batch:
-    """Draw frames, augment them, cut regions and describe each."""
+def make_batch(kind: str, frames: Frames, recipe: Recipe, step: int, generator: torch.Generator) -> Batch:
+    """Draw frames, augment them, cut regions, and write sentences as the kind of model needs them."""
     chosen = torch.randperm(len(frames.images), generator=generator)[: recipe.batch]
     recolored = torch.rand(len(chosen), generator=generator) < recipe.recolor
     images, things = augment(frames.images[chosen], frames.things[chosen], recolored, generator)
     regions, owners = cut_regions(things, generator, recipe.min_cells)
-    words = [frames.words[frames.rooms[int(chosen[frame])]][thing] for frame, thing in owners.tolist()]
-    texts = captions(words, recolored[owners[:, 0]].tolist(), generator)
+    facts = []
+    for frame, thing in owners.tolist():
+        fact = frames.facts[frames.rooms[int(chosen[frame])]][thing]
+        facts.append(fact.without_color() if recolored[frame] else fact)
+    draws = torch.rand(len(facts), 3, generator=generator).tolist()
+    said = [describe(fact, draw) for fact, draw in zip(facts, draws, strict=True)]
+    if kind == "region":
+        texts = [text for text, _ in said]
+        true = truths(facts, [meaning for _, meaning in said])
+    else:
+        texts, true = image_captions(said, owners, len(images), recipe.said, generator, one=kind == "clip")
     unique = sorted(set(texts))
     place = {text: row for row, text in enumerate(unique)}
-    names = torch.tensor([NAME_NUMBER[name] for name, _, _ in words])
-    return Batch(step, images, regions, names, tokenize(unique), torch.tensor([place[text] for text in texts]))
+    columns = torch.tensor([place[text] for text in texts])
+    return Batch(step, images, regions, owners[:, 0], tokenize(unique, VOCABULARY), columns, true)
+
+
+def image_captions(
+    said: list[tuple[str, Meaning]],
+    owners: Int[Tensor, "R 2"],
+    images: int,
+    count: int,
+    generator: torch.Generator,
+    *,
+    one: bool,
+) -> tuple[list[str], Bool[Tensor, "B C"]]:
+    """What is said of whole images: of up to ``count`` things in each, as ``one`` sentence or as so many phrases.
+
+    Returns the C sentences or phrases and of which image each was said. Which region is meant is not told.
+    """
+    order = torch.randperm(len(said), generator=generator).tolist()
+    phrases: list[dict[int, str]] = [{} for _ in range(images)]
+    for region in order:
+        frame, thing = owners[region].tolist()
+        meaning = said[region][1]
+        if "name" in meaning and len(phrases[frame]) < count and thing not in phrases[frame]:
+            color = meaning.get("color", "")
+            phrases[frame][thing] = f"a {color} {meaning['name']}" if color else f"a {meaning['name']}"
+    if one:
+        return ["a room with " + " ".join(found.values()) if found else "a room" for found in phrases], torch.eye(
+            images, dtype=torch.bool
+        )
+    unique = sorted({text for found in phrases for text in found.values()})
+    return unique, torch.tensor([[text in found.values() for text in unique] for found in phrases])
 
 
 class Towers(nn.Module):
@@ -226,7 +143,7 @@ class Towers(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.visual, self.text = VisualTower(), text_tower()
+        self.visual, self.text = VisualTower(), text_tower(len(VOCABULARY))
         self.log_scale = nn.Parameter(torch.tensor(10.0).log())
 
 
@@ -238,22 +155,41 @@ def region_means(dense: Float[Tensor, "B D h w"], regions: Int[Tensor, "B h w"],
     return sums / torch.bincount(owner[inside], minlength=count)[:, None]
 
 
-def contrast(similarity: Float[Tensor, "R R"], same: Float[Tensor, "R R"]) -> Tensor:
+def contrast(similarity: Float[Tensor, "R C"], true: Bool[Tensor, "R C"]) -> Float[Tensor, ""]:
     """Symmetric InfoNCE with several positives: cross-entropy to a uniform target over them, both ways."""
-    target = same / same.sum(1, keepdim=True)
-    return -0.5 * ((target * log_softmax(similarity, 1)).sum(1) + (target * log_softmax(similarity.T, 1)).sum(1)).mean()
+    loss = similarity.new_zeros(())
+    for scores, positive in ((similarity, true), (similarity.T, true.T)):
+        rows = positive.any(1)
+        target = positive[rows].float()
+        target = target / target.sum(1, keepdim=True)
+        loss = loss - 0.5 * (target * log_softmax(scores[rows], 1)).sum(1).mean()
+    return loss
 
 
-def batch_loss(towers: Towers, batch: Batch, recipe: Recipe) -> Tensor:
-    """The loss of a batch: every region should find the captions that name its class, and the reverse."""
+def grounded_scores(
+    similarity: Float[Tensor, "R C"], frames: Int[Tensor, " R"], images: int, scale: Float[Tensor, ""]
+) -> Float[Tensor, "B C"]:
+    """How well each phrase fits each image: the mean over its regions, weighted by a softmax of how well they fit."""
+    powers = (scale * (similarity - similarity.detach().amax(0))).exp()
+    weights = powers.new_zeros(images, similarity.shape[1]).index_add_(0, frames, powers)
+    sums = powers.new_zeros(images, similarity.shape[1]).index_add_(0, frames, powers * similarity)
+    return sums / weights.clamp(min=1e-30)
+
+
+def batch_loss(kind: str, towers: Towers, batch: Batch, recipe: Recipe) -> Float[Tensor, ""]:
+    """The loss of a batch: what is true of a region, or of an image, should find it, and the reverse."""
     images = batch.images.contiguous(memory_format=torch.channels_last)
     with torch.autocast("cpu", torch.bfloat16, enabled=recipe.precision == "bf16"):
         dense = towers.visual(images)
-    regions = normalize(region_means(dense.float(), batch.regions, len(batch.names)), dim=1)
-    texts = normalize(towers.text(batch.tokens), dim=1)[batch.captions]
+    texts = normalize(towers.text(batch.tokens), dim=1)[batch.columns]
     scale = towers.log_scale.exp().clamp(max=recipe.max_scale)
-    same = (batch.names[:, None] == batch.names[None]).float()
-    return contrast(scale * regions @ texts.T, same)
+    if kind == "clip":
+        return contrast(scale * normalize(dense.float().mean((2, 3)), dim=1) @ texts.T, batch.true)
+    regions = normalize(region_means(dense.float(), batch.regions, len(batch.frames)), dim=1)
+    similarity = regions @ texts.T
+    if kind == "grounded":
+        similarity = grounded_scores(similarity, batch.frames, len(images), scale)
+    return contrast(scale * similarity, batch.true)
 
 
 def one_cycle(progress: float, warm: float = 0.2) -> float:
@@ -263,15 +199,10 @@ def one_cycle(progress: float, warm: float = 0.2) -> float:
     return float(1e-4 + (1 + math.cos(math.pi * (progress - warm) / (1 - warm))) / 2)
 
 
-def train(recipe: Recipe, frames: Frames, folder: Path, start_from: Path | None = None) -> tuple[Towers, list[float]]:
-    """Train the towers, resuming from ``folder``; one JSON line a step goes to ``folder/log.jsonl``.
-
-    ``start_from``: the weights of an earlier run to refine (default: fresh weights from the recipe's seed).
-    """
+def train(kind: str, recipe: Recipe, frames: Frames, folder: Path) -> tuple[Towers, list[float]]:
+    """Train the towers, resuming from ``folder``; one JSON line a step goes to ``folder/log.jsonl``."""
     torch.manual_seed(recipe.seed)
     towers = Towers()
-    if start_from is not None:
-        towers.load_state_dict(load_tensors(start_from)[0], strict=False)
     towers.visual.to(memory_format=torch.channels_last)
     flat = [p for p in towers.parameters() if p.ndim < 2]
     deep = [p for p in towers.parameters() if p.ndim >= 2]
@@ -280,11 +211,11 @@ def train(recipe: Recipe, frames: Frames, folder: Path, start_from: Path | None 
     start = time.process_time()
 
     def batches(step: int, generator: torch.Generator) -> Batch:
-        return make_batch(frames, recipe, step, generator)
+        return make_batch(kind, frames, recipe, step, generator)
 
     def loss(model: nn.Module, batch: Batch) -> Tensor:
         assert isinstance(model, Towers)
-        value = batch_loss(model, batch, recipe)
+        value = batch_loss(kind, model, batch, recipe)
         line = {"step": batch.step, "loss": round(float(value.detach()), 4),
                 "scale": round(float(model.log_scale.detach().exp()), 2),
                 "cpu_seconds": round(time.process_time() - start, 1)}  # fmt: skip
@@ -299,27 +230,27 @@ def train(recipe: Recipe, frames: Frames, folder: Path, start_from: Path | None 
     return towers, losses
 
 
-def manifest(recipe: Recipe, losses: list[float], start_from: Path | None) -> dict[str, object]:
-    """What made the weights: sizes, seeds, versions, commit, and the same of the weights that were refined."""
+def manifest(kind: str, recipe: Recipe, losses: list[float]) -> dict[str, object]:
+    """What made the weights: sizes, seeds, versions and commit; and the words they know, which the model needs."""
     try:
         commit = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, check=True).stdout.strip()
     except (OSError, subprocess.CalledProcessError):
         commit = "unknown"
     return {
-        "recipe": asdict(recipe), "rooms_recipe": RECIPE, "first_room_seed": split_seeds("vlm-train", 1)[0],
-        "commit": commit, "torch": torch.__version__, "open_clip": open_clip.__version__, "numpy": np.__version__,
-        "python": sys.version.split()[0], "last_loss": round(float(np.mean(losses[-50:])), 4),
-        "refined": None if start_from is None else load_tensors(start_from)[1],
+        "kind": kind, "recipe": asdict(recipe), "rooms_recipe": RECIPE,
+        "first_room_seed": split_seeds("vlm-train", 1)[0], "commit": commit, "torch": torch.__version__,
+        "open_clip": open_clip.__version__, "numpy": np.__version__, "python": sys.version.split()[0],
+        "last_loss": round(float(np.mean(losses[-50:])), 4), "vocabulary": VOCABULARY, "held_out": sorted(HELD_OUT),
     }  # fmt: skip
 
 
 def main() -> None:
     """Render, train, and write the weights in half precision."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("kind", choices=list(NAMES))
     parser.add_argument("--profile", choices=list(PROFILES), default="full")
     parser.add_argument("--cache", type=Path, default=Path("build/small-vlm"), help="rendered frames, checkpoints, log")
-    parser.add_argument("--out", type=Path, help="where the weights go (default: CACHE/small-region.safetensors)")
-    parser.add_argument("--start-from", type=Path, help="weights to refine, of an earlier run")
+    parser.add_argument("--out", type=Path, help="where the weights go (default: in CACHE, under the model's name)")
     parser.add_argument("--threads", type=int, default=1, help="two threads on a busy machine can be slower than one")
     parser.add_argument("--workers", type=int, default=1, help="processes that render")
     for field in fields(Recipe):
@@ -327,18 +258,18 @@ def main() -> None:
     given = vars(parser.parse_args())
     torch.set_num_threads(given["threads"])
     sizes = {field.name: given[field.name] for field in fields(Recipe) if given[field.name] is not None}
-    recipe = replace(PROFILES[given["profile"]], **sizes)
-    folder = given["cache"] / f"run-{given['profile']}-seed{recipe.seed}"
+    recipe, kind = replace(PROFILES[given["profile"]], **sizes), given["kind"]
+    folder = given["cache"] / f"run-{kind}-{given['profile']}-seed{recipe.seed}"
     folder.mkdir(parents=True, exist_ok=True)
-    frames = load_frames(given["cache"], recipe, given["workers"])
-    towers, losses = train(recipe, frames, folder, given["start_from"])
-    out = given["out"] or given["cache"] / "small-region.safetensors"
+    frames = load_frames(given["cache"], recipe.rooms, recipe.views, recipe.width, recipe.height, given["workers"])
+    towers, losses = train(kind, recipe, frames, folder)
+    out = given["out"] or given["cache"] / f"{NAMES[kind]}.safetensors"
     half = {
         name: tensor.half() if tensor.is_floating_point() else tensor
         for name, tensor in towers.state_dict().items()
         if not name.startswith("log_scale")
     }
-    save_tensors(out, half, manifest(recipe, losses, given["start_from"]))
+    save_tensors(out, half, manifest(kind, recipe, losses))
     print(f"{out}: {out.stat().st_size / 1e6:.1f} MB, loss {np.mean(losses[-50:]):.3f} after {recipe.steps} steps")
 
 

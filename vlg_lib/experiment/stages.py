@@ -51,7 +51,8 @@ class Stages(Scenes):
             return key_of(path=str(path.resolve()), size=path.stat().st_size, time=path.stat().st_mtime_ns)
         if "weights" not in self._loaded:
             folder = Path(next(iter(vision_language.__path__)))
-            self._loaded["weights"] = hash_files(*sorted(folder.rglob("*.safetensors")))
+            found = (path for path in folder.rglob("*.safetensors") if path.stem == self.profile.teacher)
+            self._loaded["weights"] = hash_files(*found)
         return key_of(
             scene=self._scene_key(scene),
             code=code_key("vlg_lib.fusion", "vlg_lib.vision_language"),

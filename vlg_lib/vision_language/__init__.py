@@ -7,18 +7,17 @@ import torch
 from vlg_lib.vision_language.base import VisionLanguageModel
 from vlg_lib.vision_language.clip_dense import load_open_clip
 from vlg_lib.vision_language.openseg import OpenSegModel
-from vlg_lib.vision_language.small import SmallRegionModel
+from vlg_lib.vision_language.small import SMALL_MODELS, WEIGHTS, SmallModel
 
 __all__ = ["VisionLanguageModel", "create_model", "list_models"]
 
-_MODELS = {"small-region": SmallRegionModel}
-_FOUND = {"openseg": OpenSegModel}
+_SMALL = {name: WEIGHTS / f"{name}.safetensors" for name in SMALL_MODELS}
 _FAMILIES = {"open_clip": load_open_clip}
 
 
 def list_models() -> list[str]:
-    """The models that come with the book. Those of ``open_clip/MODEL/TAG/READOUT`` are downloaded."""
-    return list(_MODELS)
+    """The models whose weights come with the book. Those of ``open_clip/MODEL/TAG/READOUT`` are downloaded."""
+    return [name for name, weights in _SMALL.items() if weights.is_file()]
 
 
 def create_model(
@@ -26,16 +25,17 @@ def create_model(
 ) -> VisionLanguageModel:
     """A frozen model by name, its weights loaded; ValueError naming the known models for any other name.
 
-    ``small-region`` comes with the book. ``open_clip/MODEL/TAG/READOUT``, such as
-    ``open_clip/ViT-B-16-quickgelu/openai/naclip``, is any ViT of open_clip; ``options`` are those of
-    :func:`~vlg_lib.vision_language.clip_dense.load_open_clip`. ``openseg`` is the paper's, see
-    :class:`~vlg_lib.vision_language.openseg.OpenSegModel`.
+    The small models come with the book: ``small-region``, and those that :func:`list_models` names.
+    ``open_clip/MODEL/TAG/READOUT``, such as ``open_clip/ViT-B-16-quickgelu/openai/naclip``, is any ViT of open_clip;
+    ``options`` are those of :func:`~vlg_lib.vision_language.clip_dense.load_open_clip`. ``openseg`` is the paper's,
+    see :class:`~vlg_lib.vision_language.openseg.OpenSegModel`.
     """
     family, _, rest = name.partition("/")
     if rest and family in _FAMILIES:
         return _FAMILIES[family](rest, device=device, **options)
-    models = {**_MODELS, **_FOUND}
-    if name not in models:
-        known = [*models, "open_clip/MODEL/TAG/READOUT"]
-        raise ValueError(f"unknown vision-language model {name!r}; known: {', '.join(known)}")
-    return models[name](device=device, **options)
+    if name in _SMALL:
+        return SmallModel(_SMALL[name], device, **options)
+    if name == "openseg":
+        return OpenSegModel(device=device, **options)
+    known = [*_SMALL, "openseg", "open_clip/MODEL/TAG/READOUT"]
+    raise ValueError(f"unknown vision-language model {name!r}; known: {', '.join(known)}")

@@ -1,9 +1,10 @@
-"""The small region-caption model: a CLIP for the procedural rooms, small enough to ship and to train on a laptop.
+"""The small models: CLIPs for the procedural rooms, small enough to ship and to train on a laptop.
 
 Two towers meet in 64 dimensions: a feature pyramid over the whole frame gives one vector for every 4 x 4 pixels, and
-open_clip's text transformer one vector a text. Both learnt from captions of image *regions* (``data_scripts/
-train_small_vlm.py``), which is what makes the dense map sharp, as OpenSeg (Ghiasi et al., ECCV 2022) showed at scale.
-The model card beside the weights says what it saw.
+open_clip's text transformer one vector a text. What their sentences were attached to in training (``data_scripts/
+train_small_vlm.py``) makes the dense map sharp or not: to each *region* of an image, to regions that the model had to
+find itself, as in OpenSeg (Ghiasi et al., ECCV 2022), or to whole images, as in CLIP. A card beside each file of
+weights says what it saw.
 """
 
 from collections.abc import Sequence
@@ -17,8 +18,8 @@ from torch import Tensor, nn
 from torch.nn.functional import interpolate, normalize
 
 from vlg_lib.store import StoreError, load_tensors
-from vlg_lib.vision_language.base import VisionLanguageModel, check_image
-from vlg_lib.vision_language.small_words import CONTEXT_LENGTH, VOCABULARY, tokenize
+from vlg_lib.vision_language.base import VisionLanguageModel, check_image, check_texts
+from vlg_lib.vision_language.small_words import CONTEXT_LENGTH, tokenize
 
 if TYPE_CHECKING:
     from open_clip.transformer import TextTransformer
@@ -29,7 +30,11 @@ _BLOCKS = (1, 1, 3, 1)
 _WIDTH = 64
 _STRIDE = 4
 _SMALLEST = 32
-WEIGHTS = Path(__file__).parent / "weights" / "small-region.safetensors"
+WEIGHTS = Path(__file__).parent / "weights"
+SMALL_MODELS = {
+    "small-region": "region", "small-attributes": "region", "small-grounded": "grounded", "small-clip": "clip",
+}  # fmt: skip
+"""The names of the small models, and what ``data_scripts/train_small_vlm.py`` calls the training of each."""
 
 
 def _convolution(inputs: int, outputs: int, size: int = 3, stride: int = 1) -> nn.Sequential:
@@ -83,30 +88,37 @@ class VisualTower(nn.Module):
         return self.head(merged)
 
 
-def text_tower() -> "TextTransformer":
-    """open_clip's text transformer at the small model's size and vocabulary, with fresh weights."""
+def text_tower(words: int) -> "TextTransformer":
+    """open_clip's text transformer at the small model's size, for a vocabulary of ``words``, with fresh weights."""
     from open_clip.transformer import TextTransformer  # Slow to import: only where texts are embedded.
 
-    return TextTransformer(
-        context_length=CONTEXT_LENGTH, vocab_size=len(VOCABULARY), width=96, heads=4, layers=2, output_dim=DIM
-    )
+    return TextTransformer(context_length=CONTEXT_LENGTH, vocab_size=words, width=96, heads=4, layers=2, output_dim=DIM)
 
 
-class SmallRegionModel(VisionLanguageModel):
-    """The trained towers, frozen. Make it with ``create_model("small-region")``.
+class SmallModel(VisionLanguageModel):
+    """The trained towers of a weights file, frozen. Make it with ``create_model("small-region")``.
 
-    ``weights``: a safetensors file with tensors ``visual.*`` and ``text.*``. StoreError where it is missing or is
-    another model's.
+    ``weights``: a safetensors file with tensors ``visual.*`` and ``text.*``, and a manifest that holds the
+    ``vocabulary``; its name is the model's. StoreError where it is missing or is another model's.
     """
 
-    name = "small-region"
     dim = DIM
     stride = _STRIDE
 
-    def __init__(self, weights: Path = WEIGHTS, device: str | torch.device = "cpu") -> None:
-        self._weights = weights
+    def __init__(
+        self, weights: Path = WEIGHTS / "small-region.safetensors", device: str | torch.device = "cpu"
+    ) -> None:
+        self._weights, self.name = weights, weights.stem
         self._device = torch.device(device)
+        if not weights.is_file():
+            kind = SMALL_MODELS.get(self.name, "KIND")
+            raise StoreError(
+                f"{weights}: no such file; train it: python data_scripts/train_small_vlm.py {kind} --out {weights}"
+            )
         tensors, self.manifest = load_tensors(weights)
+        self.vocabulary: tuple[str, ...] = tuple(self.manifest.get("vocabulary", ()))
+        if not self.vocabulary:
+            raise StoreError(f"{weights}: not the weights of a small model (no vocabulary); fetch or train them again")
         self._tensors = {name: tensor.float() for name, tensor in tensors.items()}
         self._visual = self._load(VisualTower(), "visual.").to(memory_format=torch.channels_last)
 
@@ -115,12 +127,12 @@ class SmallRegionModel(VisionLanguageModel):
         try:
             tower.load_state_dict(own)
         except RuntimeError as error:
-            raise StoreError(f"{self._weights}: not the weights of {self.name!r}; fetch or train them again") from error
+            raise StoreError(f"{self._weights}: not the weights of a small model; fetch or train them again") from error
         return tower.to(self._device).eval().requires_grad_(False)
 
     @cached_property
     def _text(self) -> nn.Module:
-        return self._load(text_tower(), "text.")
+        return self._load(text_tower(len(self.vocabulary)), "text.")
 
     @torch.no_grad()
     def dense_embeddings(self, image: UInt8[Tensor, "H W 3"]) -> Float[Tensor, "h w D"]:
@@ -132,7 +144,9 @@ class SmallRegionModel(VisionLanguageModel):
 
     @torch.no_grad()
     def text_embeddings(self, texts: Sequence[str]) -> Float[Tensor, "K D"]:
-        """Unit embeddings (K, 64), float32, of K texts of known words; ValueError naming an unknown word."""
-        if isinstance(texts, str) or len(texts) == 0:
-            raise ValueError(f"expected a list of at least one text, found {texts!r}")
-        return normalize(self._text(tokenize(texts).to(self._device)), dim=-1)
+        """Unit embeddings (K, 64), float32, one row a text.
+
+        ValueError naming an unknown word; for an empty list, an empty text and a text that stands there twice.
+        """
+        check_texts(texts)
+        return normalize(self._text(tokenize(texts, self.vocabulary).to(self._device)), dim=-1)
