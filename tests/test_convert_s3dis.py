@@ -11,6 +11,7 @@ import torch
 import typer
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from killing import kill_and_go_on
 from s3dis_files import FROM_5B, text_of, write_room, write_view
 from typer.testing import CliRunner
 
@@ -219,6 +220,14 @@ class TestRooms:
         result = run(tmp_path / "rooms", tmp_path / "test", "--areas", "7")
         assert (result.exit_code, "areas from 1 to 6" in result.output) == (2, True)
         assert sum(ROOMS.values()) == 272
+
+    @pytest.mark.timeout(300)
+    def test_a_conversion_that_is_killed_goes_on(self, tmp_path):
+        parts, names = room_parts(views=2), [f"office_{i}" for i in range(1, 31)]
+        for name in names:
+            rooms, images = write_dataset(tmp_path, room=name, parts=parts)
+        out, scenes = tmp_path / "out", [f"Area_1_{name}" for name in names]
+        kill_and_go_on(Path(convert_s3dis.__file__), [rooms, out, "--images", images], out, scenes, 2, run)
 
 
 class TestImages:
