@@ -8,7 +8,8 @@ The source folder holds, under any names that the options give:
 * ``poses.txt``: one row of 16 numbers an image (a 4x4 matrix, row after row), or a folder of 4x4 text files by stem.
 
 Colour is resampled onto the pixel grid of the depth images, with exact intrinsics, so that the two share one camera.
-Points are averages of the back-projected depth within grid cells, unless a point cloud is given. Frames that cannot be
+Points are averages of the back-projected depth within grid cells (or, with ``--points tsdf`` and Open3D, the surface
+of TSDF fusion), unless a point cloud is given. Frames that cannot be
 used are left out and counted; nothing is written when the scan as a whole is wrong.
 
     python data_scripts/convert_rgbd.py my_scan --out scenes/my_scan --up y \
@@ -27,6 +28,7 @@ import typer
 from grids import CommonGrid, common_grid, resize_color
 from torch import Tensor
 from tqdm.auto import tqdm
+from tsdf import POINTS
 
 from vlg_lib.classes import ClassSet, get_class_set, own_class_set
 from vlg_lib.data.frames import (
@@ -42,7 +44,6 @@ from vlg_lib.data.frames import (
 )
 from vlg_lib.data.layout import write_scene
 from vlg_lib.data.ply import read_points
-from vlg_lib.data.points import points_from_frames
 from vlg_lib.projection import check_pose, resize_camera
 from vlg_lib.scene import Camera, Frame, Scene
 
@@ -250,13 +251,17 @@ def convert(
     *,
     cell: float = 0.04,
     cloud: Path | None = None,
+    points_by: str = "average",
 ) -> Scene:
     """Write the scene of a source folder to ``out`` and return it.
 
     ``scene_labels``: names of the classes that the scene contains, typed by a person; empty where nobody looked.
-    ``cell``: metres, for points averaged from depth; ``cloud``: a PLY of coloured points in the source's world instead.
+    ``cell``: metres, for points made from depth by one of POINTS, ``points_by``; ``cloud``: a PLY of coloured points in
+    the source's world instead.
     ValueError (LayoutError, PlyError) where the scan or a name is wrong; then nothing is written.
     """
+    if points_by not in POINTS:
+        raise ValueError(f"unknown way to make points {points_by!r}; known: {', '.join(POINTS)}")
     mask = class_set.mask(scene_labels)
     frames, skipped = open_source(source)
     if cloud is not None:
@@ -267,12 +272,12 @@ def convert(
             f"{source.folder / source.depth}: no such folder; without depth, give the points with --cloud"
         )
     else:
-        points, colors = points_from_frames(tqdm(frames, desc="points", unit="frame", disable=None), cell)
+        points, colors = POINTS[points_by](tqdm(frames, desc="points", unit="frame", disable=None), cell)
     scene = Scene(out.resolve().name, points, colors, frames, class_set, mask, dict(skipped))
     provenance = {
         "converter": "data_scripts/convert_rgbd.py", "source": source.folder.resolve().name,
         "poses": str(source.direction), "camera_axes": str(source.axes), "up": str(source.up),
-        "points": cloud.name if cloud else f"averages of depth in cells of {cell} m",
+        "points": cloud.name if cloud else f"{points_by} of depth, cells of {cell} m",
     }  # fmt: skip
     alignment = up_rotation(source.up)
     write_scene(out, scene, provenance=provenance, depth_scale=source.depth_scale, axis_alignment=alignment)
@@ -318,6 +323,7 @@ def main(
     every: Annotated[int, typer.Option(help="Take each n-th image.")] = 1,
     cell: Annotated[float, typer.Option(help="Grid cell for the points made from depth, metres.")] = 0.04,
     cloud: Annotated[Path | None, typer.Option(help="PLY of coloured points to use instead.")] = None,
+    points: Annotated[str, typer.Option(help="Points from depth: average, or tsdf (pip install open3d).")] = "average",
 ) -> None:
     """Convert a posed RGB-D folder into the layout that the library reads."""
     try:
@@ -328,7 +334,7 @@ def main(
             pose_file=pose_file, direction=poses, axes=camera_axes, up=up, depth_scale=depth_scale,
             depth_missing=codes, every=every,
         )  # fmt: skip
-        scene = convert(settings, out, known, _names(scene_labels), cell=cell, cloud=cloud)
+        scene = convert(settings, out, known, _names(scene_labels), cell=cell, cloud=cloud, points_by=points)
     except ValueError as error:
         typer.echo(f"error: {error}", err=True)
         raise typer.Exit(2) from error

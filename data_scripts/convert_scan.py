@@ -6,8 +6,9 @@
 
 Each SOURCE becomes OUT/NAME. A scan that is there with the same settings is kept by the next run. The readers stand in
 ``scan_formats.py``, one small function a format; what is common is here: frames that cannot be used are left out and
-counted, images are resampled onto one camera, the world is turned upright, and points are averages of the depth in
-grid cells where neither ``--cloud`` nor the format brings any. ``python -m vlg_lib check OUT/NAME`` says whether it all
+counted, images are resampled onto one camera, the world is turned upright, images that lie on their side are turned
+too, and where neither ``--cloud`` nor the format brings points, they are averages of the depth in grid cells, or the
+surface that TSDF fusion finds (``--points tsdf``). ``python -m vlg_lib check OUT/NAME`` says whether it all
 fits.
 """
 
@@ -28,6 +29,8 @@ from gravity import upright
 from posed_images import PosedImage
 from scan_formats import FORMATS
 from torch import Tensor
+from tsdf import POINTS
+from turned import sideways, turned_camera, turned_shot
 
 from vlg_lib.classes import ClassSet, get_class_set, own_class_set
 from vlg_lib.data.frames import LayoutError, depth_size, image_size, is_whole_image, read_color, read_depth
@@ -47,7 +50,9 @@ class Settings:
 
     ``up``: an axis ("z", "-y"), "auto" (from cameras and floor) or None (what the format says). ``every``: take each
     n-th image. ``cell``: metres, of points made from depth. ``metres``: of one unit of the source's world and depth.
-    ``depth_scale``: units a metre instead of the format's. ``cloud``: a PLY in the source's world.
+    ``depth_scale``: units a metre instead of the format's. ``cloud``: a PLY in the source's world. ``points``: how
+    points are made from depth, one of POINTS. ``turn``: degrees, counter-clockwise, to turn the images by; None: what
+    makes them stand upright.
     """
 
     format: str
@@ -57,6 +62,8 @@ class Settings:
     metres: float = 1.0
     depth_scale: float | None = None
     cloud: str | None = None
+    points: str = "average"
+    turn: int | None = None
     class_set: str = "scannet-20"
     classes: tuple[str, ...] = ()
     scene_labels: tuple[str, ...] = ()
@@ -66,6 +73,11 @@ class Settings:
             raise ValueError(f"unknown format {self.format!r}; known: {', '.join(FORMATS)}")
         if self.every < 1 or not min(self.cell, self.metres, self.depth_scale or 1.0) > 0:
             raise ValueError("every, cell, metres and the depth scale must be positive")
+        if self.points not in POINTS or self.turn not in (None, 0, 90, 180, 270):
+            raise ValueError(
+                f"expected points to be one of {', '.join(POINTS)} and a turn of 0, 90, 180 or 270 degrees, found "
+                f"{self.points!r} and {self.turn}"
+            )
 
     def known_classes(self) -> ClassSet:
         """The class set of the scenes; ValueError for an unknown or doubtful one, and for unknown scene labels."""
@@ -165,16 +177,19 @@ def convert_one(name: str, out: Path, sources: dict[str, Path], settings: Settin
         alignment = upright(torch.stack([shot.camera_to_world for shot in frames.shots]), rough)
     else:
         alignment = up_rotation(up)
-    turned = [replace(shot, camera_to_world=alignment @ shot.camera_to_world) for shot in frames.shots]
-    frames = replace(frames, shots=turned)
-    points, colors = given or points_from_frames(frames, settings.cell)
+    upright_shots = [replace(shot, camera_to_world=alignment @ shot.camera_to_world) for shot in frames.shots]
+    turns = sideways(torch.stack([shot.camera_to_world for shot in upright_shots]))
+    turns = turns if settings.turn is None else settings.turn // 90
+    shots = [turned_shot(shot, turns) for shot in upright_shots]
+    frames = replace(frames, shots=shots, camera=turned_camera(frames.camera, turns))
+    points, colors = given or POINTS[settings.points](frames, settings.cell)
     if given:
         points = (settings.metres * points.double() @ alignment[:3, :3].T).float()
     scales = {image.depth_scale for image in images}
     write_scene(
         out,
         Scene(name, points, colors, frames, class_set, class_set.mask(settings.scene_labels), dict(frames.skipped)),
-        provenance=provenance("data_scripts/convert_scan.py", name, asdict(settings), up=up),
+        provenance=provenance("data_scripts/convert_scan.py", name, asdict(settings), up=up, turned=90 * turns),
         depth_scale=scales.pop() / settings.metres if len(scales) == 1 else 1000.0,
         axis_alignment=alignment,
     )
@@ -197,13 +212,15 @@ def main(
     metres: Annotated[float, typer.Option(help="Metres in a unit of the source (COLMAP has its own).")] = 1.0,
     depth_scale: Annotated[float | None, typer.Option(help="Depth units a metre [what the format says].")] = None,
     cloud: Annotated[Path | None, typer.Option(help="PLY of coloured points to use instead.")] = None,
+    points: Annotated[str, typer.Option(help="Points from depth: average, or tsdf (pip install open3d).")] = "average",
+    turn: Annotated[int | None, typer.Option(help="Turn images, degrees counter-clockwise [till they stand].")] = None,
     jobs: Annotated[int, typer.Option(help="Scans at the same time.")] = 1,
 ) -> None:
     """Convert scans of a foreign format into the layout that the library reads."""
     with one_line_errors():
         settings = Settings(
-            format, up, every, cell, metres, depth_scale, None if cloud is None else str(cloud), class_set,
-            _names(classes), _names(scene_labels),
+            format, up, every, cell, metres, depth_scale, None if cloud is None else str(cloud), points, turn,
+            class_set, _names(classes), _names(scene_labels),
         )  # fmt: skip
         settings.known_classes()
         if up not in (None, "auto", "x", "y", "z", "-x", "-y", "-z"):

@@ -1,6 +1,8 @@
 """What readers of foreign formats share: posed images; numbers from text and JSON, with errors that name the place."""
 
 import json
+import math
+from bisect import bisect_left
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -66,6 +68,30 @@ def floats_of(path: Path, number: int, words: Sequence[str], count: int) -> list
     if len(values) != count:
         raise LayoutError(f"{path}, line {number}: expected {count} numbers, found {len(values)}")
     return values
+
+
+TimedRow = tuple[int, float, list[str]]
+"""Line number, time stamp in seconds, and the other words of a line."""
+
+
+def stamped_rows(path: Path, words: int) -> list[TimedRow]:
+    """Lines that begin with a time stamp, in the order of time; LayoutError where one has not ``words`` words."""
+    lines = []
+    for number, line in text_rows(path):
+        if len(line) != words:
+            raise LayoutError(f"{path}, line {number}: expected {words} words, found {len(line)}")
+        (time,) = floats_of(path, number, line[:1], 1)
+        if not math.isfinite(time):
+            raise LayoutError(f"{path}, line {number}: expected a time stamp, found {line[0]}")
+        lines.append((number, time, line[1:]))
+    return sorted(lines, key=lambda entry: entry[1])
+
+
+def nearest_in_time(lines: Sequence[TimedRow], time: float, within: float) -> TimedRow | None:
+    """The line of the nearest time, at most ``within`` seconds away; ``lines`` are in the order of time."""
+    place = bisect_left(lines, time, key=lambda entry: entry[1])
+    near = min(lines[max(0, place - 1) : place + 1], key=lambda entry: abs(entry[1] - time), default=None)
+    return near if near is not None and abs(near[1] - time) <= within else None
 
 
 def json_object(path: Path) -> dict[str, Any]:

@@ -1,18 +1,18 @@
 """Foreign formats of posed images, each a small function that yields posed images; all else is ``convert_scan.py``'s.
 
-They come in the library's conventions: camera-to-world, camera axes right, down,
-forward, pixel centres at integers. What the formats say of themselves (axes, direction, units, where a pixel's centre
-is) is undone here, once, and said beside each.
+They come in the library's conventions: camera-to-world, camera axes right, down, forward, pixel centres at integers.
+What the formats say of themselves (axes, direction, units, where a pixel's centre is) is undone here, once, and said
+beside each. Those of Apple's ARKit stand in ``arkit_formats.py``.
 """
 
 import math
-from bisect import bisect_left
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
+from arkit_formats import read_arkitscenes, read_polycam, read_record3d
 from posed_images import (
     OPENGL,
     PosedImage,
@@ -22,8 +22,10 @@ from posed_images import (
     images_in,
     inverse,
     json_object,
+    nearest_in_time,
     numbers_of,
     pose_from,
+    stamped_rows,
     text_rows,
 )
 from torch import Tensor
@@ -71,12 +73,12 @@ TUM_CAMERAS = {
 
 def read_tum(folder: Path) -> Iterator[PosedImage]:
     """TUM RGB-D: lists of time stamps, ``groundtruth.txt`` camera-to-world with quaternions x y z w, depth 1/5000 m."""
-    colors, depths = _stamped(folder / "rgb.txt", 2), _stamped(folder / "depth.txt", 2)
-    poses = _stamped(folder / "groundtruth.txt", 8)
+    colors, depths = stamped_rows(folder / "rgb.txt", 2), stamped_rows(folder / "depth.txt", 2)
+    poses = stamped_rows(folder / "groundtruth.txt", 8)
     values = next(values for key, values in TUM_CAMERAS.items() if key in folder.resolve().name)
     camera = Camera(*values, 640, 480)
     for number, time, (name,) in colors:
-        depth, pose = _nearest(depths, time), _nearest(poses, time)
+        depth, pose = (nearest_in_time(lines, time, SAME_TIME) for lines in (depths, poses))
         color = file_inside(folder, name, folder / "rgb.txt")
         matrix = torch.full((4, 4), torch.nan, dtype=torch.float64)
         if pose is not None:
@@ -84,26 +86,6 @@ def read_tum(folder: Path) -> Iterator[PosedImage]:
             matrix = pose_from(numbers[3:], numbers[:3])
         file = folder / "no-depth" if depth is None else file_inside(folder, depth[2][0], folder / "depth.txt")
         yield PosedImage(Path(name).stem or str(number), color, file, camera, matrix, 5000.0)
-
-
-def _stamped(path: Path, words: int) -> list[tuple[int, float, list[str]]]:
-    """Line number, time stamp and the other words of each line, in the order of time."""
-    lines = []
-    for number, line in text_rows(path):
-        if len(line) != words:
-            raise LayoutError(f"{path}, line {number}: expected {words} words, found {len(line)}")
-        (time,) = floats_of(path, number, line[:1], 1)
-        if not math.isfinite(time):
-            raise LayoutError(f"{path}, line {number}: expected a time stamp, found {line[0]}")
-        lines.append((number, time, line[1:]))
-    return sorted(lines, key=lambda entry: entry[1])
-
-
-def _nearest(lines: list[tuple[int, float, list[str]]], time: float) -> tuple[int, float, list[str]] | None:
-    """The line of the nearest time, within SAME_TIME."""
-    place = bisect_left(lines, time, key=lambda entry: entry[1])
-    near = min(lines[max(0, place - 1) : place + 1], key=lambda entry: abs(entry[1] - time), default=None)
-    return near if near is not None and abs(near[1] - time) <= SAME_TIME else None
 
 
 def read_replica(folder: Path) -> Iterator[PosedImage]:
@@ -177,38 +159,6 @@ def _open3d_log(folder: Path) -> list[tuple[Camera, Tensor]]:
     rows = [floats_of(path, number, words, 4 if i % 5 else 3) for i, (number, words) in enumerate(lines)]
     poses = [torch.tensor(rows[i + 1 : i + 5], dtype=torch.float64) for i in range(0, len(rows), 5)]
     return [(camera, pose) for pose in poses]
-
-
-def read_record3d(folder: Path) -> Iterator[PosedImage]:
-    """Record3D (ARKit), its RGB-D export: ``metadata.json`` with K (column by column) and poses x y z w, then x y z.
-
-    Camera-to-world with ARKit's camera axes (right, up, backward) and y up. Depth as 16-bit PNG in mm.
-    """
-    path = folder / "metadata.json"
-    content = json_object(path)
-    width, height = (numbers_of(path, key, content.get(key), 1)[0] for key in ("w", "h"))
-    k = numbers_of(path, "K", content.get("K"), 9)
-    shared = camera_of(path, k[0], k[4], k[6], k[7], width, height)
-    colors, poses = images_in(folder / "rgb"), content.get("poses")
-    if not isinstance(poses, list) or len(poses) != len(colors):
-        raise LayoutError(f"{path}: expected 'poses', one for each of the {len(colors)} images in rgb/")
-    own = content.get("perFrameIntrinsicCoeffs")
-    for i, (color, entry) in enumerate(zip(colors, poses, strict=True)):
-        numbers = numbers_of(path, f"pose {i}", entry, 7)
-        camera = shared
-        if isinstance(own, list) and len(own) == len(colors):
-            fx, fy, cx, cy = numbers_of(path, f"perFrameIntrinsicCoeffs {i}", own[i], 4)
-            camera = camera_of(path, fx, fy, cx, cy, width, height)
-        depth = folder / "depth" / f"{color.stem}.png"
-        if depth.with_suffix(".exr").is_file() and not depth.is_file():
-            raise LayoutError(f"{depth.with_suffix('.exr')}: convert depth to 16-bit PNG in millimetres, beside it")
-        yield PosedImage(
-            color.stem,
-            color,
-            depth if depth.parent.is_dir() else None,
-            camera,
-            pose_from(numbers[:4], numbers[4:]) @ OPENGL,
-        )
 
 
 def read_nerfstudio(folder: Path) -> Iterator[PosedImage]:
@@ -333,6 +283,10 @@ FORMATS = {
     "replica": Format(read_replica, "z", "results/, traj.txt, cam_params.json"),
     "open3d": Format(read_open3d, "auto", "color/, depth/, trajectory.log or .json, intrinsic.json"),
     "record3d": Format(read_record3d, "y", "metadata.json, rgb/, depth/"),
+    "polycam": Format(read_polycam, "y", "keyframes/ with images/, cameras/, depth/"),
+    "arkitscenes": Format(
+        read_arkitscenes, "z", "lowres_wide/, lowres_depth/, lowres_wide_intrinsics/, lowres_wide.traj"
+    ),
     "nerfstudio": Format(read_nerfstudio, "z", "transforms.json"),
     "colmap": Format(read_colmap, "auto", "cameras.txt, images.txt, points3D.txt, images/, depth/", read_colmap_points),
 }

@@ -114,19 +114,57 @@ def write_open3d_json(folder: Path, frames: Sequence[Frame]) -> float:
     return 1000.0
 
 
-def write_record3d(folder: Path, frames: Sequence[Frame], turn: np.ndarray | None = None) -> float:
-    """``turn``: 4x4, from the library's world to ARKit's (y up)."""
+Y_UP = np.array([[0.0, 1, 0, 0], [0, 0, 1, 0], [1, 0, 0, 0], [0, 0, 0, 1]])
+"""From the library's world to ARKit's: x, y, z of ours are its z, x, y."""
+
+
+def write_record3d(folder: Path, frames: Sequence[Frame]) -> float:
     camera, poses = frames[0].camera, []
-    y_up = np.array([[0.0, 1, 0, 0], [0, 0, 1, 0], [1, 0, 0, 0], [0, 0, 0, 1]])  # x, y, z of ours: its z, x, y
     for i, frame in enumerate(frames):
         save_color(folder / f"rgb/{i}.png", frame)
         save_depth(folder / f"depth/{i}.png", frame, 1000)
-        pose = y_up @ pose_of(frame) @ FLIP
+        pose = Y_UP @ pose_of(frame) @ FLIP
         w, x, y, z = quaternion(pose[:3, :3])
         poses.append([x, y, z, w, *pose[:3, 3].tolist()])
     k = [camera.fx, 0, 0, 0, camera.fy, 0, camera.cx, camera.cy, 1]
     content = {"w": camera.width, "h": camera.height, "fps": 60, "K": k, "poses": poses}
     (folder / "metadata.json").write_text(json.dumps(content))
+    return 1000.0
+
+
+def write_polycam(folder: Path, frames: Sequence[Frame], *, corrected: bool = False) -> float:
+    """Names are time stamps. ``corrected``: better poses in folders of their own; the first ones are off by a metre."""
+    for i, frame in enumerate(frames):
+        camera, pose, name = frame.camera, Y_UP @ pose_of(frame) @ FLIP, f"{262195552056 + 33 * i}"
+        values = {"fx": camera.fx, "fy": camera.fy, "cx": camera.cx, "cy": camera.cy, "width": camera.width,
+                  "height": camera.height, "blur_score": 165.6, "timestamp": 262195552056 + 33 * i}  # fmt: skip
+        save_depth(folder / f"keyframes/depth/{name}.png", frame, 1000)
+        for prefix, shift in (("corrected_", 0.0), ("", 1.0)) if corrected else (("", 0.0),):
+            save_color(folder / f"keyframes/{prefix}images/{name}.png", frame)
+            entries = {f"t_{r}{c}": pose[r, c] + shift * (c == 3) for r in range(3) for c in range(4)}
+            path = folder / f"keyframes/{prefix}cameras/{name}.json"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(json.dumps(values | entries))
+    return 1000.0
+
+
+def write_arkitscenes(folder: Path, frames: Sequence[Frame]) -> float:
+    """Poses 3 ms off the images, cameras 1 ms; axis and angle from the quaternion by hand."""
+    inner, lines = folder / "41254925_frames", []
+    (inner / "lowres_wide_intrinsics").mkdir(parents=True)
+    for i, frame in enumerate(frames):
+        camera, time, inverse = frame.camera, 3244.123 + 0.1 * i, np.linalg.inv(pose_of(frame))
+        save_color(inner / f"lowres_wide/41254925_{time:.3f}.png", frame)
+        save_depth(inner / f"lowres_depth/41254925_{time:.3f}.png", frame, 1000)
+        numbers = (camera.width, camera.height, camera.fx, camera.fy, camera.cx, camera.cy)
+        pincam = inner / f"lowres_wide_intrinsics/41254925_{time - 0.001:.3f}.pincam"
+        pincam.write_bytes(" ".join(f"{v:.17g}" for v in numbers).encode() + b"\n")
+        w, *axis = quaternion(inverse[:3, :3])
+        length = float(np.linalg.norm(axis))
+        angle = 2 * float(np.arctan2(length, w))
+        rotation = [angle * part / length if length else 0.0 for part in axis]
+        lines.append(" ".join(f"{v:.12f}" for v in (time + 0.003, *rotation, *inverse[:3, 3])) + "\n")
+    (inner / "lowres_wide.traj").write_bytes("".join(lines).encode())
     return 1000.0
 
 

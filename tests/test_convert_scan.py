@@ -35,6 +35,8 @@ WRITERS = {
     "open3d log": ("open3d", foreign_files.write_open3d_log, OWN),
     "open3d json": ("open3d", foreign_files.write_open3d_json, OWN),
     "record3d": ("record3d", foreign_files.write_record3d, OWN),
+    "polycam": ("polycam", foreign_files.write_polycam, OWN),
+    "arkitscenes": ("arkitscenes", foreign_files.write_arkitscenes, OWN),
     "nerfstudio": ("nerfstudio", foreign_files.write_nerfstudio, OWN),
     "colmap": ("colmap", foreign_files.write_colmap, OWN),
 }
@@ -66,7 +68,7 @@ def converted(folder: Path, out: Path, form: str, **settings) -> Scene:
 @pytest.mark.parametrize("which", WRITERS)
 def test_a_room_comes_back_as_it_was(which, tmp_path):
     form, frames, scale = scan_of(which, tmp_path / "data" / "scan")
-    up = "y" if form == "record3d" else "z"
+    up = "y" if form in ("record3d", "polycam") else "z"
     scene = converted(tmp_path / "data" / "scan", tmp_path / "out", form, up=up, scene_labels=("floor", "wall"))
     assert scene.skipped == {}
     assert scene.class_set.present(scene.scene_labels) == ("floor", "wall")
@@ -143,6 +145,47 @@ def test_a_floor_beside_a_larger_wall():
     assert float(level_normal(torch.cat([floor, wall]), hint)[2]) > 0.9995
 
 
+def turned_by_hand(frame: Frame, quarters: int) -> Frame:
+    """A frame with its sensor lying on its side: each pixel is moved, and the camera turned about its axis."""
+    camera, pose, color, depth = frame.camera, frame.camera_to_world.double(), frame.color.numpy(), frame.depth.numpy()
+    for _ in range(quarters):  # clockwise: what was on top is now on the right
+        height, width = depth.shape
+        grids = np.empty((width, height, 3), np.uint8), np.empty((width, height), np.float32)
+        for v in range(height):
+            grids[0][:, height - 1 - v], grids[1][:, height - 1 - v] = color[v], depth[v]
+        color, depth = grids
+        camera = Camera(camera.fy, camera.fx, height - 1 - camera.cy, camera.cx, height, width)
+        pose = torch.cat([-pose[:, 1:2], pose[:, 0:1], pose[:, 2:]], dim=1)  # its right is the old up
+    return Frame(frame.name, camera, pose, torch.from_numpy(color), torch.from_numpy(depth))
+
+
+@pytest.mark.parametrize("quarters", [1, 2, 3])
+def test_images_on_their_side_are_turned_upright(tmp_path, quarters):
+    """A phone was held another way: the same points, and the images as if it had been held upright."""
+    whole = [replace(f, depth=((f.depth.double() * 1000).round() / 1000).float()) for f in room_frames(OWN)]
+    lying = [turned_by_hand(frame, quarters) for frame in whole]
+    (tmp_path / "scan").mkdir()
+    foreign_files.write_arkitscenes(tmp_path / "scan", lying)
+    scene = converted(tmp_path / "scan", tmp_path / "out", "arkitscenes")
+    for found, expected in zip(scene.frames, whole, strict=True):
+        assert torch.equal(found.color, expected.color)
+        assert torch.equal(found.depth, expected.depth)
+        assert torch.allclose(found.camera_to_world, expected.camera_to_world.double(), atol=1e-6)
+        assert found.camera.cx == pytest.approx(expected.camera.cx)
+        assert found.camera.fy == pytest.approx(expected.camera.fy)
+    assert read_manifest(tmp_path / "out")["provenance"]["turned"] == 90 * quarters
+    if quarters == 1:
+        kept = converted(tmp_path / "scan", tmp_path / "kept", "arkitscenes", turn=0)
+        assert torch.equal(kept.frames[0].color, lying[0].color)
+
+
+def test_the_better_poses_of_polycam(tmp_path):
+    (tmp_path / "scan").mkdir()
+    foreign_files.write_polycam(tmp_path / "scan", room_frames(OWN), corrected=True)
+    scene = converted(tmp_path / "scan", tmp_path / "out", "polycam", up="y")
+    assert torch.allclose(scene.frames[2].camera_to_world, room_frames(OWN)[2].camera_to_world.double(), atol=1e-6)
+
+
 def test_units_of_colmap(tmp_path):
     _, frames, _ = scan_of("colmap", tmp_path / "scan")
     scene = converted(tmp_path / "scan", tmp_path / "out", "colmap", up="z", metres=2.0)
@@ -184,6 +227,14 @@ class TestLeftOut:
         lines = (tmp_path / "scan" / "groundtruth.txt").read_text().splitlines()
         (tmp_path / "scan" / "groundtruth.txt").write_text("\n".join(lines[:-2]))
         scene = converted(tmp_path / "scan", tmp_path / "out", form)
+        assert scene.skipped == {"invalid pose": 1}
+
+    def test_images_between_two_poses_of_arkit(self, tmp_path):
+        """Ten poses a second, and images that come in between."""
+        scan_of("arkitscenes", tmp_path / "scan")
+        path = tmp_path / "scan/41254925_frames/lowres_wide.traj"
+        path.write_text("".join(path.read_text().splitlines(keepends=True)[:3]))
+        scene = converted(tmp_path / "scan", tmp_path / "out", "arkitscenes")
         assert scene.skipped == {"invalid pose": 1}
 
     def test_every_second(self, tmp_path):
@@ -228,13 +279,27 @@ class TestErrors:
         spoil = self.edit("transforms.json", "images/f1.png", "../../etc/f1.png")
         self.fails("nerfstudio", tmp_path, r"transforms\.json: expected names of files in", spoil)
 
+    def test_names_and_cameras_of_arkit(self, tmp_path):
+        gone = lambda folder: next(folder.glob("*/lowres_wide_intrinsics/*3244.222*")).unlink()
+        self.fails("arkitscenes", tmp_path / "1", r"41254925_3244\.223\.pincam: no such file, nor of this time", gone)
+        other = lambda folder: next(folder.glob("*/lowres_wide/*223*")).rename(
+            folder / "41254925_frames/lowres_wide/a.png"
+        )
+        self.fails("arkitscenes", tmp_path / "2", r"a\.png: expected a name that ends in a time", other)
+
     def test_a_binary_model(self, tmp_path):
         gone = lambda folder: (folder / "sparse/0/images.txt").unlink()
         self.fails("colmap", tmp_path, r"images\.txt: no such file; write the model as text", gone)
 
     def test_settings_that_make_no_sense(self):
-        for wrong in ({"format": "ply"}, {"format": "tum", "every": 0}, {"format": "tum", "metres": 0.0}):
-            with pytest.raises(ValueError, match=r"unknown format|must be positive"):
+        for wrong in (
+            {"format": "ply"},
+            {"format": "tum", "every": 0},
+            {"format": "tum", "metres": 0.0},
+            {"format": "tum", "points": "mesh"},
+            {"format": "tum", "turn": 45},
+        ):
+            with pytest.raises(ValueError, match=r"unknown format|must be positive|expected points to be one of"):
                 Settings(**wrong)
 
 

@@ -27,6 +27,13 @@ FILES = {
     "open3d camera": ("open3d", foreign_files.write_open3d_log, "intrinsic.json"),
     "open3d json": ("open3d", foreign_files.write_open3d_json, "trajectory.json"),
     "record3d": ("record3d", foreign_files.write_record3d, "metadata.json"),
+    "polycam": ("polycam", foreign_files.write_polycam, "keyframes/cameras/262195552089.json"),
+    "arkitscenes poses": ("arkitscenes", foreign_files.write_arkitscenes, "41254925_frames/lowres_wide.traj"),
+    "arkitscenes cameras": (
+        "arkitscenes",
+        foreign_files.write_arkitscenes,
+        "41254925_frames/lowres_wide_intrinsics/41254925_3244.222.pincam",
+    ),
     "nerfstudio": ("nerfstudio", foreign_files.write_nerfstudio, "transforms.json"),
     "colmap cameras": ("colmap", foreign_files.write_colmap, "sparse/0/cameras.txt"),
     "colmap images": ("colmap", foreign_files.write_colmap, "sparse/0/images.txt"),
