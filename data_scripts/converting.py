@@ -15,8 +15,10 @@ be a function of a module (or a ``partial`` of one), and the script starts its w
 
 import json
 import multiprocessing
+import os
 import re
 import shutil
+import threading
 import traceback
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -112,7 +114,7 @@ def _pooled(names: Sequence[str], convert_one: ConvertOne, out: Path, workers: i
     """The results of other processes; once one of them dies, the scenes that have not ended are left out."""
     # Forking a process in which torch has started threads can hang.
     context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(workers, mp_context=context, initializer=torch.set_num_threads, initargs=(1,)) as pool:
+    with ProcessPoolExecutor(workers, mp_context=context, initializer=_begin_worker) as pool:
         futures: dict[Future[str | None], str] = {}
         try:
             for name in names:
@@ -125,6 +127,20 @@ def _pooled(names: Sequence[str], convert_one: ConvertOne, out: Path, workers: i
                     yield futures[future], future.result()
         finally:
             pool.shutdown(cancel_futures=True)
+
+
+def _begin_worker() -> None:
+    """In another process: one thread for torch, and an end with the process that started it, even if that is killed."""
+    torch.set_num_threads(1)
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+
+
+def _end_with_parent() -> None:
+    """Without it a process whose parent was killed would wait for work, and keep its memory, for ever."""
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        parent.join()
+        os._exit(1)
 
 
 def _try(convert_one: ConvertOne, name: str, folder: Path) -> str | None:

@@ -4,6 +4,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from functools import partial
 from pathlib import Path
 
@@ -18,9 +19,24 @@ from vlg_lib.classes import ROOMS_12
 from vlg_lib.data.layout import read_scene, write_scene
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "data_scripts"))
+import converting
 from converting import Summary, chosen, convert_all, finish, provenance, read_tags, tags_of
 
 SETTINGS = {"every": 2, "size": (32, 24)}
+SLOWLY = """
+import os, sys, time
+from pathlib import Path
+sys.path.insert(0, '{folder}')
+from converting import convert_all
+from vlg_lib.store import write_json
+
+def slowly(name, folder):
+    write_json(folder.with_name(name + ".pid"), os.getpid())
+    time.sleep(100)
+
+if __name__ == "__main__":
+    convert_all(["a", "b"], slowly, Path("."), settings={{}}, jobs=2)
+"""
 
 
 def convert_floor(name: str, folder: Path, settings: dict) -> None:
@@ -34,6 +50,12 @@ def convert_floor(name: str, folder: Path, settings: dict) -> None:
     if name.startswith("silent"):
         return
     write_scene(folder, floor_scene(2), provenance=provenance("test", name, settings))
+
+
+def is_running(process: int) -> bool:
+    """Whether a process is there and does something: one that nobody has waited for is not running."""
+    told = subprocess.run(["ps", "-o", "stat=", "-p", str(process)], capture_output=True, text=True).stdout.strip()
+    return bool(told) and not told.startswith("Z")
 
 
 def run(names, out, settings=SETTINGS, **options) -> Summary:
@@ -85,6 +107,22 @@ class TestConvertAll:
         assert sorted(summary.failed) == ["corrupt", "killed"]
         assert "out of memory?" in summary.failed["killed"]
         assert [len(read_scene(tmp_path / name).frames) for name in "abc"] == [2, 2, 2]
+
+    @pytest.mark.timeout(120)
+    def test_processes_end_with_the_one_that_started_them(self, tmp_path):
+        """Two scenes that take for ever; the command is killed, and then its processes are gone."""
+        script = tmp_path / "convert_slowly.py"
+        script.write_text(SLOWLY.format(folder=Path(converting.__file__).parent))
+        main = subprocess.Popen([sys.executable, script], cwd=tmp_path, stderr=subprocess.DEVNULL)
+        while len(workers := list(tmp_path.glob("*.pid"))) < 2:
+            assert main.poll() is None
+            time.sleep(0.05)
+        main.send_signal(signal.SIGKILL)
+        main.wait()
+        waited = time.monotonic()
+        while any(is_running(int(worker.read_text())) for worker in workers) and time.monotonic() < waited + 60:
+            time.sleep(0.05)
+        assert not any(is_running(int(worker.read_text())) for worker in workers)
 
     def test_what_scenes_left_out_is_counted(self, tmp_path):
         run(["a", "b"], tmp_path)
