@@ -121,7 +121,13 @@ static inline cudaError_t prefetch_to_device(void const* data, size_t bytes, int
         "sort",
         "tuple",
     ),
-    # CUDA 12.8: likewise.
+    # PyTorch (found with 2.15): <ATen/cuda/CUDAUtils.h> uses tensors, and no header before it brings them any more.
+    Edit(
+        "src/spmm.cu",
+        "#include <ATen/cuda/CUDAUtils.h>\n",
+        "#include <ATen/core/Tensor.h>\n#include <ATen/cuda/CUDAUtils.h>\n",
+    ),
+    # CUDA 12.8: an algorithm that came with another header.
     _include("src/pooling_max_kernel.cu", "#include <thrust/reduce.h>\n", "sequence"),
     # Any: included for a macro that nothing uses, and not among the headers that PyTorch's own CUDA packages bring.
     Edit("src/common.hpp", "#include <curand.h>\n", ""),
