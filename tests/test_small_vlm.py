@@ -1,5 +1,6 @@
 import hashlib
 import math
+from inspect import unwrap
 
 import pytest
 import torch
@@ -67,6 +68,8 @@ def test_factory(model):
     assert (model.name, model.dim, model.stride) == ("small-region", 64, 4)
     with pytest.raises(ValueError, match=r"unknown.*'clip'.*small-region"):
         create_model("clip")
+    with pytest.raises(ValueError, match=r"unknown.*'small-clip/naclip'.*small-clip, openseg"):
+        create_model("small-clip/naclip")  # read-outs are for towers that end in attention
 
 
 @settings(max_examples=6, deadline=None)
@@ -84,17 +87,19 @@ def test_dense_embeddings_cover_the_image_with_unit_vectors(model, width, height
     ("image", "message"),
     [
         (torch.zeros(60, 80, 3), "uint8"),
+        (torch.full((60, 80, 3), torch.nan), "uint8"),  # NaN has no place in whole numbers
+        (torch.zeros(60, 80, 4, dtype=torch.uint8), r"\(height, width, 3\)"),
         (torch.zeros(60, 80, dtype=torch.uint8), r"\(height, width, 3\)"),
         (torch.zeros(3, 60, 80, dtype=torch.uint8), r"\(height, width, 3\)"),
         (torch.zeros(20, 80, 3, dtype=torch.uint8), "32 x 32"),
     ],
 )
 def test_wrong_images_are_refused(image, message):
-    # Outside the library's run-time type checks, which would answer first: the readers' own situation.
-    from vlg_lib.vision_language.base import check_image
-
-    with pytest.raises(ValueError, match=message):
-        check_image(image, 32)
+    # Past the library's run-time type checks, which would answer first: the readers' own situation.
+    for name in SHIPPED:
+        embed = unwrap(SmallModel.dense_embeddings)
+        with pytest.raises(ValueError, match=message):
+            embed(create_model(name), image)
 
 
 def test_text_embeddings_do_not_depend_on_their_neighbours(model):
