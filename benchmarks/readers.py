@@ -8,8 +8,9 @@ ScanNet's sizes (1296 x 968 JPEG, 640 x 480 depth, zlib), and a room of random p
 
 The baseline of the stream is what no reader can do without: ``zlib.decompress`` and Pillow's JPEG decoder over the same
 bytes, already in memory. Ours opens the file, finds the frames, reads them, decodes and checks them, and turns depth
-into metres; "open and seek" is the time to find all frames of the file and to read the last. On a busy machine use
-``--cpu-time``.
+into metres; "open and seek" is the time to find all frames of the file and to read the last. "conversion" is a whole
+run of ``convert_scannet.py`` on one scene, which decodes each frame twice (once to know that it is whole), resamples it
+and writes two PNG files, against decoding it once. On a busy machine use ``--cpu-time``.
 """
 
 import argparse
@@ -21,6 +22,7 @@ import tempfile
 import time
 import zlib
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -29,8 +31,11 @@ from fusion import take_turns
 from PIL import Image
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "data_scripts"))
+from convert_scannet import Settings, Source, convert_scene
 from s3dis_text import read_text
 from sens import SensFile
+
+from vlg_lib.data.ply import write_points
 
 COLOR, DEPTH = (1296, 968), (640, 480)
 
@@ -51,8 +56,12 @@ def frame_bytes(rng: np.random.Generator) -> tuple[bytes, bytes]:
 def write_stream(path: Path, frames: list[tuple[bytes, bytes]]) -> None:
     """The frames as a .sens file of version 4."""
     matrix = struct.pack("<16f", *np.eye(4).ravel())
+    color_matrix, depth_matrix = (
+        struct.pack("<16f", focal, 0, width / 2, 0, 0, focal, height / 2, 0, 0, 0, 1, 0, 0, 0, 0, 1)
+        for focal, (width, height) in ((1170.0, COLOR), (578.0, DEPTH))
+    )
     with path.open("wb") as file:
-        file.write(struct.pack("<IQ", 4, 3) + b"cam" + matrix * 4)
+        file.write(struct.pack("<IQ", 4, 3) + b"cam" + color_matrix + matrix + depth_matrix + matrix)
         file.write(struct.pack("<iiIIIIfQ", 2, 1, *COLOR, *DEPTH, 1000.0, len(frames)))
         for color, depth in frames:
             file.write(matrix + struct.pack("<QQQQ", 0, 0, len(color), len(depth)) + color + depth)
@@ -100,6 +109,20 @@ def measure_sens(folder: Path, given: argparse.Namespace, clock: Callable[[], fl
     report("sens open and seek", 1 / seconds["last"], 1 / ours, "1/s against the whole stream", given.runs, **facts)
 
 
+def measure_conversion(folder: Path, given: argparse.Namespace, clock: Callable[[], float]) -> None:
+    rng = np.random.default_rng(0)
+    frames = [frame_bytes(rng) for _ in range(min(given.frames, 20))]
+    name = "scene0000_00"
+    write_points(folder / name / f"{name}_vh_clean_2.ply", torch.zeros(1, 3), torch.zeros(1, 3, dtype=torch.uint8))
+    write_stream(folder / name / f"{name}.sens", frames)
+    for size in ("320x240", "depth"):
+        settings = Settings(frame_skip=1, size=size)
+        convert = partial(convert_scene, name, folder / "out" / name, Source(folder), settings)
+        seconds = take_turns({"ours": convert, "baseline": lambda: decode(frames)}, given.runs, clock)
+        rates = len(frames) / seconds["ours"], len(frames) / seconds["baseline"]
+        report(f"sens conversion, size {size}", *rates, "frames/s", given.runs, frames=len(frames))
+
+
 def measure_text(folder: Path, given: argparse.Namespace, clock: Callable[[], float]) -> None:
     rng = np.random.default_rng(0)
     points, colors = rng.uniform(-30, 40, (given.lines, 3)), rng.integers(0, 256, (given.lines, 3))
@@ -126,6 +149,7 @@ def main() -> None:
     clock = time.process_time if given.cpu_time else time.perf_counter
     with tempfile.TemporaryDirectory() as name:
         measure_sens(Path(name), given, clock)
+        measure_conversion(Path(name), given, clock)
         measure_text(Path(name), given, clock)
 
 

@@ -25,7 +25,7 @@ from typing import Annotated
 import torch
 import typer
 from converting import chosen, convert_all, finish, one_line_errors, provenance, read_tags, tags_of
-from frames_on_grid import Shots, given_size
+from frames_on_grid import given_size, no_frames
 from s3dis_images import DEPTH_SCALE, agreement, room_frames
 from s3dis_text import read_text
 from torch import Tensor
@@ -33,7 +33,7 @@ from torch.nn.functional import pad
 
 from vlg_lib.classes import IGNORE_LABEL, S3DIS_13
 from vlg_lib.data.layout import LayoutError, write_scene
-from vlg_lib.scene import Camera, Scene
+from vlg_lib.scene import Scene
 from vlg_lib.store import hash_files
 from vlg_lib.voxels import pack, quantize
 
@@ -172,7 +172,7 @@ def convert_room(name: str, folder: Path, source: Source, settings: Settings, ro
         points = undo_alignment(points, alignment_angle(path.parent, path.name))
     keep = thin(points, settings.cell)
     points, labels = points[keep], None if room.labels is None else room.labels[keep]
-    frames = Shots([], Camera(1.0, 1.0, 0.0, 0.0, 1, 1), Counter())
+    frames = no_frames()
     fit = None
     if source.images is not None:
         frames = room_frames(source.images, path.parent.name, path.name, settings.size, settings.every)

@@ -15,6 +15,9 @@ Every scene has its own intrinsics (the published code uses one matrix for all).
 whose images are damaged are left out and counted. Points and poses stay in the scan's world, as published; with
 --align both are turned so that walls lie along the axes. Scene labels (tags) are the classes that point labels name, or
 come from a file of your own; they are written once, here, and weakly supervised code sees nothing else.
+
+A trained 3D network needs no images, and neither do stages 2 and 3 where fused embeddings are given: with --points-only
+the mesh is enough, and the .sens file (most of the download) need not be there.
 """
 
 from collections import Counter
@@ -27,7 +30,7 @@ from typing import Annotated
 import torch
 import typer
 from converting import chosen, convert_all, finish, one_line_errors, provenance, read_tags, tags_of
-from frames_on_grid import Shot, Shots, given_size, is_usable, target_camera, usable
+from frames_on_grid import Shot, Shots, given_size, is_usable, no_frames, target_camera, usable
 from scannet_labels import read_alignment, read_labels
 from sens import SensFile
 from torch import Tensor
@@ -60,7 +63,7 @@ class Settings:
     ``frame_skip``: frames whose number is a multiple of it are taken. ``size``: see ``frames_on_grid.target_camera``.
     ``align``: apply axisAlignment to points and poses. ``least_points``: points that a class needs to be a scene label.
     ``tags``: a hash of the file of scene labels, where there is one. ``ignore_extrinsics``: take depth as registered to
-    colour, whatever the stream says.
+    colour, whatever the stream says. ``points_only``: no frames.
     """
 
     frame_skip: int = 20
@@ -69,6 +72,7 @@ class Settings:
     least_points: int = 1
     tags: str = ""
     ignore_extrinsics: bool = False
+    points_only: bool = False
 
     def __post_init__(self) -> None:
         if self.frame_skip < 1 or self.least_points < 1:
@@ -111,14 +115,15 @@ def convert_scene(name: str, folder: Path, source: Source, settings: Settings) -
         points = (points.double() @ alignment[:3, :3].T + alignment[:3, 3]).float()
     with ExitStack() as stack:
         sens = scene / f"{name}.sens"
-        if source.images is None and sens.is_file():
+        if settings.points_only:
+            frames, scale, kind = no_frames(), _DEPTH_SCALE, "none"
+        elif source.images is None and sens.is_file():
             file = stack.enter_context(SensFile(sens))
-            frames, scale = sens_frames(file, settings, alignment), file.depth_scale
+            frames, scale, kind = sens_frames(file, settings, alignment), file.depth_scale, "sens"
         else:
             images = scene if source.images is None else source.images / name
-            frames, scale = exported_frames(images, settings, alignment), _DEPTH_SCALE
-        facts = {"frames": "sens" if source.images is None and sens.is_file() else "exported images",
-                 "point_labels": label_source, "scene_labels": tag_source}  # fmt: skip
+            frames, scale, kind = exported_frames(images, settings, alignment), _DEPTH_SCALE, "exported images"
+        facts = {"frames": kind, "point_labels": label_source, "scene_labels": tag_source}
         write_scene(
             folder,
             Scene(name, points, colors, frames, SCANNET_20, tags, frames.skipped),
@@ -232,6 +237,7 @@ def main(
     tags: Annotated[Path | None, typer.Option(help="Scene labels of your own: lines 'SCENE: class, class'.")] = None,
     least_points: Annotated[int, typer.Option(help="Points that make a class a scene label.")] = 1,
     ignore_extrinsics: Annotated[bool, typer.Option(help="Take depth as registered to colour in any case.")] = False,
+    points_only: Annotated[bool, typer.Option(help="No frames: the mesh is enough.")] = False,
     jobs: Annotated[int, typer.Option(help="Scenes converted at once.")] = 1,
 ) -> None:
     """Convert ScanNet scenes into the layout that the library reads."""
@@ -239,7 +245,7 @@ def main(
         if tags is not None:
             read_tags(tags, SCANNET_20)  # a wrong file is one error, not one a scene
         tags_hash = "" if tags is None else hash_files(tags)
-        settings = Settings(frame_skip, size, align, least_points, tags_hash, ignore_extrinsics)
+        settings = Settings(frame_skip, size, align, least_points, tags_hash, ignore_extrinsics, points_only)
         source = Source(scans, images, tsv, tags)
         names = chosen(scene_names(scans), scenes, split)
         convert = partial(convert_scene, source=source, settings=settings)

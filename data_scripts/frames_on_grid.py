@@ -48,6 +48,11 @@ class Shots(Sequence[Frame]):
         return Frame(shot.name, self.camera, shot.camera_to_world, color_on_grid(color, shot, self.camera), depth)
 
 
+def no_frames() -> Shots:
+    """Of a scene without images: points, and labels where there are any."""
+    return Shots([], Camera(1.0, 1.0, 0.0, 0.0, 1, 1), Counter())
+
+
 def usable(source: str, shots: Iterable[Shot], skipped: Counter[str]) -> list[Shot]:
     """The shots whose images load; the others are added to ``skipped``. LayoutError where none is left.
 

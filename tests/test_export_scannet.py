@@ -29,7 +29,7 @@ class TestExport:
         scans, out = tmp_path / "scans", tmp_path / "scenes"
         convert_scannet.main(
             scans, out, split=None, images=None, tsv=None, tags=None, size="depth", align=False, least_points=1,
-            frame_skip=20, scenes="", jobs=1, ignore_extrinsics=False,
+            frame_skip=20, scenes="", jobs=1, ignore_extrinsics=False, points_only=True,
         )  # fmt: skip
         return tmp_path
 
