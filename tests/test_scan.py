@@ -1,6 +1,9 @@
 """The scan command: colours fused from the frames are the colours of the points, where the geometry is right."""
 
 import re
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -13,9 +16,12 @@ from typer.testing import CliRunner
 from vlg_lib.classes import ROOMS_12
 from vlg_lib.cli import app, main
 from vlg_lib.data.layout import write_scene
-from vlg_lib.data.ply import read_points
+from vlg_lib.data.ply import read_points, write_points
 from vlg_lib.data.rooms import room_scene
-from vlg_lib.scan import color_correlation, label_scan, scan
+from vlg_lib.experiment import networks
+from vlg_lib.point_network import PointNetwork, load_network
+from vlg_lib.profiles import get_profile
+from vlg_lib.scan import color_correlation, label_scan, scan, train_on_scan
 from vlg_lib.scene import Scene
 
 
@@ -157,3 +163,92 @@ def test_tags_of_ones_own(tmp_path):
     with pytest.raises(ValueError, match="zebra"):
         label_scan(folder, tmp_path / "other", ["floor", "zebra"], progress=False)
     assert not (tmp_path / "other").exists()
+
+
+TINY = replace(
+    get_profile("fast"), name="tiny", adapter_steps=20, adapter_points_per_room=500, network_steps=32, voxel_size=0.2,
+    network_crop=None, network_learning_rate=0.01, checkpoint_every=15,
+)  # fmt: skip
+NOW = {"sizes": TINY, "device": "cpu", "progress": False}
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory) -> Iterator[tuple[Path, Scene, torch.Tensor, dict[str, int]]]:
+    """A made room without labels or tags on disk, trained on from the tags that are typed."""
+    root = tmp_path_factory.mktemp("trained")
+    room, truth = room_scene(15_001, views=4, width=80, height=60)
+    tags = room.class_set.present(room.scene_labels)
+    nothing = replace(room, scene_labels=torch.zeros_like(room.scene_labels))
+    write_scene(root / "a", nothing, provenance={})
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setenv("VLG_CACHE", str(root / "cache"))
+        yield root, room, truth, train_on_scan(root / "a", root / "out", tags, "small-region", **NOW)
+
+
+def test_training_on_one_scan(trained):
+    """Stage 1 as without training; the 3D network labels every point among the tags, and has learnt something."""
+    root, room, truth, found = trained
+    tags = room.class_set.present(room.scene_labels)
+    label_scan(root / "a", root / "plain", tags, progress=False)
+    first, last = (read_points(root / "out" / f"{name}.ply")[2]["label"] for name in ("labelled", "trained"))
+    assert (first == read_points(root / "plain" / "labelled.ply")[2]["label"]).float().mean() > 0.999  # kept as halves
+    assert found == {name: int((last == room.class_set.index(name)).sum()) for name in tags} | {"not seen": 0}
+    classes = [truth == room.class_set.index(name) for name in tags]
+    recall = [float((last[c] == truth[c]).float().mean()) for c in classes if c.any()]
+    print(f"mean recall {sum(recall) / len(recall):.3f}, of one class for all {1 / len(recall):.3f}")
+    assert sum(recall) > 1.5  # one class for all points, whichever, makes 1
+    assert (root / "out" / "trained.html").is_file()
+
+
+def test_the_network_of_a_scan_labels_another_cloud(trained, tmp_path):
+    root, room, _, _ = trained
+    other = room_scene(15_005, views=3, width=80, height=60)[0]
+    write_points(tmp_path / "cloud.ply", other.points, other.colors)
+    arguments = [str(tmp_path / "cloud.ply"), "--checkpoint", str(root / "out" / "network.safetensors"), "--quiet"]
+    result = CliRunner().invoke(app, ["predict", *arguments, "--out", str(tmp_path / "labels.ply")])
+    assert result.exit_code == 0, result.output
+    assert set(read_points(tmp_path / "labels.ply")[2]["label"].tolist()) <= set(range(len(room.class_set)))
+    words = CliRunner().invoke(app, ["predict", *arguments, "--out", str(tmp_path / "b.ply"), "--classes", "floor,red"])
+    assert words.exit_code == 0, words.output  # a network of embeddings takes any words that its teacher knows
+
+
+def test_a_training_on_a_scan_goes_on_where_it_was(trained, tmp_path, monkeypatch):
+    """Stopped before stage 3 and run again: the network is as without the stop, and another run trains nothing."""
+    root, room, _, _ = trained
+    tags = room.class_set.present(room.scene_labels)
+
+    def stop(*arguments, **options):
+        raise KeyboardInterrupt
+
+    def run(name: str) -> PointNetwork:
+        monkeypatch.setenv("VLG_CACHE", str(tmp_path / "cache" / name))
+        few = {**NOW, "sizes": replace(TINY, network_steps=3)}
+        train_on_scan(root / "a", tmp_path / name, tags, "small-region", **few)
+        return load_network(tmp_path / name / "network.safetensors")[0]
+
+    whole = run("whole")
+    with monkeypatch.context() as patched:
+        patched.setattr(networks, "distill", stop)
+        with pytest.raises(KeyboardInterrupt):
+            run("stopped")
+    assert list((tmp_path / "cache" / "stopped" / "adapter").iterdir())
+    assert not (tmp_path / "stopped" / "network.safetensors").exists()
+    assert all(torch.equal(a, b) for a, b in zip(whole.parameters(), run("stopped").parameters(), strict=True))
+    monkeypatch.setattr(networks, "distill", stop)
+    run("stopped")
+
+
+def test_the_command_trains(trained, tmp_path, monkeypatch):
+    root, room, _, found = trained
+    monkeypatch.setattr("vlg_lib.cli.get_profile", lambda name: TINY)
+    tags = ",".join(room.class_set.present(room.scene_labels))
+    arguments = ["scan", str(root / "a"), "--out", str(tmp_path / "out"), "--quiet", "--train"]
+    result = CliRunner().invoke(app, [*arguments, "--tags", tags])
+    assert result.exit_code == 0, result.output
+    assert f"labels: {', '.join(f'{name} {count}' for name, count in found.items())}" in result.output
+    assert {"labelled.ply", "trained.ply", "trained.html", "network.safetensors"} <= {
+        path.name for path in (tmp_path / "out").iterdir()
+    }
+    without = CliRunner().invoke(app, arguments)
+    assert isinstance(without.exception, ValueError)
+    assert "--train learns from tags" in str(without.exception)

@@ -4,6 +4,7 @@ import inspect
 import platform
 import re
 from collections.abc import Callable
+from functools import partial
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Annotated, Any
@@ -18,8 +19,8 @@ from vlg_lib.checkpoints import list_checkpoints
 from vlg_lib.cloud_files import UNITS, UP_AXES
 from vlg_lib.describing import describe as describe_scene
 from vlg_lib.predict import predict as predict_cloud
-from vlg_lib.profiles import PROFILES
-from vlg_lib.scan import label_scan
+from vlg_lib.profiles import PROFILES, get_profile
+from vlg_lib.scan import label_scan, train_on_scan
 from vlg_lib.scan import scan as scan_folder
 from vlg_lib.vision_language import list_models
 
@@ -160,6 +161,9 @@ def scan(
     out: Annotated[Path, typer.Option(help="Folder for what is written.")] = Path("out"),
     tags: Annotated[str, typer.Option(help="Classes in the scene, with commas between: label its points.")] = "",
     model: Annotated[str, typer.Option(help="2D model for --tags; see info.")] = "small-region",
+    train: Annotated[bool, typer.Option("--train", help="With --tags: train a 3D network on this scan.")] = False,
+    profile: Annotated[str, typer.Option(help=f"Sizes of --train: auto, {', '.join(PROFILES)}.")] = "auto",
+    device: Device = None,
     quiet: Quiet = False,
 ) -> None:
     """Check a scan with a known answer, the image colours fused onto its points; with --tags, label its points.
@@ -171,21 +175,32 @@ def scan(
       python data_scripts/convert_rgbd.py my_scan --out scenes/my_scan
       python -m vlg_lib check scenes/my_scan
       python -m vlg_lib scan scenes/my_scan --out out --tags "floor,wall,chair,table"
+      python -m vlg_lib scan scenes/my_scan --out out --tags "floor,wall,chair,table" --train
+      python -m vlg_lib predict another_scan.ply --checkpoint out/network.safetensors
 
     Writes::
 
       OUT/fused.ply    the points in the fused colours, with the number of views
       OUT/scan.html    the same as a 3D page that needs no network
       OUT/labelled.ply, OUT/labelled.html    with --tags: the points in the colours of their classes
+      OUT/trained.ply, OUT/trained.html      with --train: the same from the scan's own 3D network
+      OUT/network.safetensors                with --train: that network; it labels other scans of such places
+
+    A training that was stopped goes on where it was: what is made is kept in VLG_CACHE (or ~/.cache/vlg_lib).
     """
+    if train and not tags:
+        raise ValueError("--train learns from tags: type the classes that are in the scene with --tags")
     print(scan_folder(folder, out, progress=not quiet))
     print(f"points: {out / 'fused.ply'}, page: {out / 'scan.html'}")
     if tags:
-        counts = label_scan(folder, out, [tag.strip() for tag in tags.split(",")], model, progress=not quiet)
+        typed = [tag.strip() for tag in tags.split(",") if tag.strip()]
+        label = partial(train_on_scan, sizes=get_profile(profile), device=device) if train else label_scan
+        counts = label(folder, out, typed, model, progress=not quiet)
         print(f"labels: {', '.join(f'{name} {count}' for name, count in counts.items())}")
         if model == "small-region":
             print("note: small-region knows the book's made rooms only; on a real scan take another --model")
-        print(f"points: {out / 'labelled.ply'}, page: {out / 'labelled.html'}")
+        name = out / ("trained" if train else "labelled")
+        print(f"points: {name}.ply, page: {name}.html")
 
 
 @command

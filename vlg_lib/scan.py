@@ -1,11 +1,11 @@
-"""One's own scan: stage 1 of the method with a known answer (colours), and with a teacher and tags (labels).
+"""One's own scan: stage 1 with a known answer (colours); with a teacher and tags, labels and a network of its own.
 
 Stage 1 gathers, for each point, what the frames show there, and averages it over the frames. With the colours as
 "embeddings" the result must be the colours of the points; where it is not, poses, intrinsics or depth are wrong.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -15,9 +15,13 @@ from vlg_lib.classes import UNLABELLED_COLOR, own_class_set
 from vlg_lib.cloud_files import write_labelled
 from vlg_lib.data.layout import read_scene
 from vlg_lib.data.ply import write_points
+from vlg_lib.experiment import SPLITS, Experiment
 from vlg_lib.fusion import fuse_scene
+from vlg_lib.point_network import save_network
+from vlg_lib.profiles import Profile
 from vlg_lib.projection import Visibility
-from vlg_lib.pseudo_labels import make_pseudo_labels
+from vlg_lib.pseudo_labels import PseudoLabels, make_pseudo_labels, mask_logits
+from vlg_lib.scene import Scene
 from vlg_lib.vision_language import create_model
 from vlg_lib.viz import save_page3d
 
@@ -78,14 +82,52 @@ def label_scan(
     Tags that are not all in the scene's class set make a class set of their own. ValueError for no tags and for words
     that the model does not know; then nothing is written.
     """
-    scene, teacher = read_scene(folder), create_model(model)
-    class_set = scene.class_set if set(tags) <= set(scene.class_set.names) else own_class_set(tags)
-    texts = teacher.text_embeddings(class_set.prompts("a {name}"))
+    scene, teacher = _tagged(folder, tags), create_model(model)
+    texts = teacher.text_embeddings(scene.class_set.prompts("a {name}"))
     fused = fuse_scene(scene, teacher.dense_embeddings, progress=progress)
-    found = make_pseudo_labels(fused, texts, class_set.mask(tags))
-    write_labelled(out / "labelled.ply", tuple(scene.points.numpy().T), found.labels, found.confidence, class_set)
-    counts = {name: int((found.labels == i).sum()) for i, name in enumerate(class_set.names) if name in tags}
+    found = make_pseudo_labels(fused, texts, scene.scene_labels)
+    return _write_labels(out / "labelled.ply", scene, found, f"labels from {model} and tags")
+
+
+def train_on_scan(
+    folder: Path, out: Path, tags: Sequence[str], model: str, *, sizes: Profile, device: str | None, progress: bool
+) -> dict[str, int]:
+    """Stages 1 to 3 on a single scan: labels from ``tags``, then an adapter and a 3D network that learn from them.
+
+    Writes what :func:`label_scan` writes; ``out/trained.ply`` and ``.html``, the labels of the 3D network, which sees
+    points and colours only, chosen among the tags; and ``out/network.safetensors``, for ``python -m vlg_lib predict``.
+    ``sizes``: those of the trainings. What is made on the way is kept in :func:`vlg_lib.experiment.default_cache`, so
+    a stopped run goes on. Returns the points of each class, from the network. ValueError as in :func:`label_scan`.
+    """
+    sizes, scene, kind = replace(sizes, teacher=model), _tagged(folder, tags), "3dss-vlg"
+    experiment = Experiment.open(sizes, scenes_folder=folder, device=device, progress=progress)
+    experiment._folders[scene.name] = folder  # the scene as tagged here, whatever its own scene.json says
+    experiment._loaded |= {split: [scene] for split in SPLITS}
+    _write_labels(out / "labelled.ply", scene, experiment.pseudo_labels(scene), f"labels from {model} and tags")
+    scores = mask_logits(experiment.scores_3d(kind, scene).cpu(), scene.scene_labels) / sizes.temperature
+    confidence, labels = scores.softmax(dim=1).max(dim=1)
+    network, known = experiment.network(kind).cpu(), scene.class_set
+    save_network(
+        out / "network.safetensors", network, class_set={"name": known.name, "names": list(known.names)}, teacher=model,
+        prompt_template=sizes.prompt_template, training={"scan": scene.name, "tags": list(tags), "profile": str(sizes)},
+    )  # fmt: skip
+    return _write_labels(out / "trained.ply", scene, PseudoLabels(labels, confidence), "labels from its own 3D network")
+
+
+def _tagged(folder: Path, tags: Sequence[str]) -> Scene:
+    """The scene with the tags that were typed; tags that are not all of its class set make one of their own."""
+    scene = read_scene(folder)
+    class_set = scene.class_set if set(tags) <= set(scene.class_set.names) else own_class_set(tags)
+    return replace(scene, class_set=class_set, scene_labels=class_set.mask(tags))
+
+
+def _write_labels(path: Path, scene: Scene, found: PseudoLabels, title: str) -> dict[str, int]:
+    """Write the labelled points and a page of them; the points of each tag, and of none as "not seen"."""
+    write_labelled(path, tuple(scene.points.numpy().T), found.labels, found.confidence, scene.class_set)
+    tags = scene.class_set.present(scene.scene_labels)
     alt = f"The points of {scene.name} in the colours of {', '.join(tags)}."
-    title = f"{scene.name}: labels from {model} and tags"
-    save_page3d(out / "labelled.html", scene.points, found.labels, class_set, title, alt=alt)
-    return counts | {"not seen": int((~fused.seen).sum())}
+    save_page3d(
+        path.with_suffix(".html"), scene.points, found.labels, scene.class_set, f"{scene.name}: {title}", alt=alt
+    )
+    counts = {name: int((found.labels == scene.class_set.index(name)).sum()) for name in tags}
+    return counts | {"not seen": int((found.labels < 0).sum())}
