@@ -27,7 +27,7 @@ from vlg_lib.scan import color_correlation, scan
 from vlg_lib.scene import Frame, Scene
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "data_scripts"))
-from convert_rgbd import Source, Up, convert, up_advice
+from convert_rgbd import Source, Up, convert, up_advice, up_rotation
 
 FOLDER = os.environ.get("VLG_HOLOLENS_DIR", "")
 
@@ -170,6 +170,15 @@ def every_pose(change: Callable[[torch.Tensor], torch.Tensor]) -> Callable[[Path
     return apply
 
 
+def intrinsics_of_twice_the_size(folder: Path) -> None:
+    """As for images of 1080 x 720 pixels, where the images have 540 x 360."""
+    for path in (folder / "intrinsic").iterdir():
+        matrix = read_matrix(path)
+        matrix[:2, :2] *= 2
+        matrix[:2, 2] = 2 * matrix[:2, 2] + 0.5
+        write_matrix(path, matrix)
+
+
 def ten_times_the_depth(folder: Path) -> None:
     text = (folder / "scene.json").read_text()
     assert '"depth_scale": 1000.0' in text
@@ -185,8 +194,9 @@ OPENGL = torch.diag(torch.tensor([1.0, -1.0, -1.0, 1.0], dtype=torch.float64))
         (every_pose(torch.linalg.inv), "the poses are inverted"),
         (ten_times_the_depth, "the depth is 10 times what fits the poses"),
         (every_pose(lambda pose: pose @ OPENGL), "found right, up, backward (OpenGL"),
+        (intrinsics_of_twice_the_size, "of images of 1080 x 720 pixels, not of 540 x 360"),
     ],
-    ids=["inverted", "depth x 10", "camera axes"],
+    ids=["inverted", "depth x 10", "camera axes", "intrinsics"],
 )
 def test_check_names_a_mistake_made_on_purpose(folder, tmp_path, monkeypatch, spoil, fault):
     monkeypatch.setattr(checking, "PAIRS", 6)
@@ -194,6 +204,18 @@ def test_check_names_a_mistake_made_on_purpose(folder, tmp_path, monkeypatch, sp
     spoil(tmp_path / "spoilt")
     (finding,) = check(tmp_path / "spoilt").findings
     assert fault in finding.fault
+
+
+def test_check_names_aligned_points_with_raw_poses(folder, tmp_path, monkeypatch):
+    """The converter turned y to z, in points and poses; the poses are put back into the world that they came in."""
+    monkeypatch.setattr(checking, "PAIRS", 6)
+    shutil.copytree(folder, tmp_path / "spoilt")
+    every_pose(lambda pose: up_rotation("y").T @ pose)(tmp_path / "spoilt")
+    report = check(tmp_path / "spoilt")
+    assert report.measures["agreement between frames"] > 0.95  # among themselves the frames are right
+    assert report.measures["agreement of points and frames"] < 0.5
+    assert "of points and poses only the points are aligned" in report.findings[0].fault
+    assert "y points up, not z" in report.findings[1].fault
 
 
 def test_check_says_that_y_points_up(tmp_path):
