@@ -134,7 +134,7 @@ def test_what_is_stored_is_not_made_again(cache: Path, monkeypatch: pytest.Monke
     expected = open_tiny(cache).table()
     for module, name in (
         (stages, "fuse_scene"), (stages, "make_pseudo_labels"), (stages, "train_adapter"), (networks, "train_mil"),
-        (networks, "train_classifier"), (networks, "distill"), (table, "evaluate"),
+        (networks, "train_classifier"), (networks, "distill"), (table, "score"),
         (stages.vision_language, "create_model"),
     ):  # fmt: skip
         monkeypatch.setattr(module, name, None)  # calling one would raise

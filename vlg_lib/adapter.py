@@ -17,7 +17,8 @@ from vlg_lib.scene import PointEmbeddings
 from vlg_lib.train import FitOptions, fit, step_decay
 
 LabelledRoom = tuple[PointEmbeddings, Int[Tensor, " _"]]  # rooms differ in size
-"""The embeddings of a room's points and their pseudo labels (``IGNORE_LABEL`` where a point has none)."""
+"""The embeddings of a room's points and their pseudo labels (``IGNORE_LABEL`` where a point has none). Tensors may be
+mapped files, and embeddings float16: a step reads the rows that it draws."""
 
 
 class AffineAdapter(nn.Module):
@@ -101,27 +102,31 @@ def train_adapter(
     Each step draws ``batch_rooms`` rooms and up to ``points_per_room`` labelled points of each. The paper: Adam 3e-3,
     weight decay 4e-4, x 0.7 every quarter of the training. ValueError without rooms or without a labelled point.
     """
-    # Drawing only from the labelled points: the others would be dropped by the loss anyway.
-    labelled = [(room.embeddings[keep], labels[keep]) for room, labels in rooms for keep in [labels != IGNORE_LABEL]]
-    labelled = [(embeddings, labels) for embeddings, labels in labelled if len(labels)]
+    labelled = [(room.embeddings, labels) for room, labels in rooms if bool((labels != IGNORE_LABEL).any())]
     if not labelled:
         raise ValueError(f"none of the {len(rooms)} rooms has a point with a pseudo label: nothing to learn from")
     device = text_embeddings.device
 
-    def batch(step: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-        chosen = torch.randperm(len(labelled), generator=generator)[:batch_rooms].tolist()
-        drawn = [torch.randperm(len(labelled[i][1]), generator=generator)[:points_per_room] for i in chosen]
-        embeddings = torch.cat([labelled[i][0][points] for i, points in zip(chosen, drawn, strict=True)])
-        labels = torch.cat([labelled[i][1][points] for i, points in zip(chosen, drawn, strict=True)])
-        return embeddings.to(device), labels.to(device)
+    def draw(step: int, generator: torch.Generator) -> list[tuple[int, Tensor]]:
+        drawn = []
+        for i in torch.randperm(len(labelled), generator=generator)[:batch_rooms].tolist():
+            # Drawing only from the labelled points: the others would be dropped by the loss anyway.
+            points = (labelled[i][1] != IGNORE_LABEL).nonzero()[:, 0]
+            drawn.append((i, points[torch.randperm(len(points), generator=generator)[:points_per_room]]))
+        return drawn
 
-    def loss(model: nn.Module, drawn: tuple[Tensor, Tensor]) -> Tensor:
-        return adapter_loss(model, *drawn, text_embeddings, temperature)
+    def join(drawn: list[tuple[int, Tensor]]) -> tuple[Tensor, Tensor]:
+        embeddings = torch.cat([labelled[i][0][points] for i, points in drawn])  # all that is read of a mapped file
+        return embeddings.to(device).float(), torch.cat([labelled[i][1][points] for i, points in drawn]).to(device)
+
+    def loss(model: nn.Module, batch: tuple[Tensor, Tensor]) -> tuple[Tensor, float]:
+        return adapter_loss(model, *batch, text_embeddings, temperature), len(batch[1])
 
     return fit(
         adapter,
-        batch,
+        draw,
         loss,
+        join=join,
         steps=steps,
         optimizer=torch.optim.Adam(adapter.parameters(), lr=learning_rate, weight_decay=weight_decay),
         schedule=step_decay,

@@ -107,9 +107,9 @@ def train_mil(
     _check_classes(network, {len(labels) for labels in scene_labels})
     tags = torch.stack(list(scene_labels))
 
-    def loss(outputs: Float[Tensor, "V K"], batch: CloudBatch) -> Float[Tensor, ""]:
+    def loss(outputs: Float[Tensor, "V K"], batch: CloudBatch) -> tuple[Tensor, float]:
         of_batch = tags[batch.clouds].to(outputs.device)
-        return mil_loss(outputs, batch.inputs.coordinates, of_batch, pooling=pooling, cells=cells)
+        return mil_loss(outputs, batch.inputs.coordinates, of_batch, pooling=pooling, cells=cells), len(of_batch)
 
     return train_network(network, clouds, loss, settings, **options)
 
@@ -137,14 +137,14 @@ def train_classifier(
         raise ValueError(f"labels reach {highest}, the network scores {network.settings.channels} classes")
     _check_classes(network, set())
 
-    def loss(outputs: Float[Tensor, "V K"], batch: CloudBatch) -> Float[Tensor, ""]:
+    def loss(outputs: Float[Tensor, "V K"], batch: CloudBatch) -> tuple[Tensor, Tensor]:
         weight = None if class_weights is None else class_weights.to(outputs)
         wanted = batch.gather(labels)
         summed = cross_entropy(outputs[batch.rows], wanted, weight, ignore_index=IGNORE_LABEL, reduction="sum")
         # A crop may hold no labelled point: the loss is then 0, not 0 / 0.
         counts = wanted != IGNORE_LABEL
         total = counts.sum() if weight is None else weight[wanted[counts]].sum()
-        return summed / total.clamp(min=torch.finfo(summed.dtype).tiny)
+        return summed / total.clamp(min=torch.finfo(summed.dtype).tiny), total
 
     return train_network(network, clouds, loss, settings, **options)
 

@@ -13,7 +13,7 @@ import torch
 import typer
 
 import vlg_lib
-from vlg_lib import experiment
+from vlg_lib import experiment, parallel
 from vlg_lib.checking import check as check_scene
 from vlg_lib.checkpoints import list_checkpoints
 from vlg_lib.cloud_files import UNITS, UP_AXES
@@ -84,11 +84,14 @@ def run(
       python -m vlg_lib run                                  made rooms, the sizes that suit this machine
       python -m vlg_lib run --profile fast --seed 1 --out results/seed1
       python -m vlg_lib run --source layout --scenes my_scans --profile book
+      accelerate launch --num_processes 4 --mixed_precision fp16 -m vlg_lib run --profile full
+
+    The last line is for four GPUs; the book's page "Many GPUs" has more machines, SLURM and Colab.
 
     Writes::
 
       OUT/table.json   a list of {row, miou, accuracy, seconds, ...}, in per cent and seconds
-      OUT/run.json     profile, seed, versions, device, what was skipped
+      OUT/run.json     profile, seed, versions, device, number of processes, what was skipped
 
     The columns "miou" and "accuracy" are of test scenes, "train" of the scenes that the adapter learnt from. Rows with
     a mask use the tags of the scene they are scored on.
@@ -97,8 +100,10 @@ def run(
         source, profile, seed, out, scenes_folder=scenes, fused_folder=fused, cache_folder=cache, device=device,
         progress=not quiet,
     )  # fmt: skip
-    print(_table(rows))
-    print(f"table: {out / 'table.json'}")
+    if parallel.rank() == 0:
+        print(_table(rows))
+        print(f"table: {out / 'table.json'}")
+    parallel.finish()
 
 
 @command

@@ -5,13 +5,14 @@ Stage 3 and every baseline go through :func:`train_network`, so that they differ
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Unpack
+from typing import Any, Unpack
 
 import torch
 from jaxtyping import Float, Int64, Shaped, UInt8
-from torch import Tensor, nn
+from torch import Generator, Tensor, nn
 
 from vlg_lib.augment import Augmentation, augment, crop
+from vlg_lib.parallel import mixed_precision
 from vlg_lib.point_network import PointNetwork, point_features, scaled_colors, voxel_inputs
 from vlg_lib.sparse import VoxelTensor
 from vlg_lib.train import FitOptions, Schedule, fit, one_cycle
@@ -67,12 +68,18 @@ class TrainingSettings:
 
 
 def draw_batch(
-    network: PointNetwork, clouds: Sequence[Cloud], settings: TrainingSettings, generator: torch.Generator
+    network: PointNetwork, clouds: Sequence[Cloud], settings: TrainingSettings, generator: Generator
 ) -> CloudBatch:
     """Draw rooms, change, crop and voxelise them. A generator in the same state draws the same batch."""
-    drawn = torch.randperm(len(clouds), generator=generator)[: settings.batch_rooms].tolist()
-    crops, points = [], []
-    for index in drawn:
+    return _join(network, _draw(network, clouds, settings, generator))
+
+
+def _draw(
+    network: PointNetwork, clouds: Sequence[Cloud], settings: TrainingSettings, generator: Generator
+) -> list[Any]:
+    """For each crop the index of its room, its points there, where they were moved to, and their features."""
+    crops = []
+    for index in torch.randperm(len(clouds), generator=generator)[: settings.batch_rooms].tolist():
         cloud = clouds[index]
         moved, colors = augment(cloud.points, scaled_colors(cloud.colors), settings.augmentation, generator)
         features = point_features(moved, colors, network.settings.height)
@@ -80,42 +87,48 @@ def draw_batch(
         chosen = (
             torch.arange(len(moved)) if settings.crop is None else crop(moved, settings.crop, generator, cloud.chances)
         )
-        crops.append((moved[chosen], features[chosen]))
-        points.append(chosen)
-    inputs, rows = voxel_inputs(network, crops)
-    return CloudBatch(inputs, drawn, points, rows)
+        crops.append((index, chosen, moved[chosen], features[chosen]))
+    return crops
+
+
+def _join(network: PointNetwork, crops: Sequence[Any]) -> CloudBatch:
+    inputs, rows = voxel_inputs(network, [crop[2:] for crop in crops])
+    return CloudBatch(inputs, [crop[0] for crop in crops], [crop[1] for crop in crops], rows)
 
 
 def train_network(
     network: PointNetwork,
     clouds: Sequence[Cloud],
-    loss: Callable[[Float[Tensor, "V channels"], CloudBatch], Float[Tensor, ""]],
+    loss: Callable[[Float[Tensor, "V channels"], CloudBatch], Tensor | tuple[Tensor, Tensor | float]],
     settings: TrainingSettings,
     **options: Unpack[FitOptions],
 ) -> list[float]:
     """Train a network in place and return the loss of each step; ``loss(outputs of the voxels, batch)``.
 
-    On CUDA the network runs in half precision, with a scaled loss. ValueError without rooms.
+    The loss is a mean, or a mean and what it weighs beside those of other parts of a step (:func:`vlg_lib.train.fit`).
+    Precision: :func:`vlg_lib.parallel.mixed_precision`; in float16 the loss is scaled. ValueError without rooms.
     """
     if not clouds:
         raise ValueError("there is no room to train on")
     device = next(network.parameters()).device
+    precision = mixed_precision(device)
 
-    def batch_loss(model: nn.Module, batch: CloudBatch) -> Tensor:
-        with torch.autocast(device.type, dtype=torch.float16, enabled=device.type == "cuda"):
+    def batch_loss(model: nn.Module, batch: CloudBatch) -> Tensor | tuple[Tensor, Tensor | float]:
+        with torch.autocast(device.type, dtype=precision, enabled=precision is not None):
             outputs = model(batch.inputs)
         return loss(outputs.float(), batch)
 
     return fit(
         network,
-        lambda step, generator: draw_batch(network, clouds, settings, generator),
+        lambda step, generator: _draw(network, clouds, settings, generator),
         batch_loss,
+        join=lambda crops: _join(network, crops),
         steps=settings.steps,
         optimizer=torch.optim.AdamW(
             network.parameters(), lr=settings.learning_rate, weight_decay=settings.weight_decay
         ),
         schedule=settings.schedule,
         clip=settings.clip,
-        half_precision=device.type == "cuda",
+        half_precision=precision is torch.float16,
         **options,
     )

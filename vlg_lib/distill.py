@@ -75,13 +75,15 @@ def distill(
 
     ``targets``: for each room (N, D), float16 or float32, a row for each of its points and zeros where there is none:
     A^3D for 3DSS-VLG, P^2D for OpenScene. ``weights``: for each room (N,) float32. Every point is compared with its own
-    target, and all points of a voxel pull at the one vector they share. ValueError where shapes do not fit.
+    target, and all points of a voxel pull at the one vector they share. Targets may be mapped files: a step reads the
+    rows that it draws. ValueError where shapes do not fit.
     """
     _check(network, clouds, targets)
 
-    def loss(outputs: Float[Tensor, "V D"], batch: CloudBatch) -> Float[Tensor, ""]:
-        per_point = None if weights is None else batch.gather(weights)
-        return cosine_loss(outputs, batch.gather(targets).float(), per_point, batch.rows)
+    def loss(outputs: Float[Tensor, "V D"], batch: CloudBatch) -> tuple[Tensor, Tensor]:
+        wanted = batch.gather(targets).float()
+        per_point = wanted.new_ones(len(wanted)) if weights is None else batch.gather(weights)
+        return cosine_loss(outputs, wanted, per_point, batch.rows), per_point[(wanted != 0).any(dim=1)].sum()
 
     return train_network(network, clouds, loss, settings, **options)
 

@@ -13,6 +13,12 @@ from torch import Tensor
 
 from vlg_lib.classes import IGNORE_LABEL, ClassSet
 
+Labels = Sequence[Int[Tensor, " _"]]
+"""The labels of some rooms."""
+
+Matrices = Sequence[Int[Tensor, "K columns"]]
+"""One confusion matrix a room."""
+
 CONVENTIONS = ("present", "scannet", "openscene")
 """The names of the ways to average IoU; see :func:`iou_per_class`."""
 
@@ -94,12 +100,7 @@ def seen_only(matrix: Int[Tensor, "K columns"]) -> Int[Tensor, "K columns"]:
 
 
 def interval(
-    matrices: Sequence[Int[Tensor, "K columns"]],
-    *,
-    convention: str = "present",
-    level: float = 0.95,
-    samples: int = 1000,
-    seed: int = 0,
+    matrices: Matrices, *, convention: str = "present", level: float = 0.95, samples: int = 1000, seed: int = 0
 ) -> tuple[float, float]:
     """Percentile bootstrap interval of the mean IoU: rooms, not points, are drawn with replacement.
 
@@ -134,30 +135,33 @@ class Scores:
 
 
 def evaluate(
-    predictions: Sequence[Int[Tensor, " _"]],
-    truths: Sequence[Int[Tensor, " _"]],
-    class_set: ClassSet,
-    *,
-    points: str = "all",
-    convention: str = "present",
+    predictions: Labels, truths: Labels, class_set: ClassSet, *, points: str = "all", convention: str = "present"
 ) -> Scores:
-    """Score the predictions of some rooms against their true labels: one confusion matrix a room, added up.
+    """Score the predictions of some rooms against their true labels: :func:`score` of one confusion matrix a room.
 
-    ``points="seen"`` leaves out points without a prediction instead of counting them as missed. ValueError for lists
-    of different lengths, no room, or rooms without any labelled point.
+    ValueError for lists of different lengths, and as from :func:`confusion` and :func:`score`.
     """
-    if points not in ("all", "seen"):
-        raise ValueError(f"unknown choice of points {points!r}; known: all, seen")
     if len(predictions) != len(truths):
         raise ValueError(f"predictions of {len(predictions)} rooms for the labels of {len(truths)}")
     matrices = [confusion(*pair, classes=len(class_set)) for pair in zip(predictions, truths, strict=True)]
+    return score(matrices, class_set, points=points, convention=convention)
+
+
+def score(matrices: Matrices, class_set: ClassSet, *, points: str = "all", convention: str = "present") -> Scores:
+    """The figures of one method from the :func:`confusion` of each room, added up: rooms may be spread over processes.
+
+    ``points="seen"`` leaves out points without a prediction instead of counting them as missed. ValueError for another
+    choice, no room, or rooms without any labelled point.
+    """
+    if points not in ("all", "seen"):
+        raise ValueError(f"unknown choice of points {points!r}; known: all, seen")
     if not any(bool(matrix.any()) for matrix in matrices):
         raise ValueError("no point has a true label: there is nothing to evaluate")
-    everything = torch.stack(matrices).sum(0)
+    everything = torch.stack(list(matrices)).sum(0)
     coverage = 1 - float(everything[:, -1].sum() / everything.sum())
     if points == "seen":
         matrices = [seen_only(matrix) for matrix in matrices]
-    total = torch.stack(matrices).sum(0)
+    total = torch.stack(list(matrices)).sum(0)
     ious = iou_per_class(total, convention).tolist()
     return Scores(
         miou=mean_iou(total, convention),

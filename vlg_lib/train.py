@@ -7,7 +7,8 @@ continues bit for bit on a CPU, and a checkpoint needs no random state.
 
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any, TypedDict, TypeVar
 
@@ -16,9 +17,13 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 from tqdm.auto import tqdm
 
+from vlg_lib import parallel
 from vlg_lib.store import StoreError, load_tensors, save_tensors
 
 Batch = TypeVar("Batch")
+Loss = Callable[[nn.Module, Batch], Tensor | tuple[Tensor, Tensor | float]]
+"""A scalar: a mean over a batch. With it, where means of parts are to be joined, how much the mean stands for."""
+
 Schedule = Callable[[float], float]
 """A learning-rate schedule: from progress (step / steps, in [0, 1)) to a factor on the optimizer's own rate."""
 
@@ -64,20 +69,11 @@ def step_seed(seed: int, step: int) -> int:
 
 
 def fit(
-    model: nn.Module,
-    batches: Callable[[int, torch.Generator], Batch],
-    loss: Callable[[nn.Module, Batch], Tensor],
-    *,
-    steps: int,
-    optimizer: Optimizer,
-    schedule: Schedule = constant,
-    seed: int = 0,
-    checkpoint: Path | None = None,
-    checkpoint_every: int = 100,
-    clip: float | None = None,
-    half_precision: bool = False,
-    progress: str | None = None,
-) -> list[float]:
+    model: nn.Module, batches: Callable[[int, torch.Generator], Any], loss: Loss[Batch], *,
+    join: Callable[[Any], Batch] | None = None, steps: int, optimizer: Optimizer, schedule: Schedule = constant,
+    seed: int = 0, checkpoint: Path | None = None, checkpoint_every: int = 100, clip: float | None = None,
+    half_precision: bool = False, progress: str | None = None,
+) -> list[float]:  # fmt: skip
     """Train ``model`` in place for ``steps`` steps and return the loss of each.
 
     ``batches(step, generator)`` makes the batch of a step, with a CPU generator that is seeded for that step;
@@ -87,8 +83,15 @@ def fit(
     is stored there every ``checkpoint_every`` steps and after the last, and a run that finds a stored state continues
     from it (a finished one only loads).
 
+    With ``join`` the batch of a step is a list, and ``join`` makes what ``loss`` takes of some of its items. Then the
+    processes of a run share the items of a step, and each takes its share in parts, one after another, where less
+    memory is wanted (:mod:`vlg_lib.parallel`). The parts' losses count by the weights that come with them, so the step
+    is that of one process with the whole batch, up to rounding; but a batch norm sees one part of every process at a
+    time. Without ``join`` all processes do the same.
+
     Raises ValueError for a loss that is not finite, and StoreError for a checkpoint of another model, seed or length.
     """
+    wrapped = parallel.wrap(model)
     rates = [float(group["lr"]) for group in optimizer.param_groups]
     run = {"seed": seed, "steps": steps}
     losses: list[float] = []
@@ -104,36 +107,61 @@ def fit(
     with bar, torch.random.fork_rng(devices=devices):
         for step in range(len(losses), steps):
             torch.manual_seed(step_seed(seed, step))
-            batch = batches(step, torch.Generator().manual_seed(step_seed(seed, step)))
+            drawn = batches(step, torch.Generator().manual_seed(step_seed(seed, step)))
             for group, rate in zip(optimizer.param_groups, rates, strict=True):
                 group["lr"] = rate * schedule(step / steps)
-            losses.append(_step(model, optimizer, loss(model, batch), clip, step, scaler))
+            optimizer.zero_grad(set_to_none=True)
+            parts = [(drawn, True, True)] if join is None else _parts(drawn, join)
+            losses.append(value := _differentiate(wrapped, loss, parts, scaler))
+            if not math.isfinite(value):
+                raise ValueError(f"the loss is {value} at step {step}: lower the learning rate or look for bad input")
+            if clip is not None:
+                scaler.unscale_(optimizer)
+                nn.utils.clip_grad_norm_(model.parameters(), clip)
+            scaler.step(optimizer)
+            scaler.update()
             bar.update()
-            if checkpoint is not None and ((step + 1) % checkpoint_every == 0 or step + 1 == steps):
+            if checkpoint and parallel.rank() == 0 and ((step + 1) % checkpoint_every == 0 or step + 1 == steps):
                 _store(checkpoint, model, optimizer, run, losses, time.perf_counter() - started)
+    parallel.wait()
     model.eval()
     return losses
 
 
-def _step(
-    model: nn.Module,
-    optimizer: Optimizer,
-    value: Tensor,
-    clip: float | None,
-    step: int,
-    scaler: torch.amp.GradScaler,
+def _parts(drawn: Sequence[Any], join: Callable[[Any], Batch]) -> Iterator[tuple[Batch, bool, bool]]:
+    """What a process does of a step: (a batch, whether it counts or is only borrowed, whether it is the last).
+
+    All processes have equally many, since they wait for each other in each of them.
+    """
+    processes = parallel.count()
+    parts = min(parallel.accumulation(), math.ceil(len(drawn) / processes))
+    for part in range(parts):
+        share = drawn[part * processes + parallel.rank() :: parts * processes]
+        yield join(share or drawn[:1]), bool(share), part + 1 == parts
+
+
+def _differentiate(
+    model: nn.Module, loss: Loss[Batch], parts: Iterable[tuple[Batch, bool, bool]], scaler: torch.amp.GradScaler
 ) -> float:
-    number = float(value.detach())
-    if not torch.isfinite(value.detach()).item():
-        raise ValueError(f"the loss is {number} at step {step}: lower the learning rate or look for bad input")
-    optimizer.zero_grad(set_to_none=True)
-    scaler.scale(value).backward()
-    if clip is not None:
-        scaler.unscale_(optimizer)
-        nn.utils.clip_grad_norm_(model.parameters(), clip)
-    scaler.step(optimizer)
-    scaler.update()
-    return number
+    """The loss of a step, the mean over all processes' parts by their weights; its gradients are left in the model."""
+    scale = weights = summed = torch.zeros(())
+    for batch, counts, last in parts:
+        parallel.SyncedBatchNorm1d.counts = counts
+        with nullcontext() if last else getattr(model, "no_sync", nullcontext)():
+            result = loss(model, batch)
+            value, weight = result if isinstance(result, tuple) else (result, 1.0)
+            weight = torch.as_tensor(weight).to(value) * counts
+            weights = weights + parallel.total(weight)
+            if not scale:  # what later parts weigh is not known yet: all is scaled again at the end
+                scale = weights + (weights == 0)
+            value = value * (weight / scale)
+            scaler.scale(value * parallel.count()).backward()  # times W, since gradients are averaged
+        summed = summed + parallel.total(value.detach())
+    scale = scale / (weights + (weights == 0))
+    for parameter in model.parameters():
+        if parameter.grad is not None:
+            parameter.grad *= scale
+    return float(summed * scale)
 
 
 def _store(

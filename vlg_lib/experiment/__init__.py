@@ -18,6 +18,7 @@ from typing import Any
 import torch
 
 import vlg_lib
+from vlg_lib import parallel
 from vlg_lib.experiment.networks import NETWORKS
 from vlg_lib.experiment.scenes import SPLITS, default_cache
 from vlg_lib.experiment.table import ROWS, ROWS_3D, Experiment
@@ -31,23 +32,17 @@ SOURCES = ("rooms", "layout")
 
 
 def run(
-    source: str = "rooms",
-    profile: str | Profile = "auto",
-    seed: int = 0,
-    out: Path | str = "results-run",
-    *,
-    scenes_folder: Path | str | None = None,
-    fused_folder: Path | str | None = None,
-    cache_folder: Path | str | None = None,
-    device: str | None = None,
-    progress: bool | None = None,
-) -> list[dict[str, Any]]:
+    source: str = "rooms", profile: str | Profile = "auto", seed: int = 0, out: Path | str = "results-run", *,
+    scenes_folder: Path | str | None = None, fused_folder: Path | str | None = None,
+    cache_folder: Path | str | None = None, device: str | None = None, progress: bool | None = None,
+) -> list[dict[str, Any]]:  # fmt: skip
     """Run the whole pipeline and return the table; ``out/table.json`` and ``out/run.json`` (what made it) are written.
 
     ``source``: "rooms" (made by the seed) or "layout" (the folders in ``scenes_folder``), with fused embeddings from
     ``fused_folder`` where it is given. Artefacts are kept in ``cache_folder`` (default :func:`default_cache`), so a
-    stopped run continues. ValueError for an unknown source or profile, and where source and ``scenes_folder`` do not
-    fit.
+    stopped run continues. In several processes (:mod:`vlg_lib.parallel`) all of them call it with the same arguments
+    and return the table, and the main one writes. ValueError for an unknown source or profile, and where source and
+    ``scenes_folder`` do not fit.
     """
     if source not in SOURCES:
         raise ValueError(f"unknown source {source!r}; known: {', '.join(SOURCES)}")
@@ -61,9 +56,11 @@ def run(
     rows = experiment.table()
     skipped = {s.name: dict(s.skipped) for split in SPLITS for s in experiment.scenes(split) if s.skipped}
     versions = {"vlg_lib": vlg_lib.__version__, "torch": torch.__version__, "python": platform.python_version()}
+    if parallel.rank() > 0:
+        return rows
     write_json(Path(out) / "run.json", {
         "source": source, "seed": seed, "profile": asdict(experiment.profile), "device": experiment.device,
-        "threads": torch.get_num_threads(), "versions": versions, "skipped": skipped,
+        "threads": torch.get_num_threads(), "processes": parallel.count(), "versions": versions, "skipped": skipped,
         "seconds": time.perf_counter() - started,
     })  # fmt: skip
     write_json(Path(out) / "table.json", rows)

@@ -16,9 +16,8 @@ from vlg_lib.distill import class_weights, distill
 from vlg_lib.experiment.stages import Stages
 from vlg_lib.point_network import NetworkSettings, PointNetwork, point_scores
 from vlg_lib.provenance import code_key
-from vlg_lib.pseudo_labels import make_pseudo_labels
 from vlg_lib.scene import Scene
-from vlg_lib.store import key_of, load_tensors
+from vlg_lib.store import key_of, load_tensors, once
 from vlg_lib.train import SCHEDULES, load_model
 
 NETWORKS = ("cam", "openscene", "cross-entropy", "3dss-vlg", "supervised")
@@ -65,16 +64,22 @@ class Networks(Stages):
         )
 
     def targets(self, kind: str, scene: Scene) -> Float16[Tensor, "N D"]:
-        """What the points of a scene are to become: P^2D for ``openscene``, A^3D for ``3dss-vlg``; zero if unseen."""
+        """What the points of a scene are to become: P^2D for ``openscene``, A^3D for ``3dss-vlg``; zero if unseen.
+
+        The tensor is a mapped file: rows are read when they are asked for.
+        """
         if kind not in _EMBEDDINGS:
             raise ValueError(f"only openscene and 3dss-vlg have target embeddings, not {kind!r}")
-        made = self.fused(scene) if kind == "openscene" else self.adapted(scene)
-        return made.embeddings.half()
+        if kind == "openscene":
+            return self._fused_rows(scene).embeddings
+        key = key_of(fused=self._fused_key(scene), adapter=self._adapter_path().name)
+        path = self.folder / "adapted" / f"{scene.name}-{key}.safetensors"
+        return once(path, lambda: ({"embeddings": self.adapted(scene).embeddings.half()}, {}))["embeddings"]
 
     def _balance(self, kind: str, scene: Scene) -> Int[Tensor, " N"]:
         """The labels that say how frequent a class is: never more than what the kind may know."""
         if kind == "openscene":
-            return make_pseudo_labels(self.fused(scene), self.text_embeddings(), None, self.profile.temperature).labels
+            return self.pseudo_labels(scene, masked=False).labels
         return self.truth(scene) if kind == "supervised" else self.pseudo_labels(scene).labels
 
     def network_path(self, kind: str) -> Path:
@@ -132,7 +137,10 @@ class Networks(Stages):
             pooling, cells = self.profile.cam_pooling, self.profile.cam_cells
             train_mil(network, clouds, tags, recipe, pooling=pooling, cells=cells, **options)
             return
-        labels = [self._balance(kind, scene) for scene in self._each("train", f"labels of {kind}")]
+        if kind == "3dss-vlg":
+            self.adapter()
+        self._each(f"labels of {kind}", scenes, lambda scene: len(self._balance(kind, scene)))
+        labels = [self._balance(kind, scene) for scene in scenes]
         by_class = (
             class_weights(labels, len(self.class_set)) if self.profile.balance else torch.ones(len(self.class_set))
         )
@@ -142,7 +150,8 @@ class Networks(Stages):
         if kind in ("cross-entropy", "supervised"):
             train_classifier(network, clouds, labels, recipe, class_weights=by_class, **options)
         else:
-            targets = [self.targets(kind, scene) for scene in self._each("train", f"targets of {kind}")]
+            self._each(f"targets of {kind}", scenes, lambda scene: len(self.targets(kind, scene)))
+            targets = [self.targets(kind, scene) for scene in scenes]
             distill(network, clouds, targets, recipe, weights=weights, **options)
 
     def network_losses(self, kind: str) -> list[float]:

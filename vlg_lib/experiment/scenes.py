@@ -1,15 +1,15 @@
 """The scenes of a run: made by a seed, or read from folders; their tags, and the one door to their point labels."""
 
 import os
-from collections.abc import Iterable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from jaxtyping import Int
 from torch import Tensor
-from tqdm.auto import tqdm
 
+from vlg_lib import parallel
 from vlg_lib.classes import ClassSet
 from vlg_lib.data.layout import read_point_labels, read_scene, scene_folders
 from vlg_lib.data.rooms import make_rooms, split_seeds
@@ -72,7 +72,9 @@ class Scenes:
         count = self.profile.train_rooms if split == "train" else self.profile.test_rooms
         settings = self._room_settings()
         root = self.folder / f"rooms-{key_of(code=code_key('vlg_lib.data.rooms'), **settings)}"
-        return make_rooms(root, split_seeds(split, count, self.seed), **settings, progress=self.progress)
+        seeds = split_seeds(split, count, self.seed)
+        made = self._each("rooms", seeds, lambda seed: make_rooms(root, [seed], **settings, progress=False))
+        return [folder for folders in made for folder in folders]
 
     def _find_scenes(self, split: str) -> list[Path]:
         assert self.scenes_folder is not None
@@ -108,5 +110,6 @@ class Scenes:
         stats = [(path.name, path.stat().st_size, path.stat().st_mtime_ns) for path in [*files, folder / "points.ply"]]
         return key_of(folder=str(folder.resolve()), stats=stats)
 
-    def _each(self, split: str, doing: str) -> Iterable[Scene]:
-        return tqdm(self.scenes(split), desc=f"{doing}, {split}", unit="scene", disable=not self.progress)
+    def _each(self, doing: str, items: Sequence[Any], work: Callable[[Any], Any]) -> list[Any]:
+        """The (small) results of ``work``, which the processes of a run share. It may not ask for work to share."""
+        return parallel.each(items, work, doing if self.progress else None)

@@ -74,6 +74,11 @@ class Stages(Scenes):
         """
         if self.fused_folder is not None:
             return read_fused(self._path("fused", scene, ""), len(scene.points), self.text_embeddings().shape[1])
+        stored = self._fused_rows(scene)
+        return PointEmbeddings(stored.embeddings.float(), stored.view_counts)
+
+    def _fused_rows(self, scene: Scene) -> PointEmbeddings:
+        """The same as it is stored: float16 in a mapped file, of which no more is read than is asked for."""
 
         def make() -> tuple[dict[str, Tensor], dict[str, Any]]:
             started = time.perf_counter()
@@ -85,27 +90,30 @@ class Stages(Scenes):
             return tensors, {"scene": scene.name, "seconds": time.perf_counter() - started}
 
         tensors = once(self._path("fused", scene, self._fused_key(scene)), make)
-        return PointEmbeddings(tensors["embeddings"].float(), tensors["view_counts"])
+        return PointEmbeddings(tensors["embeddings"], tensors["view_counts"])
 
-    def pseudo_labels(self, scene: Scene) -> PseudoLabels:
-        """Y of the paper: the pseudo labels of a scene's points, from its fused embeddings and its tags."""
+    def pseudo_labels(self, scene: Scene, *, masked: bool = True) -> PseudoLabels:
+        """Y of the paper: the pseudo labels of a scene's points, from its fused embeddings and its tags.
+
+        ``masked=False``: without the tags, the zero-shot labels.
+        """
 
         def make() -> tuple[dict[str, Tensor], dict[str, Any]]:
-            fused = self.fused(scene)
+            fused, tags = self.fused(scene), scene.scene_labels if masked else None
             started = time.perf_counter()
-            made = make_pseudo_labels(fused, self.text_embeddings(), scene.scene_labels, self.profile.temperature)
+            made = make_pseudo_labels(fused, self.text_embeddings(), tags, self.profile.temperature)
             tensors = {"labels": made.labels, "confidence": made.confidence}
             return tensors, {"scene": scene.name, "seconds": time.perf_counter() - started}
 
-        tensors = once(self._path("pseudo_labels", scene, self._pseudo_key(scene)), make)
+        tensors = once(self._path("pseudo_labels", scene, self._pseudo_key(scene, masked)), make)
         return PseudoLabels(tensors["labels"], tensors["confidence"])
 
-    def _pseudo_key(self, scene: Scene) -> str:
+    def _pseudo_key(self, scene: Scene, masked: bool = True) -> str:
         return key_of(
             fused=self._fused_key(scene),
             code=code_key("vlg_lib.pseudo_labels"),
             prompts=scene.class_set.prompts(self.profile.prompt_template),
-            tags=scene.class_set.present(scene.scene_labels),
+            tags=scene.class_set.present(scene.scene_labels) if masked else None,
             temperature=self.profile.temperature,
         )
 
@@ -115,10 +123,12 @@ class Stages(Scenes):
         return self.folder / stage / f"{scene.name}-{key}.safetensors"
 
     def _adapter_path(self) -> Path:
-        settings = {name: value for name, value in asdict(self.profile).items() if name.startswith("adapter")}
-        rooms = [self._pseudo_key(scene) for scene in self.scenes("train")]
-        key = key_of(rooms=rooms, code=code_key("vlg_lib.adapter"), seed=self.seed, **settings)
-        return self.folder / "adapter" / f"adapter-{key}.safetensors"
+        if "adapter path" not in self._loaded:  # it is asked for with every scene
+            settings = {name: value for name, value in asdict(self.profile).items() if name.startswith("adapter")}
+            rooms = [self._pseudo_key(scene) for scene in self.scenes("train")]
+            key = key_of(rooms=rooms, code=code_key("vlg_lib.adapter"), seed=self.seed, **settings)
+            self._loaded["adapter path"] = self.folder / "adapter" / f"adapter-{key}.safetensors"
+        return Path(self._loaded["adapter path"])
 
     def adapter(self) -> nn.Module:
         """The trained adapter of stage 2 (ESS), on the CPU, from the pseudo labels of the training scenes."""
@@ -127,10 +137,10 @@ class Stages(Scenes):
             texts = self.text_embeddings().to(self.device)
             adapter = create_adapter(profile.adapter, texts.shape[1], seed=self.seed).to(self.device)
             path = self._adapter_path()
-            if not self._is_trained(path):
-                rooms = [
-                    (self.fused(scene), self.pseudo_labels(scene).labels) for scene in self._each("train", "stage 1")
-                ]
+            if not (path.is_file() and load_tensors(path)[1]["step"] == profile.adapter_steps):
+                scenes = self.scenes("train")
+                self._each("stage 1", scenes, lambda scene: len(self.pseudo_labels(scene).labels))
+                rooms = [(self._fused_rows(scene), self.pseudo_labels(scene).labels) for scene in scenes]
                 train_adapter(
                     adapter, rooms, texts, temperature=profile.temperature, steps=profile.adapter_steps,
                     batch_rooms=profile.adapter_batch_rooms, points_per_room=profile.adapter_points_per_room,
@@ -142,9 +152,6 @@ class Stages(Scenes):
             self._loaded["adapter"] = adapter.cpu()
         trained: nn.Module = self._loaded["adapter"]
         return trained
-
-    def _is_trained(self, path: Path) -> bool:
-        return path.is_file() and load_tensors(path)[1]["step"] == self.profile.adapter_steps
 
     def adapter_losses(self) -> list[float]:
         """The loss of each step of the adapter's training."""

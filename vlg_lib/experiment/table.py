@@ -2,15 +2,17 @@
 
 import time
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn.functional import one_hot
 
+from vlg_lib import parallel
 from vlg_lib.adapter import adapt
-from vlg_lib.classes import IGNORE_LABEL
-from vlg_lib.evaluate import evaluate
+from vlg_lib.evaluate import confusion, score
 from vlg_lib.experiment.networks import NETWORKS, Networks
 from vlg_lib.experiment.scenes import SPLITS, default_cache
 from vlg_lib.profiles import Profile, get_profile
@@ -41,33 +43,27 @@ class Experiment(Networks):
 
     @classmethod
     def open(
-        cls,
-        profile: str | Profile = "auto",
-        seed: int = 0,
-        folder: Path | str | None = None,
-        *,
-        scenes_folder: Path | str | None = None,
-        fused_folder: Path | str | None = None,
-        device: str | None = None,
-        progress: bool | None = None,
-    ) -> "Experiment":
+        cls, profile: str | Profile = "auto", seed: int = 0, folder: Path | str | None = None, *,
+        scenes_folder: Path | str | None = None, fused_folder: Path | str | None = None,
+        device: str | None = None, progress: bool | None = None,
+    ) -> "Experiment":  # fmt: skip
         """The experiment of a profile and a seed; nothing is made until it is asked for.
 
         ``folder`` defaults to :func:`default_cache`, ``device`` to CUDA where there is one, ``progress`` to bars in
-        every profile but ``fast``. ValueError for an unknown profile and a negative seed.
+        every profile but ``fast``. In processes that a launcher started (:mod:`vlg_lib.parallel`) all of them open it
+        and call the same methods in the same order. ValueError for an unknown profile and a negative seed.
         """
+        parallel.start(device)
         chosen = profile if isinstance(profile, Profile) else get_profile(profile)
         if seed < 0:
             raise ValueError(f"a seed is a whole number from 0, found {seed}")
         return cls(
-            profile=chosen,
-            seed=seed,
-            folder=Path(folder) if folder is not None else default_cache(),
+            profile=chosen, seed=seed, folder=Path(folder) if folder is not None else default_cache(),
             scenes_folder=Path(scenes_folder) if scenes_folder is not None else None,
             fused_folder=Path(fused_folder) if fused_folder is not None else None,
             device=device or ("cuda" if torch.cuda.is_available() else "cpu"),
-            progress=chosen.name != "fast" if progress is None else progress,
-        )
+            progress=(chosen.name != "fast" if progress is None else progress) and parallel.rank() == 0,
+        )  # fmt: skip
 
     def table(self, networks: Sequence[str] = NETWORKS) -> list[dict[str, Any]]:
         """The scores of every row of :data:`ROWS`, in per cent; of the 3D networks, those of ``networks`` only.
@@ -82,15 +78,20 @@ class Experiment(Networks):
         rows_3d = {row: kind for row, kind in ROWS_3D.items() if kind in networks}
         path = self.folder / "table" / f"table-{self._table_key(rows_3d)}.json"
         if not path.is_file():
-            truths = {split: [self.truth(scene) for scene in self.scenes(split)] for split in SPLITS}
+            for split in SPLITS:
+                self._each(
+                    "labels", self.scenes(split), lambda scene: len(self.truth(scene))
+                )  # missing ones are found out now
             self.adapter()
             for kind in rows_3d.values():
                 self.network(kind)
             answers = {
-                split: [self._answer(scene, rows_3d) for scene in self._each(split, "scores")] for split in SPLITS
+                split: self._each("scores", self.scenes(split), partial(self._answer, rows_3d)) for split in SPLITS
             }
-            rows = [row for row in ROWS if row not in ROWS_3D or row in rows_3d]
-            write_json(path, [self._row(row, answers, truths) for row in rows])
+            rows = [self._row(row, answers) for row in ROWS if row not in ROWS_3D or row in rows_3d]
+            if parallel.rank() == 0:
+                write_json(path, rows)
+            parallel.wait()
         table: list[dict[str, Any]] = read_json(path)
         return table
 
@@ -105,34 +106,36 @@ class Experiment(Networks):
             code=code_key("vlg_lib.experiment.table", "vlg_lib.evaluate"),
         )
 
-    def _answer(self, scene: Scene, rows_3d: dict[str, str]) -> dict[str, tuple[Tensor, float]]:
-        """The predicted labels of every row but the first, and the seconds that the last step of each took."""
-        texts, fused = self.text_embeddings(), self.fused(scene)
-        answers = {}
+    def _answer(self, rows_3d: dict[str, str], scene: Scene) -> dict[str, tuple[Tensor, float]]:
+        """The confusion of every row on a scene, and the seconds that the last step of each took.
+
+        The first row has that of a perfect prediction: what it predicts is known when all scenes are.
+        """
+        texts, fused, truth = self.text_embeddings(), self.fused(scene), self.truth(scene)
+        matrix = partial(confusion, truth=truth, classes=len(self.class_set))
+        answers = {ROWS[0]: (matrix(truth), 0.0)}
         for name, adapter in (("projection", None), ("adapter", self.adapter())):
             for row, tags in ((name, None), (_masked(name), scene.scene_labels)):
                 started = time.perf_counter()
                 embeddings = fused if adapter is None else adapt(adapter, fused)
                 labels = make_pseudo_labels(embeddings, texts, tags, self.profile.temperature).labels
-                answers[row] = (labels, time.perf_counter() - started)
+                answers[row] = (matrix(labels), time.perf_counter() - started)
         for row, kind in rows_3d.items():
             started = time.perf_counter()
-            answers[row] = (self.predict_3d(kind, scene), time.perf_counter() - started)
+            answers[row] = (matrix(self.predict_3d(kind, scene)), time.perf_counter() - started)
         return answers
 
-    def _row(self, row: str, answers: dict[str, list[Any]], truths: dict[str, list[Tensor]]) -> dict[str, Any]:
-        started = time.perf_counter()
+    def _row(self, row: str, answers: dict[str, list[Any]]) -> dict[str, Any]:
+        matrices = {split: [answer[row][0] for answer in answers[split]] for split in SPLITS}
+        seconds = sum(answer[row][1] for split in SPLITS for answer in answers[split])
         if row == ROWS[0]:
-            labelled = torch.cat(truths["train"])
-            commonest = int(labelled[labelled != IGNORE_LABEL].mode().values)
-            predicted = {split: [torch.full_like(truth, commonest) for truth in truths[split]] for split in SPLITS}
-            seconds = time.perf_counter() - started
+            commonest = torch.stack(matrices["train"]).sum(dim=(0, 2)).argmax()
+            column = one_hot(commonest, len(self.class_set) + 1)
+            matrices = {split: [matrix.sum(1, keepdim=True) * column for matrix in matrices[split]] for split in SPLITS}
         else:
-            predicted = {split: [answer[row][0] for answer in answers[split]] for split in SPLITS}
-            seconds = sum(answer[row][1] for split in SPLITS for answer in answers[split]) + self._spent(row)
+            seconds += self._spent(row)
         test, train = (
-            evaluate(predicted[split], truths[split], self.class_set, convention=self.profile.convention)
-            for split in ("test", "train")
+            score(matrices[split], self.class_set, convention=self.profile.convention) for split in ("test", "train")
         )
         shares = {
             "miou": test.miou, "accuracy": test.accuracy, "miou_low": test.miou_interval[0],
