@@ -18,7 +18,9 @@ The formulas, with N points, F frames of W x H pixels, maps of h x w cells, D di
 * a cache of dense embeddings, where one is wanted: 2 h w D F;
 * memory of stage 1: 4 N D (or what ``--max-memory`` allows) + 4 h w D (twice for OpenSeg, whose answer is cut to the
   image) + 200 N (finding visible points) + 600 MB (the interpreter with torch);
-* memory of stage 3, where all scenes' targets are loaded: (2 N D + 15 N) scenes;
+* adapted embeddings, what stage 3 learns from: 2 N D;
+* memory of stage 3, in each process: 31 N scenes (points, colours, labels, weights) + 600 MB; targets stay in files, of
+  which a step reads the rows that it draws;
 * time of stage 1: F (model + gather V D + visible N) a scene, with V = seen N the points that a frame sees;
 * time of stage 2: adapter steps points D; it was measured on 64 dimensions, and grows faster than D where arithmetic
   and not memory is the limit;
@@ -39,6 +41,7 @@ from vlg_lib.store import read_json
 
 RESULTS = Path(__file__).resolve().parent.parent / "results"
 BYTES_A_PIXEL, BYTES_A_POINT, BYTES_TO_SEE_A_POINT, BYTES_TO_BEGIN = 3.1, 34, 200, 600e6
+BYTES_TO_LEARN_FROM_A_POINT = 31
 
 
 @dataclass(frozen=True)
@@ -109,6 +112,7 @@ def disk(job: Job) -> dict[str, float]:
     return {
         "scenes in the layout": job.scenes * scene,
         "fused embeddings": job.scenes * (2 * job.points * job.dim + 4 * job.points),
+        "adapted embeddings": job.scenes * 2 * job.points * job.dim,
         "cache of dense embeddings, if wanted": job.scenes * job.frames * 2 * height * width * job.dim,
     }
 
@@ -121,7 +125,7 @@ def memory(job: Job) -> dict[str, float]:
     sums = sums if job.max_memory is None else min(sums, job.max_memory)
     return {
         "stage 1, one process": sums + maps + BYTES_TO_SEE_A_POINT * job.points + BYTES_TO_BEGIN,
-        "stage 3, targets of all scenes": job.scenes * (2 * job.points * job.dim + 15 * job.points),
+        "stage 3, one process": job.scenes * BYTES_TO_LEARN_FROM_A_POINT * job.points + BYTES_TO_BEGIN,
     }
 
 

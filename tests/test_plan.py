@@ -32,7 +32,8 @@ def record(folder: Path, name: str, lines: list[dict] | None = None, **more: obj
 
 def test_disk_by_hand() -> None:
     """A scene: 3.1 x 32 x 24 x 4 + 34 x 1000 bytes; 2 x 1000 x 8 + 4 x 1000; 4 maps of 6 x 8 cells x 8 x 2 bytes."""
-    layout, fused, cache = disk(JOB).values()
+    layout, fused, adapted, cache = disk(JOB).values()
+    assert adapted == 10 * 16_000
     assert layout == pytest.approx(10 * (9523.2 + 34_000))
     assert fused == 10 * 20_000
     assert cache == 10 * 4 * 768
@@ -45,10 +46,10 @@ def test_the_stated_size_of_fused_embeddings_is_that_of_a_file(tmp_path: Path) -
 
 
 def test_memory_by_hand() -> None:
-    """Sums 4 x 1000 x 8, a map of 48 cells x 8 x 4 bytes, 200 x 1000, and 600 MB; targets 2 x 8 + 15 bytes a point."""
+    """Sums 4 x 1000 x 8, a map of 48 cells x 8 x 4 bytes, 200 x 1000, and 600 MB; 31 bytes a point to learn from."""
     stage1, stage3 = memory(JOB).values()
     assert stage1 == 32_000 + 1536 + 200_000 + 600e6
-    assert stage3 == 10 * 31_000
+    assert stage3 == 10 * 31_000 + 600e6
     limited = memory(Job(**{**vars(JOB), "max_memory": 5000}))
     assert limited["stage 1, one process"] == 5000 + 1536 + 200_000 + 600e6
 

@@ -84,7 +84,7 @@ def run(
       python -m vlg_lib run                                  made rooms, the sizes that suit this machine
       python -m vlg_lib run --profile fast --seed 1 --out results/seed1
       python -m vlg_lib run --source layout --scenes my_scans --profile book
-      accelerate launch --num_processes 4 --mixed_precision fp16 -m vlg_lib run --profile full
+      accelerate launch --multi_gpu --num_processes 4 --mixed_precision fp16 -m vlg_lib run --profile full
 
     The last line is for four GPUs; the book's page "Many GPUs" has more machines, SLURM and Colab.
 
