@@ -18,7 +18,6 @@ from vlg_lib.vision_language.small_words import tokenize
 sys.path.insert(0, str(Path(__file__).parents[1] / "data_scripts"))
 from room_captions import (
     HELD_OUT,
-    LANDMARKS,
     PLACES,
     SIZES,
     SLOTS,
@@ -110,27 +109,27 @@ def test_every_sentence_is_true_of_its_thing(seed, draw):
             assert is_true(room, thing, slot, value), f"{text!r}: {slot} of thing {thing} in room {seed}"
 
 
-def test_what_is_left_unsaid_of_places_and_sizes_is_not_true():
-    """The reverse: a place or a size that the facts do not list does not hold, but for what they leave out."""
+def test_facts_are_all_that_is_true_and_nothing_else():
+    """Both ways, but for what the facts leave out on purpose: near the table that a thing stands on, and walls."""
     for seed in range(4):
         room = make_room(seed)
         for thing, facts in enumerate(room_facts(room)):
-            if facts.name in ("floor", "wall", "ceiling"):
-                assert facts.places == ()
-                continue
-            for size in {SIZES[facts.name][i] for i in (2, 4)} - set(facts.sizes) if facts.name in SIZES else ():
-                assert not is_true(room, thing, "size", size)
-            for place in (f"near the {name}" for name in LANDMARKS if name != facts.name):
-                on_it = place == "near the table" and "on the table" in facts.places
-                assert (place in facts.places) or on_it or not is_true(room, thing, "place", place)
+            for size in {SIZES[facts.name][i] for i in (2, 4)} if facts.name in SIZES else ():
+                assert (size in facts.sizes) == is_true(room, thing, "size", size)
+            for place in PLACES:
+                if place in facts.places:
+                    assert is_true(room, thing, "place", place), (seed, thing, place)
+                elif place.startswith("near") and not place.endswith(facts.name) and facts.places:
+                    on_it = place == "near the table" and "on the table" in facts.places
+                    assert on_it or not is_true(room, thing, "place", place), (seed, thing, place)
 
 
 def test_facts_by_hand():
-    """A room of 5 x 4 m: a table in its middle with a box on it, a picture on a wall, a bed in a corner."""
+    """A room of 5 x 4 m: a table in its middle with a box on it, a picture on a wall, a bed in a corner, a lamp."""
     boxes = [  # name, centre, half sizes
         ("table", (2.5, 2, 0.4), (0.8, 0.4, 0.4)), ("box", (2.6, 2, 0.9), (0.1, 0.1, 0.1)),
         ("picture", (2.5, 0.02, 1.5), (0.3, 0.02, 0.3)), ("bed", (1.0, 3.2, 0.3), (0.95, 0.75, 0.3)),
-        ("floor", (2.5, 2, -0.1), (2.5, 2, 0.1)),
+        ("floor", (2.5, 2, -0.1), (2.5, 2, 0.1)), ("lamp", (4.5, 2, 0.8), (0.1, 0.1, 0.8)),
     ]  # fmt: skip
     room = SimpleNamespace(
         centers=np.array([center for _, center, _ in boxes]), half_sizes=np.array([half for *_, half in boxes]),
@@ -145,6 +144,7 @@ def test_facts_by_hand():
     assert facts["bed"].places == ("by the wall", "in the corner", "near the table")
     assert facts["bed"].sizes == ("wide",)
     assert facts["floor"].places == ()
+    assert facts["lamp"].places == ()  # 0.4 m from a wall: neither by it nor in the middle
 
 
 def test_meanings_are_true_of_those_things_that_have_all_facts():
