@@ -202,8 +202,8 @@ def scan(
         label = partial(train_on_scan, sizes=get_profile(profile), device=device) if train else label_scan
         counts = label(folder, out, typed, model, progress=not quiet)
         print(f"labels: {', '.join(f'{name} {count}' for name, count in counts.items())}")
-        if model == "small-region":
-            print("note: small-region knows the book's made rooms only; on a real scan take another --model")
+        if model.startswith("small-"):
+            print(f"note: {model} knows the book's made rooms only; on a real scan take another --model")
         name = out / ("trained" if train else "labelled")
         print(f"points: {name}.ply, page: {name}.html")
 
