@@ -11,7 +11,7 @@ from PIL import Image
 from small_scene import floor_frame, floor_scene
 
 from vlg_lib.classes import ROOMS_12, get_class_set, own_class_set
-from vlg_lib.data.frames import LayoutError, open_frames, read_matrix
+from vlg_lib.data.frames import LayoutError, open_frames, read_color, read_matrix
 from vlg_lib.data.layout import read_point_labels, read_scene, scene_folders, write_scene
 from vlg_lib.data.ply import PlyError, read_points, write_points
 from vlg_lib.profiles import get_profile
@@ -126,6 +126,17 @@ class TestImages:
         Image.fromarray(np.zeros((12, 16, 3), np.uint8)).save(folder / "color" / "1.png")
         with pytest.raises(LayoutError, match=r"color/1\.png: expected 32 x 24 .* found 16 x 12.*resample"):
             read_scene(folder)
+
+    def test_an_image_that_claims_four_billion_pixels(self, folder):
+        path = folder / "color" / "1.png"
+        Image.fromarray(np.zeros((24, 32, 3), np.uint8)).save(path, "JPEG")
+        content = bytearray(path.read_bytes())
+        start = content.index(b"\xff\xc0")  # the frame header: length, bits, height, width
+        content[start + 5 : start + 9] = b"\xff\xff\xff\xff"
+        path.write_bytes(content)
+        with pytest.raises(LayoutError, match=r"color/1\.png: not an image .*exceeds limit"):
+            read_color(path)
+        assert read_scene(folder).skipped == {"unreadable image": 1}
 
     def test_depth_of_eight_bits(self, folder):
         Image.fromarray(np.full((24, 32), 200, np.uint8)).save(folder / "depth" / "1.png")

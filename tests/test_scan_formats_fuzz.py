@@ -58,14 +58,19 @@ def damaged(content: bytes, edits: list[tuple[float, int, bytes]]) -> bytes:
     return content
 
 
-@pytest.fixture(scope="module")
-def scans(tmp_path_factory) -> Path:
-    root = tmp_path_factory.mktemp("scans")
+def two_frames() -> list[Frame]:
     frames = []
     for i in range(2):
         pose = torch.eye(4, dtype=torch.float64)
         pose[0, 3] = 0.5 * i
         frames.append(Frame(str(i), CAMERA, pose, torch.zeros(6, 8, 3, dtype=torch.uint8), torch.ones(6, 8)))
+    return frames
+
+
+@pytest.fixture(scope="module")
+def scans(tmp_path_factory) -> Path:
+    root = tmp_path_factory.mktemp("scans")
+    frames = two_frames()
     for name, (_, write, _) in FILES.items():
         (root / name / "scan").mkdir(parents=True)
         write(root / name / "scan", frames)

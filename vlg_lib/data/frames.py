@@ -21,7 +21,8 @@ _SUFFIXES = {"color": COLOR_SUFFIXES, "depth": (".png",), "pose": (".txt",)}
 INTRINSICS = Path("intrinsic/intrinsic_color.txt")
 INTRINSICS_DEPTH = Path("intrinsic/intrinsic_depth.txt")
 _LARGEST_CODE = 65535
-_IMAGE_ERRORS = (OSError, SyntaxError, ValueError, EOFError)  # what Pillow raises for files that are cut or foreign
+# What Pillow raises for files that are cut or foreign, or that claim more pixels than memory may hold.
+_IMAGE_ERRORS = (OSError, SyntaxError, ValueError, EOFError, Image.DecompressionBombError)
 
 
 class LayoutError(ValueError):
