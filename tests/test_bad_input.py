@@ -1,6 +1,8 @@
 """Bad input gives an error that names the file, what was expected, what was found and the mend, or a counted skip."""
 
 import json
+import struct
+import zlib
 from inspect import unwrap  # past the run-time type checks, which only tests have, and which load a frame at random
 from pathlib import Path
 
@@ -16,6 +18,11 @@ from vlg_lib.data.layout import read_point_labels, read_scene, scene_folders, wr
 from vlg_lib.data.ply import PlyError, read_points, write_points
 from vlg_lib.profiles import get_profile
 from vlg_lib.scene import Frame, Scene
+
+PNG_WITHOUT_PIXELS = b"\x89PNG\r\n\x1a\n" + b"".join(
+    struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
+    for kind, content in ((b"IHDR", struct.pack(">IIBBBBB", 32, 24, 8, 2, 0, 0, 0)), (b"IEND", b""))
+)
 
 
 @pytest.fixture
@@ -49,7 +56,7 @@ class TestSingleFramesAreSkippedAndCounted:
         assert scene.frames.names == ("0", "1", "3")
 
     @pytest.mark.parametrize(("part", "reason"), [("color", "unreadable image"), ("depth", "unreadable depth")])
-    @pytest.mark.parametrize("content", [b"", b"not an image", b"\x89PNG\r\n\x1a\n"])
+    @pytest.mark.parametrize("content", [b"", b"not an image", b"\x89PNG\r\n\x1a\n", PNG_WITHOUT_PIXELS])
     def test_an_image_that_is_none(self, folder, part, reason, content):
         (folder / part / "2.png").write_bytes(content)
         scene = read_scene(folder)

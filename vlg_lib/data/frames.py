@@ -1,6 +1,7 @@
 """The frames of a scene folder: colour images, 16-bit depth images, poses and intrinsics, loaded when asked for."""
 
 import re
+import struct
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -22,7 +23,9 @@ INTRINSICS = Path("intrinsic/intrinsic_color.txt")
 INTRINSICS_DEPTH = Path("intrinsic/intrinsic_depth.txt")
 _LARGEST_CODE = 65535
 # What Pillow raises for files that are cut or foreign, or that claim more pixels than memory may hold.
-_IMAGE_ERRORS = (OSError, SyntaxError, ValueError, EOFError, Image.DecompressionBombError)
+_IMAGE_ERRORS = (
+    OSError, SyntaxError, ValueError, EOFError, LookupError, TypeError, struct.error, Image.DecompressionBombError,
+)  # fmt: skip
 
 
 class LayoutError(ValueError):
