@@ -157,6 +157,19 @@ def test_the_loss_of_a_tiny_problem_falls(norm: str) -> None:
     assert sum(losses[-3:]) < 0.7 * sum(losses[:3])
 
 
+@pytest.mark.parametrize(("precision", "steps"), [("bf16", 3), ("fp16", 1)])
+def test_in_mixed_precision_the_losses_are_nearly_those_of_float32(
+    precision: str, steps: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Later steps differ in float16: the scaler leaves out the first, while it looks for its scale."""
+    recipe = replace(RECIPE, steps=3, schedule=constant)
+    expected = train_network(network(), ROOMS, colour_loss, recipe)
+    monkeypatch.setenv("ACCELERATE_MIXED_PRECISION", precision)
+    losses = train_network(network(), ROOMS, colour_loss, recipe)
+    assert losses != expected
+    assert losses[:steps] == pytest.approx(expected[:steps], rel=0.05)
+
+
 def test_a_stopped_run_continues_bit_for_bit(tmp_path: Path) -> None:
     whole, path = network(), tmp_path / "run.safetensors"
     losses = train_network(whole, ROOMS, colour_loss, RECIPE)
