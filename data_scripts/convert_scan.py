@@ -24,6 +24,7 @@ import torch
 import typer
 from convert_rgbd import up_rotation
 from converting import convert_all, finish, one_line_errors, provenance
+from depth_maps import is_whole_map, map_size, read_map
 from frames_on_grid import Shot, Shots, is_usable, usable
 from gravity import upright
 from posed_images import PosedImage
@@ -33,7 +34,7 @@ from tsdf import POINTS
 from turned import sideways, turned_camera, turned_shot
 
 from vlg_lib.classes import ClassSet, get_class_set, own_class_set
-from vlg_lib.data.frames import LayoutError, depth_size, image_size, is_whole_image, read_color, read_depth
+from vlg_lib.data.frames import LayoutError, image_size, is_whole_image, read_color
 from vlg_lib.data.layout import write_scene
 from vlg_lib.data.ply import read_points
 from vlg_lib.data.points import points_from_frames
@@ -124,7 +125,7 @@ def open_scan(folder: Path, settings: Settings) -> tuple[list[PosedImage], Shots
             continue
         pose, camera = image.pose.clone(), _camera_of_image(image)
         pose[:3, 3] *= settings.metres
-        height, width = (camera.height, camera.width) if image.depth is None else depth_size(image.depth)
+        height, width = (camera.height, camera.width) if image.depth is None else map_size(image.depth)
         load = partial(_load, image, settings.metres)
         shots.append(Shot(image.name, pose, camera, resize_camera(camera, width, height), load))
     shots = usable(str(folder), shots, skipped)
@@ -133,7 +134,7 @@ def open_scan(folder: Path, settings: Settings) -> tuple[list[PosedImage], Shots
 
 def _load(image: PosedImage, metres: float) -> tuple[Tensor, Tensor | None]:
     color = read_color(image.color)
-    return color, None if image.depth is None else read_depth(image.depth, image.depth_scale, MISSING) * metres
+    return color, None if image.depth is None else read_map(image.depth, image.depth_scale, MISSING) * metres
 
 
 def _why_unusable(image: PosedImage) -> str | None:
@@ -144,7 +145,8 @@ def _why_unusable(image: PosedImage) -> str | None:
         return "invalid pose"
     if image.depth is not None and not image.depth.is_file():
         return "missing depth"
-    return None if is_whole_image(image.color) and is_whole_image(image.depth or image.color) else "unreadable image"
+    whole = is_whole_image(image.color) and (image.depth is None or is_whole_map(image.depth))
+    return None if whole else "unreadable image"
 
 
 def _camera_of_image(image: PosedImage) -> Camera:

@@ -215,7 +215,8 @@ def read_colmap(folder: Path) -> Iterator[PosedImage]:
     """COLMAP's text model (``cameras.txt``, ``images.txt``, here or in ``sparse/`` or ``sparse/0``), images, depth.
 
     World-to-camera quaternions w x y z; the middle of the first pixel is at 1/2; a unit of its own, which ``depth/``
-    must share (16-bit PNG of the images' names, 1/1000 units). Cameras with distortion are refused.
+    must share (16-bit PNG of the images' names, 1/1000 units). Without it, the depth maps of the dense stage are taken
+    from ``stereo/depth_maps`` where they are. Cameras with distortion are refused.
     """
     model = _colmap_model(folder)
     cameras = _colmap_cameras(model / "cameras.txt")
@@ -229,6 +230,8 @@ def read_colmap(folder: Path) -> Iterator[PosedImage]:
         pose = inverse(pose_from((qx, qy, qz, qw), values[4:7]))
         color = file_inside(folder / "images", name, path)
         file = (depth / name).with_suffix(".png") if depth.is_dir() else None
+        if file is None and (maps := folder / "stereo" / "depth_maps").is_dir():
+            file = file_inside(maps, f"{name}.geometric.bin", path)
         yield PosedImage(str(Path(name).with_suffix("")).replace("/", "_"), color, file, camera, pose)
 
 
@@ -288,6 +291,8 @@ FORMATS = {
         read_arkitscenes, "z", "lowres_wide/, lowres_depth/, lowres_wide_intrinsics/, lowres_wide.traj"
     ),
     "nerfstudio": Format(read_nerfstudio, "z", "transforms.json"),
-    "colmap": Format(read_colmap, "auto", "cameras.txt, images.txt, points3D.txt, images/, depth/", read_colmap_points),
+    "colmap": Format(
+        read_colmap, "auto", "cameras.txt, images.txt, points3D.txt, images/, depth/ or stereo/", read_colmap_points
+    ),
 }
 """The formats by name."""

@@ -5,6 +5,7 @@ integers) and writes them as the format has them.
 """
 
 import json
+import struct
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -210,4 +211,19 @@ def write_colmap(folder: Path, frames: Sequence[Frame], *, simple: bool = False)
     (model / "images.txt").write_text(text)
     points = "".join(f"{i} {i * 0.5} 1.0 -2.0 {i} 20 30 0.1 1 0 2 1\n" for i in range(1, 5))
     (model / "points3D.txt").write_text("# 3D point list\n" + points)
+    return 1000.0
+
+
+def write_colmap_dense(folder: Path, frames: Sequence[Frame]) -> float:
+    """The workspace of the dense stage: depth as float32 in ``stereo/depth_maps``, and nothing in ``depth/``."""
+    write_colmap(folder, frames)
+    maps = folder / "stereo" / "depth_maps"
+    maps.mkdir(parents=True)
+    for i, frame in enumerate(frames):
+        (folder / f"depth/f{i}.png").unlink()
+        thousandths = np.rint(frame.depth.numpy().astype(np.float64) * 1000) / 1000
+        height, width = thousandths.shape
+        numbers = [struct.pack("<f", value) for row in thousandths.tolist() for value in row]
+        (maps / f"f{i}.png.geometric.bin").write_bytes(f"{width}&{height}&1&".encode() + b"".join(numbers))
+    (folder / "depth").rmdir()
     return 1000.0

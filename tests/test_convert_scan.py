@@ -24,6 +24,7 @@ from vlg_lib.scene import Camera, Frame, Scene
 sys.path.insert(0, str(Path(__file__).parents[1] / "data_scripts"))
 import convert_scan
 from convert_scan import Settings, common_camera, convert_one, open_scan
+from depth_maps import is_whole_map, map_size, read_map
 from gravity import level_normal, rotation_to_z, upright
 from scan_formats import FORMATS
 
@@ -39,6 +40,7 @@ WRITERS = {
     "arkitscenes": ("arkitscenes", foreign_files.write_arkitscenes, OWN),
     "nerfstudio": ("nerfstudio", foreign_files.write_nerfstudio, OWN),
     "colmap": ("colmap", foreign_files.write_colmap, OWN),
+    "colmap dense": ("colmap", foreign_files.write_colmap_dense, OWN),
 }
 
 
@@ -241,6 +243,39 @@ class TestLeftOut:
         form, _, _ = scan_of("replica", tmp_path / "a" / "scan")
         scene = converted(tmp_path / "a" / "scan", tmp_path / "out", form, every=2)
         assert scene.frames.names == ("frame000000", "frame000002")
+
+
+class TestDepthMapsOfColmap:
+    def test_a_map_by_hand(self, tmp_path):
+        path = tmp_path / "a.jpg.geometric.bin"
+        path.write_bytes(b"3&2&1&" + np.array([1.5, np.nan, 0.25, -1.0, np.inf, 2.0], "<f4").tobytes())
+        assert map_size(path) == (2, 3)
+        assert read_map(path, 1000.0, ()).tolist() == [[1.5, 0.0, 0.25], [0.0, 0.0, 2.0]]
+        assert is_whole_map(path)
+
+    @pytest.mark.parametrize(
+        ("content", "message"),
+        [
+            (b"3&2&1&" + bytes(20), "expected 2 x 3 numbers, found 5"),
+            (b"3&2&3&" + bytes(72), "expected a depth map of COLMAP"),
+            (b"0&2&1&", "expected a size of an image, found 0 x 2"),
+            (b"\x89PNG", "expected a depth map of COLMAP"),
+            (b"", "expected a depth map of COLMAP"),
+        ],
+    )
+    def test_damaged_maps(self, tmp_path, content, message):
+        path = tmp_path / "a.bin"
+        path.write_bytes(content)
+        assert not is_whole_map(path)
+        with pytest.raises(LayoutError, match=message):
+            read_map(path, 1000.0, ())
+
+    def test_a_map_that_is_cut_short_costs_a_frame(self, tmp_path):
+        scan_of("colmap dense", tmp_path / "scan")
+        path = tmp_path / "scan/stereo/depth_maps/f1.png.geometric.bin"
+        path.write_bytes(path.read_bytes()[:-8])
+        scene = converted(tmp_path / "scan", tmp_path / "out", "colmap", up="z")
+        assert scene.skipped == {"unreadable image": 1}
 
 
 class TestErrors:
