@@ -149,6 +149,34 @@ def test_the_first_answer_equals_the_stored_one(tmp_path: Path) -> None:
     assert torch.equal(first.fused(scene).embeddings, again.fused(again.scenes()[0]).embeddings)
 
 
+@pytest.mark.skipif(not Path("/proc/self/maps").exists(), reason="needs Linux's list of mapped files")
+def test_trainings_read_their_lessons_from_mapped_files(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a training is given of every point and dimension is a file in half precision, not a copy in memory."""
+    given: dict[str, list[torch.Tensor]] = {}
+
+    def taught(kind: str):
+        def keep(learner, first, second, *settings, **options):
+            given[kind] = [room.embeddings for room, _ in first] if kind == "adapter" else list(second)
+            raise InterruptedError
+
+        return keep
+
+    experiment = open_tiny(cache, replace(TINY, network_steps=9))
+    experiment.adapter()
+    monkeypatch.setattr(networks, "distill", taught("network"))
+    for kind in ("openscene", "3dss-vlg"):
+        with pytest.raises(InterruptedError):
+            experiment.network(kind)
+        mapped = Path("/proc/self/maps").read_text()
+        folder = "fused" if kind == "openscene" else "adapted"
+        assert all(f"{cache}/{folder}/{room.name}" in mapped for room in experiment.scenes()), kind
+        assert all(part.dtype == torch.float16 for part in given.pop("network"))
+    monkeypatch.setattr(stages, "train_adapter", taught("adapter"))
+    with pytest.raises(InterruptedError):
+        open_tiny(cache, replace(TINY, adapter_steps=9)).adapter()
+    assert all(part.dtype == torch.float16 for part in given["adapter"])
+
+
 def test_settings_remake_what_depends_on_them_and_nothing_else(cache: Path) -> None:
     base = open_tiny(cache)
     room = base.scenes()[0]
