@@ -5,12 +5,13 @@
     python data_scripts/export_scannet.py predictions scannet-server submission.zip
 
 The first command trained on ``scannet/train``; the second finds its network in the cache (so --profile, --seed,
---scenes, --fused and --cache are those of the run) and labels the scenes of another folder, which need points and
-colours only: no images, no tags, no labels. Written are ``SCENE.ply`` with an int property ``label`` (an index into the
-classes, in the order of the scene's points) and ``network.safetensors``, which ``python -m vlg_lib predict`` takes as
-``--checkpoint`` for any other cloud.
+--scenes, --fused, --teacher and --cache are those of the run) and labels the scenes of another folder, which need
+points and colours only: no images, no tags, no labels. Written are ``SCENE.ply`` with an int property ``label`` (an
+index into the classes, in the order of the scene's points) and ``network.safetensors``, which
+``python -m vlg_lib predict`` takes as ``--checkpoint`` for any other cloud.
 """
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
@@ -23,6 +24,7 @@ from vlg_lib.data.layout import read_scene, scene_folders
 from vlg_lib.data.ply import write_points
 from vlg_lib.experiment import NETWORKS, Experiment
 from vlg_lib.point_network import save_network
+from vlg_lib.profiles import get_profile
 
 
 def label_scenes(experiment: Experiment, kind: str, folders: list[Path], out: Path) -> None:
@@ -53,13 +55,16 @@ def main(
     profile: Annotated[str, typer.Option(help="The profile of the run.")] = "paper-scannet",
     seed: Annotated[int, typer.Option(help="The seed of the run.")] = 0,
     fused: Annotated[Path | None, typer.Option(help="The fused embeddings of the run, where it was given any.")] = None,
+    teacher: Annotated[str | None, typer.Option(help="The 2D model of the run, where it was given one.")] = None,
     cache: Annotated[Path | None, typer.Option(help="The cache of the run [VLG_CACHE or ~/.cache/vlg_lib].")] = None,
     network: Annotated[str, typer.Option(help=f"One of {', '.join(NETWORKS)}.")] = "3dss-vlg",
     device: Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1 [CUDA where there is one].")] = None,
 ) -> None:
     """Label the points of scenes with a 3D network that a run has trained."""
     with one_line_errors():
-        experiment = Experiment.open(profile, seed, cache, scenes_folder=scenes, fused_folder=fused, device=device)
+        chosen = get_profile(profile)
+        chosen = replace(chosen, teacher=teacher or chosen.teacher)
+        experiment = Experiment.open(chosen, seed, cache, scenes_folder=scenes, fused_folder=fused, device=device)
         folders = scene_folders(targets)
         label_scenes(experiment, network, folders, out)
     typer.echo(f"{out}: {len(folders)} scenes labelled, and network.safetensors")

@@ -36,6 +36,9 @@ ROOT = Path(__file__).parents[1]
 SMALL = {"adapter_steps": 3, "adapter_points_per_room": 500, "network": "MinkUNetSmall", "network_steps": 1,
          "network_batch_rooms": 2, "voxel_size": 0.2, "passes": 1, "cam_steps": 1, "cam_batch_rooms": 2}  # fmt: skip
 
+ASKED: list[str] = []
+"""The 2D models that were asked for."""
+
 TABLE = [row for row in ROWS if ROWS_3D.get(row, "3dss-vlg") == "3dss-vlg"]
 
 
@@ -56,11 +59,11 @@ class Guess(VisionLanguageModel):
 @pytest.fixture
 def desk(tmp_path, monkeypatch) -> Path:
     """An empty folder to type commands in, with its own cache, small profiles and the model that guesses."""
-    for name in ("paper-scannet", "paper-s3dis"):
+    for name in ("paper-scannet", "paper-s3dis", "fast"):
         monkeypatch.setitem(profiles.PROFILES, name, replace(profiles.PROFILES[name], **SMALL))
     table = Experiment.table
     monkeypatch.setattr(Experiment, "table", lambda self: table(self, ["3dss-vlg"]))  # others: test_experiment.py
-    monkeypatch.setattr(vision_language, "create_model", lambda *_, **__: Guess())
+    monkeypatch.setattr(vision_language, "create_model", lambda name, **_: ASKED.append(name) or Guess())
     monkeypatch.setenv("VLG_CACHE", str(tmp_path / "cache"))
     monkeypatch.setenv("COLUMNS", "200")
     monkeypatch.chdir(tmp_path)
@@ -139,7 +142,8 @@ def test_scannet(desk: Path) -> None:
     outputs = [type_in(words) for words in commands("ScanNet")]
     assert "1 scenes converted, 0 kept, 0 failed" in outputs[0]
     assert read_scene(desk / "scannet" / "test" / "scene0011_00").frames.camera.width == 320
-    for out in ("scannet", "points"):
+    assert set(ASKED) == {"openseg", "open_clip/ViT-B-16-quickgelu/openai/naclip"}
+    for out in ("scannet", "few", "points"):
         assert [row["row"] for row in read_json(Path("out") / out / "table.json")] == TABLE
     with zipfile.ZipFile("submission.zip") as packed:
         lines = packed.read("scene0707_00.txt").split()

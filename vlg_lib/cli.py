@@ -4,6 +4,7 @@ import inspect
 import platform
 import re
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -68,6 +69,7 @@ def run(
     fused: Annotated[
         Path | None, typer.Option(help="Folder of fused embeddings, one file a scene [made from the images].")
     ] = None,
+    teacher: Annotated[str | None, typer.Option(help="2D model, see info [the profile's].")] = None,
     cache: Annotated[
         Path | None, typer.Option(help="Folder of kept artefacts [VLG_CACHE or ~/.cache/vlg_lib].")
     ] = None,
@@ -83,7 +85,7 @@ def run(
 
       python -m vlg_lib run                                  made rooms, the sizes that suit this machine
       python -m vlg_lib run --profile fast --seed 1 --out results/seed1
-      python -m vlg_lib run --source layout --scenes my_scans --profile book
+      python -m vlg_lib run --source layout --scenes my_scans --teacher open_clip/ViT-B-16-quickgelu/openai/naclip
       accelerate launch --multi_gpu --num_processes 4 --mixed_precision fp16 -m vlg_lib run --profile full
 
     The last line is for four GPUs; the book's page "Many GPUs" has more machines, SLURM and Colab.
@@ -96,8 +98,10 @@ def run(
     The columns "miou" and "accuracy" are of test scenes, "train" of the scenes that the adapter learnt from. Rows with
     a mask use the tags of the scene they are scored on.
     """
+    sizes = get_profile(profile)
+    sizes = replace(sizes, teacher=teacher or sizes.teacher)
     rows = experiment.run(
-        source, profile, seed, out, scenes_folder=scenes, fused_folder=fused, cache_folder=cache, device=device,
+        source, sizes, seed, out, scenes_folder=scenes, fused_folder=fused, cache_folder=cache, device=device,
         progress=not quiet,
     )  # fmt: skip
     if parallel.rank() == 0:
