@@ -77,9 +77,9 @@ def conversions(folder: Path) -> list[Work]:
 
 
 def write_scans(folder: Path) -> Path:
-    """Twelve ScanNet scenes of forty frames."""
+    """Twelve ScanNet scenes of twenty frames."""
     for index in range(12):
-        write_scan(folder, f"scene{index:04d}_00", floor_shots(40))
+        write_scan(folder, f"scene{index:04d}_00", floor_shots(20))
     return folder
 
 
@@ -143,6 +143,7 @@ def main() -> None:
     parser.add_argument("kind", choices=["kill", "convert"])
     parser.add_argument("--kills", type=int, default=20)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--only", default="", help="work whose name begins so")
     parser.add_argument("--folder", type=Path, help="where everything is written [the system's temporary folder]")
     given = parser.parse_args()
     torch.set_num_threads(1)
@@ -150,7 +151,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory(dir=given.folder) as name:
         folder = Path(name)
         works = [RUN] if given.kind == "kill" else conversions(folder)
-        for work in works:
+        for work in (work for work in works if work.name.startswith(given.only)):
             for line in kills(work, folder / "work", work.share(given.kills), given.seed):
                 print(json.dumps(line), flush=True)
                 faults += wrong(line)
