@@ -186,8 +186,10 @@ def _rates_of(record: dict[str, Any], job: Job) -> dict[str, float]:
     for name, line in named.items():
         if "frames_per_second" in line and _teacher(name) in job.teacher:
             found["model"] = 1 / line["frames_per_second"]
-        if re.fullmatch(rf"{re.escape(job.network)}, .*forward and backward", name):
-            found["network"] = line["ours"] / line["voxels"]
+    title = f"{job.network}, against MinkowskiEngine, "
+    steps = {(line["voxels"], line["name"]): line["ours"] for line in lines if line.get("name", "").startswith(title)}
+    for voxels in sorted({size for size, name in steps if name == f"{title}backward"}):  # the most voxels count
+        found["network"] = (steps[voxels, f"{title}forward"] + steps[voxels, f"{title}backward"]) / voxels
     for table in record.get("tables", {}).values():
         spent = {row["row"]: row["seconds"] for row in table}
         profile = PROFILES.get(record.get("profile", ""))

@@ -95,10 +95,14 @@ def test_rates_are_read_from_records(tmp_path: Path) -> None:
     record(tmp_path, "fusion", fusion)
     record(tmp_path, "dense", [{"device": "cpu"}, {"name": "small-region", "frames_per_second": 20.0}])
     record(tmp_path, "a-dense", [{"device": "cuda"}, {"name": "small-region", "frames_per_second": 500.0}])
+    title = "MinkUNet18A, against MinkowskiEngine"
     sparse = [
-        {"name": "MinkUNet18A, against plain autograd, forward", "ours": 9.0, "voxels": 9},
-        {"name": "MinkUNet18A, against plain autograd, forward and backward", "ours": 3.0, "voxels": 6000},
-        {"name": "MinkUNet34C, against plain autograd, forward and backward", "ours": 9.0, "voxels": 1},
+        {"name": f"{title}, inference", "ours": 9.0, "voxels": 6000},
+        {"name": f"{title}, forward", "ours": 1.0, "voxels": 6000},
+        {"name": f"{title}, backward", "ours": 2.0, "voxels": 6000},
+        {"name": f"{title}, forward", "ours": 7.0, "voxels": 10},
+        {"name": f"{title}, backward", "ours": 9.0, "voxels": 10},
+        {"name": "MinkUNet34C, against MinkowskiEngine, backward", "ours": 9.0, "voxels": 9000},
     ]
     record(tmp_path, "sparse", sparse)
     rows = [{"row": "projection", "seconds": 10.0}, {"row": "adapter", "seconds": 10.0 + 200 * 4 * 2000 * 64 * 1e-6}]
@@ -112,8 +116,8 @@ def test_rates_are_read_from_records(tmp_path: Path) -> None:
 
 
 def test_the_records_of_the_book_are_read() -> None:
-    found = measured(make_job("rooms"))
-    for name in ("gather", "seen", "visible", "adapter"):
+    found = measured(make_job("scannet"))
+    for name in ("gather", "seen", "visible", "adapter", "network"):
         assert found[name].value is not None
         assert found[name].where.startswith("results/")
     assert 0 < found["seen"].value < 1
