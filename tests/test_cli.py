@@ -42,6 +42,17 @@ def test_info_prints_profiles_and_models(monkeypatch: pytest.MonkeyPatch, tmp_pa
         assert part in text
 
 
+def test_plan_is_the_planner_of_the_checkout(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capfd: pytest.CaptureFixture
+) -> None:
+    assert invoke("plan", "--source", "scannet", "--scenes", "1201", "--dim", "768").exit_code == 0
+    assert "1201 scenes of 150000 points" in capfd.readouterr().out
+    assert invoke("plan", "--source", "nowhere").exit_code != 0
+    monkeypatch.setattr(cli.vlg_lib, "__file__", str(tmp_path / "vlg_lib" / "__init__.py"))
+    with pytest.raises(ValueError, match=r"plan\.py: no such file: plan reads the rates in results/"):
+        raise invoke("plan").exception
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

@@ -300,6 +300,27 @@ def test_scenes_without_tags_and_with_other_classes_are_refused(cache: Path, tmp
         open_tiny(tmp_path / "cache", scenes_folder=tmp_path).scenes()
 
 
+def test_scenes_that_cannot_be_read_are_named_when_stage_1_of_the_others_is_done(cache: Path, tmp_path: Path) -> None:
+    made = open_tiny(cache)
+    rooms = made.scenes("train") + made.scenes("test")
+    for scene in rooms:
+        shutil.copytree(made._folder_of(scene), tmp_path / "scenes" / scene.name)
+    first, second = (tmp_path / "scenes" / scene.name for scene in rooms[:2])
+    (first / "points.ply").write_bytes((first / "points.ply").read_bytes()[:900])
+    experiment = open_tiny(tmp_path / "cache", scenes_folder=tmp_path / "scenes")
+    with pytest.raises(ValueError, match=rf"{first.name}/points\.ply: not a whole PLY file"):
+        experiment.table()
+    assert [path.name.split("-")[1] for path in sorted((tmp_path / "cache" / "fused").iterdir())] == [
+        scene.name.split("-")[1] for scene in sorted(rooms[1:], key=lambda scene: scene.name)
+    ]
+    (second / "scene.json").write_text("{")
+    with pytest.raises(ValueError, match=r"(?s)points\.ply: not a whole PLY file.*scene\.json: not JSON"):
+        experiment.scenes()
+    shutil.rmtree(second)
+    shutil.copy(made._folder_of(rooms[0]) / "points.ply", first / "points.ply")
+    assert len(experiment.scenes()) == len(rooms) - 1  # mended: read again
+
+
 def test_bad_arguments_are_refused(cache: Path, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="unknown profile 'huge'"):
         Experiment.open("huge")

@@ -53,6 +53,8 @@ def test_a_disk_that_gets_full_leaves_what_was_there(tmp_path, small_files, writ
     with pytest.raises(OSError, match="too large") as found:
         write(tmp_path / "new")
     assert found.value.errno == errno.EFBIG
+    assert str(tmp_path / "new") in str(found.value)
+    assert "make room or choose another folder" in str(found.value)
     assert list(tmp_path.iterdir()) == []
 
 

@@ -3,6 +3,8 @@
 import inspect
 import platform
 import re
+import subprocess
+import sys
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
@@ -236,6 +238,15 @@ def check(folder: SceneFolder) -> None:
     raise typer.Exit(int(bool(report.findings)))
 
 
+@app.command(context_settings={"ignore_unknown_options": True}, add_help_option=False)
+def plan(options: Annotated[list[str] | None, typer.Argument()] = None) -> None:
+    """Reckon disk, memory and time of a data set, from rates that were measured; in a checkout (plan --help)."""
+    script = Path(vlg_lib.__file__).parents[1] / "data_scripts" / "plan.py"
+    if not script.is_file():
+        raise ValueError(f"{script}: no such file: plan reads the rates in results/, so run it in a checkout")
+    raise typer.Exit(subprocess.run([sys.executable, script, *(options or ())], check=False).returncode)
+
+
 @command
 def info() -> None:
     """Print versions, the device, the cache folder, the models and the sizes of every profile."""
@@ -248,8 +259,7 @@ def info() -> None:
     print(f"cache: {experiment.default_cache()}")
     print(f"2D models: {', '.join(list_models())}")
     print(f"3D networks: {', '.join(list_checkpoints()) or 'none shipped'}")
-    for profile in PROFILES.values():
-        print(f"profile {profile}")
+    print(*(f"profile {profile}" for profile in PROFILES.values()), sep="\n")
 
 
 def main() -> None:

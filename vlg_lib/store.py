@@ -1,5 +1,6 @@
 """Files between stages: safetensors and JSON, each written whole or not at all, each named by what made it."""
 
+import errno
 import hashlib
 import json
 import os
@@ -21,18 +22,31 @@ class StoreError(ValueError):
 
 
 @contextmanager
+def _room_for(path: Path) -> Iterator[None]:
+    """Make the folder of a file that is to be written; a full disk's error names the file and says what to do."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        yield
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+            raise
+        mend = "make room or choose another folder and run again: what is finished is kept"
+        raise OSError(error.errno, f"{os.strerror(error.errno)}; {mend}", str(path)) from error
+
+
+@contextmanager
 def atomic_write(path: Path) -> Iterator[BinaryIO]:
     """Open a temporary neighbour of ``path`` for writing and rename it into place when the block ends well."""
-    path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        with temporary.open("wb") as file:
-            yield file
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    with _room_for(path):
+        try:
+            with temporary.open("wb") as file:
+                yield file
+                file.flush()
+                os.fsync(file.fileno())
+            temporary.replace(path)
+        finally:
+            temporary.unlink(missing_ok=True)
 
 
 @contextmanager
@@ -42,8 +56,7 @@ def atomic_folder(path: Path) -> Iterator[Path]:
     An existing folder at ``path`` is replaced by the new one. When the block fails, the temporary folder is removed and
     what stood at ``path`` stays as it was.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with TemporaryDirectory(prefix=f".{path.name}.", dir=path.parent) as holder:
+    with _room_for(path), TemporaryDirectory(prefix=f".{path.name}.", dir=path.parent) as holder:
         new, old = Path(holder) / "new", Path(holder) / "old"
         new.mkdir()
         yield new

@@ -141,9 +141,8 @@ class Networks(Stages):
             self.adapter()
         self._each(f"labels of {kind}", scenes, lambda scene: len(self._balance(kind, scene)))
         labels = [self._balance(kind, scene) for scene in scenes]
-        by_class = (
-            class_weights(labels, len(self.class_set)) if self.profile.balance else torch.ones(len(self.class_set))
-        )
+        classes = len(self.class_set)
+        by_class = class_weights(labels, classes) if self.profile.balance else torch.ones(classes)
         weights = [by_class[part.clamp(min=0)] * (part != IGNORE_LABEL) for part in labels]
         # Weights go with 1 / sqrt(frequency), their squares with 1 / frequency: crops show all classes alike often.
         clouds = [Cloud(s.points, s.colors, part.square()) for s, part in zip(scenes, weights, strict=True)]

@@ -47,22 +47,38 @@ class Scenes:
     _loaded: dict[str, Any] = field(default_factory=dict, repr=False)
 
     def scenes(self, split: str = "train") -> list[Scene]:
-        """The scenes of a split, ``train`` or ``test``: points, colours, tags, and frames that load when asked for."""
+        """The scenes of a split, ``train`` or ``test``: points, colours, tags, and frames that load when asked for.
+
+        ValueError that names each scene that cannot be read.
+        """
+        scenes, errors = self._readable(split)
+        if errors:
+            raise errors[0] if len(errors) == 1 else ValueError("\n".join(map(str, errors)))
+        return scenes
+
+    def _readable(self, split: str) -> tuple[list[Scene], list[ValueError]]:
+        """The scenes of a split that can be read, and what is wrong with the others."""
         if split not in SPLITS:
             raise ValueError(f"unknown split {split!r}; known: {', '.join(SPLITS)}")
-        if split not in self._loaded:
-            folders = self._make_rooms(split) if self.scenes_folder is None else self._find_scenes(split)
-            scenes = [read_scene(folder) for folder in folders]
-            for scene, scene_folder in zip(scenes, folders, strict=True):
-                if not bool(scene.scene_labels.any()):
-                    raise ValueError(f"{scene_folder}: scene.json names no class in scene_labels: write what is there")
-            for scene, scene_folder in zip(scenes, folders, strict=True):
-                if self._folders.setdefault(scene.name, scene_folder) != scene_folder:
-                    raise ValueError(
-                        f"two scenes are named {scene.name!r}: {scene_folder}, {self._folders[scene.name]}"
-                    )
-            self._loaded[split] = scenes
-        return list(self._loaded[split])
+        if split in self._loaded:
+            return list(self._loaded[split]), []
+        scenes, errors = [], []
+        for folder in self._make_rooms(split) if self.scenes_folder is None else self._find_scenes(split):
+            try:
+                scenes.append(self._read(folder))
+            except ValueError as error:
+                errors.append(error)
+        if not errors:
+            self._loaded[split] = list(scenes)
+        return scenes, errors
+
+    def _read(self, folder: Path) -> Scene:
+        scene = read_scene(folder)
+        if not bool(scene.scene_labels.any()):
+            raise ValueError(f"{folder}: scene.json names no class in scene_labels: write what is there")
+        if self._folders.setdefault(scene.name, folder) != folder:
+            raise ValueError(f"two scenes are named {scene.name!r}: {folder}, {self._folders[scene.name]}")
+        return scene
 
     def _room_settings(self) -> dict[str, Any]:
         profile = self.profile

@@ -73,15 +73,15 @@ class Experiment(Networks):
         scenes a row with a mask shows what a person's tags are worth there, not what the method does alone.
         ``miou_low`` and ``miou_high``: 95 % bootstrap interval over test scenes. ``iou``: each class of the test
         scenes, None where none has it. ``seconds``: what the row took from the scenes on, fusion included, as measured
-        when it was made. LayoutError where a scene has no point labels.
+        when it was made. LayoutError where a scene has no point labels. Where scenes cannot be read, ValueError that
+        names them, after stage 1 of all the others.
         """
         rows_3d = {row: kind for row, kind in ROWS_3D.items() if kind in networks}
+        self._finish_the_rest()
         path = self.folder / "table" / f"table-{self._table_key(rows_3d)}.json"
         if not path.is_file():
-            for split in SPLITS:
-                self._each(
-                    "labels", self.scenes(split), lambda scene: len(self.truth(scene))
-                )  # missing ones are found out now
+            for split in SPLITS:  # missing labels are found out now
+                self._each("labels", self.scenes(split), lambda scene: len(self.truth(scene)))
             self.adapter()
             for kind in rows_3d.values():
                 self.network(kind)
@@ -94,6 +94,13 @@ class Experiment(Networks):
             parallel.wait()
         table: list[dict[str, Any]] = read_json(path)
         return table
+
+    def _finish_the_rest(self) -> None:
+        """Stage 1 of the scenes that can be read, where some cannot: the work need not wait for their mend."""
+        readable = {split: self._readable(split) for split in SPLITS}
+        if any(errors for _, errors in readable.values()):
+            for scenes, _ in readable.values():
+                self._each("stage 1 of the other scenes", scenes, lambda scene: len(self._fused_rows(scene).embeddings))
 
     def _table_key(self, rows_3d: dict[str, str]) -> str:
         labels = [self._folder_of(scene) / "labels.ply" for split in SPLITS for scene in self.scenes(split)]
