@@ -21,7 +21,8 @@ export VLG_CACHE="${VLG_CACHE:-$SLURM_SUBMIT_DIR/vlg_cache}"
 export OUT="${OUT:-$SLURM_SUBMIT_DIR/results-run}" PROFILE="${PROFILE:-full}" SCENES="${SCENES:-}"
 export PRECISION="${PRECISION:-fp16}"  # bf16 from the A100 on; a T4 and a V100 have none
 export GPUS="${SLURM_GPUS_ON_NODE:?expected GPUs: keep a --gpus-per-node line}"
-MASTER="$(scontrol show hostnames "$SLURM_JOB_NODELIST" | head -n 1)"
+MACHINES="$(scontrol show hostnames "$SLURM_JOB_NODELIST")"
+MASTER="${MACHINES%%$'\n'*}"  # the first line; a pipe into head would end scontrol with a signal, and with it the job
 export MASTER PORT=$((20000 + SLURM_JOB_ID % 20000))  # two jobs on one machine must not share a port
 
 # One launcher a machine (srun), one process a GPU (accelerate). When one of them fails, all of them end.
