@@ -9,7 +9,7 @@ import pytest
 SCRIPT = Path(__file__).parent.parent / "data_scripts" / "slurm_run.sh"
 COMMANDS = {
     # It writes slowly: a reader that is satisfied with the first line would end it by a signal.
-    "scontrol": 'echo node7\nsleep 0.2\necho node8',
+    "scontrol": "echo node7\nsleep 0.2\necho node8",
     # srun runs the command once a machine, as --ntasks-per-node=1 asks for.
     "srun": 'test "$1" = --kill-on-bad-exit=1 && shift\nfor node in 0 1; do SLURM_NODEID=$node "$@" || exit $?; done',
     "accelerate": 'echo "$@"\nexit ${FAILS:-0}',
