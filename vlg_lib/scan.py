@@ -96,7 +96,7 @@ def train_on_scan(
 
     Writes what :func:`label_scan` writes; ``out/trained.ply`` and ``.html``, the labels of the 3D network, which sees
     points and colours only, chosen among the tags; and ``out/network.safetensors``, for ``python -m vlg_lib predict``.
-    ``sizes``: those of the trainings. What is made on the way is kept in :func:`vlg_lib.experiment.default_cache`, so
+    ``sizes``: those of the trainings. What is made on the way is kept in the cache folder (VLG_CACHE), so
     a stopped run goes on. Returns the points of each class, from the network. ValueError as in :func:`label_scan`.
     """
     sizes, scene, kind = replace(sizes, teacher=model), _tagged(folder, tags), "3dss-vlg"
