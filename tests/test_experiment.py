@@ -300,7 +300,7 @@ def test_scenes_without_tags_and_with_other_classes_are_refused(cache: Path, tmp
         open_tiny(tmp_path / "cache", scenes_folder=tmp_path).scenes()
 
 
-def test_scenes_that_cannot_be_read_are_named_when_stage_1_of_the_others_is_done(cache: Path, tmp_path: Path) -> None:
+def test_bad_scenes_are_named_when_stage_1_of_the_others_is_done(cache: Path, tmp_path: Path) -> None:
     made = open_tiny(cache)
     rooms = made.scenes("train") + made.scenes("test")
     for scene in rooms:
@@ -313,7 +313,18 @@ def test_scenes_that_cannot_be_read_are_named_when_stage_1_of_the_others_is_done
     assert [path.name.split("-")[1] for path in sorted((tmp_path / "cache" / "fused").iterdir())] == [
         scene.name.split("-")[1] for scene in sorted(rooms[1:], key=lambda scene: scene.name)
     ]
+    shutil.rmtree(tmp_path / "cache" / "fused")
+    shutil.copy(made._folder_of(rooms[0]) / "points.ply", first / "points.ply")
+    for split in ("train", "test"):
+        experiment.scenes(split)
+    next((second / "color").iterdir()).unlink()  # after it was listed
+    with pytest.raises(ValueError, match=r"color/\d+\.png: no such file"):
+        experiment.table()
+    assert len(list((tmp_path / "cache" / "fused").iterdir())) == len(rooms) - 1
+
+    (first / "points.ply").write_bytes((first / "points.ply").read_bytes()[:900])
     (second / "scene.json").write_text("{")
+    experiment = open_tiny(tmp_path / "cache", scenes_folder=tmp_path / "scenes")
     with pytest.raises(ValueError, match=r"(?s)points\.ply: not a whole PLY file.*scene\.json: not JSON"):
         experiment.scenes()
     shutil.rmtree(second)

@@ -77,11 +77,13 @@ class Experiment(Networks):
         names them, after stage 1 of all the others.
         """
         rows_3d = {row: kind for row, kind in ROWS_3D.items() if kind in networks}
-        self._finish_the_rest()
+        if any(self._readable(split)[1] for split in SPLITS):
+            self._fuse_all()
         path = self.folder / "table" / f"table-{self._table_key(rows_3d)}.json"
         if not path.is_file():
             for split in SPLITS:  # missing labels are found out now
                 self._each("labels", self.scenes(split), lambda scene: len(self.truth(scene)))
+            self._fuse_all()
             self.adapter()
             for kind in rows_3d.values():
                 self.network(kind)
@@ -95,12 +97,10 @@ class Experiment(Networks):
         table: list[dict[str, Any]] = read_json(path)
         return table
 
-    def _finish_the_rest(self) -> None:
-        """Stage 1 of the scenes that can be read, where some cannot: the work need not wait for their mend."""
-        readable = {split: self._readable(split) for split in SPLITS}
-        if any(errors for _, errors in readable.values()):
-            for scenes, _ in readable.values():
-                self._each("stage 1 of the other scenes", scenes, lambda scene: len(self._fused_rows(scene).embeddings))
+    def _fuse_all(self) -> None:
+        """Stage 1 of all scenes that can be read: they need not wait for the mend of one that fails, which is named."""
+        scenes = {scene.name: scene for split in SPLITS for scene in self._readable(split)[0]}
+        self._each("stage 1", list(scenes.values()), lambda scene: len(self._fused_rows(scene).embeddings))
 
     def _table_key(self, rows_3d: dict[str, str]) -> str:
         labels = [self._folder_of(scene) / "labels.ply" for split in SPLITS for scene in self.scenes(split)]
