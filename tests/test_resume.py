@@ -14,12 +14,12 @@ from vlg_lib.store import read_json
 STAGES = [
     ("/room-10001", 1, ["rooms-*/room-10000/scene.json"]),
     ("/fused/room-10001", 1, ["rooms-*/room-10001/scene.json", "fused/room-10000-*"]),
-    ("/pseudo_labels/room-10001", 1, ["fused/room-10001-*", "pseudo_labels/room-10000-*"]),
+    ("/fused/room-15000", 1, ["fused/room-10001-*"]),
+    ("/pseudo_labels/room-10001", 1, ["fused/room-15000-*", "pseudo_labels/room-10000-*"]),
     ("/adapter/", 2, ["pseudo_labels/room-10001-*", "adapter/adapter-*"]),  # some steps of 120 are stored
     ("/network/cam", 1, ["adapter/adapter-*"]),
     ("/network/3dss-vlg", 2, ["network/openscene-*", "network/cross-entropy-*"]),  # 6 steps of 8 are stored
-    ("/fused/room-15000", 1, ["network/supervised-*"]),
-    ("/table/", 1, ["fused/room-15000-*"]),
+    ("/table/", 1, ["network/supervised-*"]),
     ("/out/table.json", 1, ["table/table-*", "out/run.json"]),
 ]
 
