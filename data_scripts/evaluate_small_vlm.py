@@ -2,15 +2,19 @@
 
 JSON lines. For each model and shift: the dense zero-shot mIoU of one full-frame pass over all rooms, its 95 % interval
 over other choices of rooms (``low``, ``high``), and that of each group of rooms on its own (``groups``). The model is
-the same one throughout: nothing here tells how far another seed of its training would move it. For each model, at
+the same one throughout; how far another seed of its training moves it, ``--seeds-of`` tells. For each model, at
 shift 0: how well sentences find the things that they are true of, as mean average precision over sentences:
 names, pairs of a colour and a name that the training said, pairs that it held out, materials, sizes, places and uses.
 ``chance`` is the average precision of a random order, ``name_alone`` that of the same pairs when only the name is
 asked for. Sentences with words that a model does not know are left out.
+
+``--seeds-of NAME`` takes the models for seeds of one training and adds rows of that name: the mean over the seeds, each
+of them, and the 95 % interval of the mean (Student's t: it asks how the next seed would do, on these rooms).
 """
 
 import argparse
 import json
+import statistics
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -19,6 +23,7 @@ from typing import Any
 import torch
 from jaxtyping import Bool, Float, Int
 from room_captions import HELD_OUT, Facts, Meaning, room_facts, truths
+from scipy.stats import t as student
 from sklearn.metrics import average_precision_score
 from torch import Tensor
 from torch.nn.functional import normalize
@@ -151,10 +156,21 @@ def retrieval_scores(
         yield row
 
 
+def over_seeds(name: str, rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """Rows of several seeds of one training on one question as one: their mean, each, 95 % interval of the mean."""
+    question, figure = ("shift", "miou") if "shift" in rows[0] else ("sentences", "precision")
+    each = [row[figure] for row in rows]
+    mean, spread = statistics.mean(each), statistics.stdev(each) / len(each) ** 0.5
+    reach = spread * float(student.ppf(0.975, len(each) - 1))
+    return {"model": name, question: rows[0][question], "seeds": len(each), figure: round(mean, 1), "each": each,
+            "low": round(mean - reach, 1), "high": round(mean + reach, 1)}  # fmt: skip
+
+
 def main() -> None:
     """Print the scores of each model."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("models", nargs="*", help="names of models, or files of weights (default: all that are there)")
+    parser.add_argument("--seeds-of", metavar="NAME", help="the models are seeds of this one: two or more")
     parser.add_argument("--rooms", type=int, default=24, help="rooms in a group")
     parser.add_argument("--groups", type=int, default=3)
     parser.add_argument("--views", type=int, default=8)
@@ -164,13 +180,22 @@ def main() -> None:
     torch.set_num_threads(given.threads)
     names = given.models or [name for name in list_models() if name in SMALL_MODELS]
     models = [SmallModel(WEIGHTS / f"{name}.safetensors" if name in SMALL_MODELS else Path(name)) for name in names]
+    if given.seeds_of and len(models) < 2:
+        parser.error(f"--seeds-of asks for two models or more, found {len(models)}")
+
+    def tell(rows: Sequence[dict[str, Any]]) -> None:
+        for row in [*rows, over_seeds(given.seeds_of, rows)] if given.seeds_of else rows:
+            print(json.dumps(row), flush=True)
+
     for shift in SHIFTS:
-        for row in dense_scores(models, shift, given.rooms, given.groups, given.views, given.template):
-            print(json.dumps(row), flush=True)
+        tell(dense_scores(models, shift, given.rooms, given.groups, given.views, given.template))
     embedded, facts = view_embeddings(models, given.rooms, given.views)
-    for model, things in zip(models, embedded, strict=True):
-        for row in retrieval_scores(model, things, facts):
-            print(json.dumps(row), flush=True)
+    found = [list(retrieval_scores(model, things, facts)) for model, things in zip(models, embedded, strict=True)]
+    if given.seeds_of:
+        for rows in zip(*found, strict=True):
+            tell(rows)
+    else:
+        tell([row for rows in found for row in rows])
 
 
 if __name__ == "__main__":

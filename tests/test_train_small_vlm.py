@@ -244,3 +244,20 @@ def test_a_model_that_says_wall_everywhere_scores_the_walls():
     parts = [100 * walls[i] / known[i] / len(classes[i]) for i in (0, 1)]
     assert row["groups"] == pytest.approx(parts, abs=0.06)
     assert row["miou"] == pytest.approx(row["accuracy"] / len(classes[0] | classes[1]), abs=0.06)
+
+
+@pytest.mark.parametrize("figure", [{"shift": 0.5, "miou": 0.0}, {"sentences": "name", "precision": 0.0}])
+def test_three_seeds_and_the_interval_of_their_mean(figure):
+    asked, scored = figure
+    rows = [figure | {"model": f"seed{s}", scored: value} for s, value in enumerate((60.0, 63.0, 66.0))]
+    row = evaluation.over_seeds("all", rows)
+    # The standard error is 3 / sqrt(3); Student's 97.5 % point at two degrees of freedom is 4.303 (any table).
+    told = {"model": "all", asked: figure[asked], "seeds": 3, scored: 63.0, "each": [60.0, 63.0, 66.0]}
+    assert row == told | {"low": 55.5, "high": 70.5}
+
+
+def test_seeds_of_one_model_are_refused(monkeypatch, capsys):
+    monkeypatch.setattr("sys.argv", ["evaluate_small_vlm.py", "small-clip", "--seeds-of", "small-clip"])
+    with pytest.raises(SystemExit):
+        evaluation.main()
+    assert "--seeds-of asks for two models or more, found 1" in capsys.readouterr().err
