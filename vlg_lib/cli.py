@@ -171,7 +171,7 @@ def scan(
     folder: SceneFolder,
     out: Annotated[Path, typer.Option(help="Folder for what is written.")] = Path("out"),
     tags: Annotated[str, typer.Option(help="Classes in the scene, with commas between: label its points.")] = "",
-    model: Annotated[str, typer.Option(help="2D model for --tags; see info.")] = "small-region",
+    model: Annotated[str, typer.Option(help="2D model for --tags; see info.")] = "small-attributes",
     train: Annotated[bool, typer.Option("--train", help="With --tags: train a 3D network on this scan.")] = False,
     profile: Annotated[str, typer.Option(help=f"Sizes of --train: auto, {', '.join(PROFILES)}.")] = "auto",
     device: Device = None,

@@ -30,7 +30,7 @@ class Profile:
     width: int
     height: int
     shift: float = 0.5
-    teacher: str = "small-region"
+    teacher: str = "small-attributes"
     prompt_template: str = "a {name}"
     depth_tolerance: float = 0.01
     depth_slack: float = 0.05

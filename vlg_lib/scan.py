@@ -73,7 +73,7 @@ def scan(folder: Path, out: Path, visibility: Visibility | None = None, *, progr
 
 
 def label_scan(
-    folder: Path, out: Path, tags: Sequence[str], model: str = "small-region", *, progress: bool = True
+    folder: Path, out: Path, tags: Sequence[str], model: str = "small-attributes", *, progress: bool = True
 ) -> dict[str, int]:
     """Label the points of a scene among ``tags``, the classes that a person says are there: stage 1 (paper, Sec. 3.1).
 

@@ -21,11 +21,11 @@ def list_models() -> list[str]:
 
 
 def create_model(
-    name: str = "small-region", *, device: str | torch.device = "cpu", **options: Any
+    name: str = "small-attributes", *, device: str | torch.device = "cpu", **options: Any
 ) -> VisionLanguageModel:
     """A frozen model by name, its weights loaded; ValueError naming the known models for any other name.
 
-    The small models come with the book: ``small-region``, and those that :func:`list_models` names.
+    The small models come with the book: ``small-attributes``, ``small-grounded`` and ``small-clip``.
     ``open_clip/MODEL/TAG/READOUT``, such as ``open_clip/ViT-B-16-quickgelu/openai/naclip``, is any ViT of open_clip;
     ``options`` are those of :func:`~vlg_lib.vision_language.clip_dense.load_open_clip`. ``openseg`` is the paper's,
     see :class:`~vlg_lib.vision_language.openseg.OpenSegModel`.

@@ -18,7 +18,7 @@ class CachedModel(VisionLanguageModel):
     """A model whose dense embeddings are kept in ``folder``, a file an image, in half precision.
 
     What is kept is known by the model's name (which names its read-out and weights), ``settings`` (whatever else its
-    output depends on) and the image's bytes and size. A frame takes 2 h w D bytes: 0.15 MB of ``small-region`` at
+    output depends on) and the image's bytes and size. A frame takes 2 h w D bytes: 0.15 MB of ``small-attributes`` at
     160 x 120, 0.9 MB of 24 x 24 patches of 768 numbers, 472 MB of OpenSeg for 4 : 3 images, times the frames of a
     scene. At most ``limit_bytes`` are kept: the frames that were not used for the longest time make room.
 

@@ -31,9 +31,7 @@ _WIDTH = 64
 _STRIDE = 4
 _SMALLEST = 32
 WEIGHTS = Path(__file__).parent / "weights"
-SMALL_MODELS = {
-    "small-region": "region", "small-attributes": "region", "small-grounded": "grounded", "small-clip": "clip",
-}  # fmt: skip
+SMALL_MODELS = {"small-attributes": "region", "small-grounded": "grounded", "small-clip": "clip"}
 """The names of the small models, and what ``data_scripts/train_small_vlm.py`` calls the training of each."""
 
 
@@ -96,7 +94,7 @@ def text_tower(words: int) -> "TextTransformer":
 
 
 class SmallModel(VisionLanguageModel):
-    """The trained towers of a weights file, frozen. Make it with ``create_model("small-region")``.
+    """The trained towers of a weights file, frozen. Make it with ``create_model("small-attributes")``.
 
     ``weights``: a safetensors file with tensors ``visual.*`` and ``text.*``, and a manifest that holds the
     ``vocabulary``; its name is the model's. StoreError where it is missing or is another model's.
@@ -106,7 +104,7 @@ class SmallModel(VisionLanguageModel):
     stride = _STRIDE
 
     def __init__(
-        self, weights: Path = WEIGHTS / "small-region.safetensors", device: str | torch.device = "cpu"
+        self, weights: Path = WEIGHTS / "small-attributes.safetensors", device: str | torch.device = "cpu"
     ) -> None:
         self._weights, self.name = weights, weights.stem
         self._device = torch.device(device)
