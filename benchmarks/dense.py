@@ -7,7 +7,7 @@ Each line is one JSON object with ``name, milliseconds, frames_per_second, peak_
 in which all sides take turns, after one that is not counted, and the most memory that one frame takes above the
 weights. Weights are random (speed does not depend on them), so nothing is downloaded; frames are noise.
 
-* ``small-region``: 160 x 120, as the book's profiles take it; its target is 20 frames a second on two cores.
+* ``small-attributes``: 160 x 120, as the book's profiles take it; its target is 20 frames a second on two cores.
 * ``encode_image``: the baseline of ViT-B/16, one vector an image from open_clip's own code, made for 320 x 240. What a
   read-out takes beyond it (``times_encode_image``) is the price of a vector for each of the 15 x 20 patches instead.
 * ``ViT-B-16 READOUT``: 320 x 240 in one pass; ``proxyclip`` adds DINO's ViT-B/16. ``naclip, windows`` resizes to a
@@ -60,7 +60,7 @@ def sides(device: str, dtype: torch.dtype) -> dict[str, Callable[[], Tensor]]:
         model = OpenClipModel(square, list, "ViT-B-16", readout, proxy=lent, dtype=dtype, device=device, **options)
         return lambda: model.dense_embeddings(wide)
 
-    timed = {"small-region": lambda: small.dense_embeddings(small_frame), "encode_image": encode_image}
+    timed = {"small-attributes": lambda: small.dense_embeddings(small_frame), "encode_image": encode_image}
     timed |= {f"ViT-B-16 {readout}": dense(readout, short_side=HEIGHT) for readout in READOUTS}
     return timed | {"ViT-B-16 naclip, windows": dense("naclip", short_side=336, window=224)}
 

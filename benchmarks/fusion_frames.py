@@ -41,7 +41,7 @@ def write_room(folder: Path, views: int, points: int) -> None:
 
 def fuse(folder: Path, frames: int) -> None:
     """One case, in this process: prints its peak, its seconds, and the size of all maps and images together."""
-    scene, model = read_scene(folder), create_model("small-region")
+    scene, model = read_scene(folder), create_model("small-attributes")
     part = Scene(scene.name, scene.points, scene.colors, scene.frames[:frames], scene.class_set, scene.scene_labels)
     size = model.dense_embeddings(scene.frames[0].color).numel() * 4 + WIDTH * HEIGHT * (3 + 4)
     start = time.perf_counter()

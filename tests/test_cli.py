@@ -38,7 +38,7 @@ def test_help_shows_examples_and_files() -> None:
 def test_info_prints_profiles_and_models(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("VLG_CACHE", str(tmp_path))
     text = invoke("info").output
-    for part in ("fast, train_rooms=", "small-region", str(tmp_path)):
+    for part in ("fast, train_rooms=", "small-attributes", str(tmp_path)):
         assert part in text
 
 

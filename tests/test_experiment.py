@@ -236,7 +236,7 @@ def test_the_published_protocol_runs_on_scenes_of_a_folder(cache: Path, tmp_path
         for scene in made.scenes(split):
             shutil.copytree(made._folder_of(scene), tmp_path / "scenes" / split / scene.name)
     small = replace(
-        get_profile("paper-scannet"), teacher="small-region", adapter_steps=20, network="MinkUNetSmall",
+        get_profile("paper-scannet"), teacher="small-attributes", adapter_steps=20, network="MinkUNetSmall",
         network_steps=2, voxel_size=0.2, passes=2, checkpoint_every=10,
     )  # fmt: skip
     experiment = open_tiny(tmp_path / "cache", small, scenes_folder=tmp_path / "scenes")

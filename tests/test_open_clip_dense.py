@@ -400,7 +400,7 @@ def test_texts_that_cannot_be(world, texts):
         ("open_clip/ViT-B16/openai/maskclip", r"open_clip model 'ViT-B16'.*ViT-B-16"),
         ("open_clip/ViT-B-16-quickgelu/openia/maskclip", r"weights of ViT-B-16-quickgelu 'openia'.*openai"),
         ("open_clip/ViT-B-16/openai/maskclip", r"another GELU.*use 'ViT-B-16-quickgelu'"),
-        ("open_clip", r"unknown.*small-region.*open_clip/MODEL/TAG/READOUT"),
+        ("open_clip", r"unknown.*small-attributes.*open_clip/MODEL/TAG/READOUT"),
     ],
 )
 def test_names_that_are_not_known(name, message):

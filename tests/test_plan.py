@@ -15,7 +15,7 @@ import plan
 from plan import Job, Rate, disk, make_job, measured, memory, readable, seconds, with_given
 
 JOB = Job(
-    scenes=10, points=1000, frames=4, width=32, height=24, dim=8, teacher="small-region", network="MinkUNet18A",
+    scenes=10, points=1000, frames=4, width=32, height=24, dim=8, teacher="small-attributes", network="MinkUNet18A",
     adapter_points=50_000, network_scenes=200, voxels=500,
 )  # fmt: skip
 
@@ -93,8 +93,8 @@ def test_rates_are_read_from_records(tmp_path: Path) -> None:
         {"name": "share of copy bandwidth", "visible_points_ms": 8.0},
     ]
     record(tmp_path, "fusion", fusion)
-    record(tmp_path, "dense", [{"device": "cpu"}, {"name": "small-region", "frames_per_second": 20.0}])
-    record(tmp_path, "a-dense", [{"device": "cuda"}, {"name": "small-region", "frames_per_second": 500.0}])
+    record(tmp_path, "dense", [{"device": "cpu"}, {"name": "small-attributes", "frames_per_second": 20.0}])
+    record(tmp_path, "a-dense", [{"device": "cuda"}, {"name": "small-attributes", "frames_per_second": 500.0}])
     title = "MinkUNet18A, against MinkowskiEngine"
     sparse = [
         {"name": f"{title}, inference", "ours": 9.0, "voxels": 6000},

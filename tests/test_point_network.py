@@ -224,7 +224,7 @@ class TestFile:
     )
     def test_the_round_trip(self, tmp_path, settings):
         network = PointNetwork(settings, seed=5)
-        about = {"class_set": {"name": "own", "names": ["a", "b"]}, "teacher": "small-region"}
+        about = {"class_set": {"name": "own", "names": ["a", "b"]}, "teacher": "small-attributes"}
         save_network(tmp_path / "new" / "n.safetensors", network, half=False, **about)
         loaded, said = load_network(tmp_path / "new" / "n.safetensors")
         assert loaded.settings == settings

@@ -25,7 +25,7 @@ from vlg_lib.voxels import voxelize
 
 RGB = ("red", "green", "blue")
 CLASS_SET = {"name": "rooms-12", "names": list(ROOMS_12.names)}
-ABOUT = {"class_set": CLASS_SET, "teacher": "small-region", "prompt_template": "a {name}"}
+ABOUT = {"class_set": CLASS_SET, "teacher": "small-attributes", "prompt_template": "a {name}"}
 
 
 def room(count: int = 400, seed: int = 0):
@@ -96,7 +96,7 @@ class TestTheResult:
         found = ask(write(tmp_path / "a.ply", points, colors), shelf / "embeddings.safetensors", classes=words)
         network = PointNetwork(NetworkSettings(), seed=3)
         network.load_state_dict({name: half(tensor) for name, tensor in network.state_dict().items()})
-        text = create_model("small-region").text_embeddings([f"a {word}" for word in words])
+        text = create_model("small-attributes").text_embeddings([f"a {word}" for word in words])
         cosines = point_scores(network, torch.from_numpy(points), torch.from_numpy(colors), text)
         assert torch.equal(found.labels, cosines.argmax(dim=1))
         torch.testing.assert_close(found.scores, (cosines / 0.05).softmax(dim=1).amax(dim=1))
@@ -410,7 +410,7 @@ class TestCheckpoints:
         mute = self.change(tmp_path, shelf, "embeddings", teacher=None)
         self.refused(tmp_path, mute, "does not name the model whose text tower it needs")
         strange = self.change(tmp_path, shelf, "embeddings", teacher="openseg-9")
-        self.refused(tmp_path, strange, "unknown vision-language model 'openseg-9'; known: small-region")
+        self.refused(tmp_path, strange, "unknown vision-language model 'openseg-9'; known: small-attributes")
 
     def test_of_another_teacher(self, tmp_path, shelf):
         network = PointNetwork(NetworkSettings(channels=32))

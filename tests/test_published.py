@@ -130,7 +130,7 @@ def test_weights_of_another_network_are_named(small, tmp_path):
 def test_a_converted_network_predicts(small, tmp_path, capsys):
     source, out = published_file(tmp_path / "model.pth.tar", small), tmp_path / "mine.safetensors"
     convert_checkpoint.main(
-        source, out, "wall, floor, chair", architecture="MinkUNetSmall", voxel_size=0.1, teacher="small-region"
+        source, out, "wall, floor, chair", architecture="MinkUNetSmall", voxel_size=0.1, teacher="small-attributes"
     )
     assert "64 numbers a point" in capsys.readouterr().out
     network, about = load_network(out)

@@ -144,7 +144,7 @@ def test_labels_from_tags(tmp_path):
     arguments = ["scan", str(folder), "--out", str(tmp_path / "out"), "--quiet", "--tags", ", ".join(tags)]
     result = CliRunner().invoke(app, arguments)
     assert result.exit_code == 0, result.output
-    assert "small-region knows the book's made rooms only" in result.output
+    assert "small-attributes knows the book's made rooms only" in result.output
     _, colors, extra = read_points(tmp_path / "out" / "labelled.ply")
     seen = extra["label"] >= 0
     assert float((extra["label"] == truth)[seen & (truth >= 0)].float().mean()) > 0.5
@@ -182,7 +182,7 @@ def trained(tmp_path_factory) -> Iterator[tuple[Path, Scene, torch.Tensor, dict[
     write_scene(root / "a", nothing, provenance={})
     with pytest.MonkeyPatch.context() as patched:
         patched.setenv("VLG_CACHE", str(root / "cache"))
-        yield root, room, truth, train_on_scan(root / "a", root / "out", tags, "small-region", **NOW)
+        yield root, room, truth, train_on_scan(root / "a", root / "out", tags, "small-attributes", **NOW)
 
 
 def test_training_on_one_scan(trained):
@@ -223,7 +223,7 @@ def test_a_training_on_a_scan_goes_on_where_it_was(trained, tmp_path, monkeypatc
     def run(name: str) -> PointNetwork:
         monkeypatch.setenv("VLG_CACHE", str(tmp_path / "cache" / name))
         few = {**NOW, "sizes": replace(TINY, network_steps=3)}
-        train_on_scan(root / "a", tmp_path / name, tags, "small-region", **few)
+        train_on_scan(root / "a", tmp_path / name, tags, "small-attributes", **few)
         return load_network(tmp_path / name / "network.safetensors")[0]
 
     whole = run("whole")

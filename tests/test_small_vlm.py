@@ -20,7 +20,7 @@ SHIPPED = [name for name in SMALL_MODELS if (WEIGHTS / f"{name}.safetensors").is
 
 @pytest.fixture(scope="module")
 def model():
-    return create_model("small-region")
+    return create_model("small-attributes")
 
 
 def picture(seed, view=0, width=160, height=120):
@@ -63,10 +63,10 @@ def test_unknown_word_is_named(model):
 
 def test_factory(model):
     assert list_models() == SHIPPED
-    assert "small-region" in SHIPPED
+    assert "small-attributes" in SHIPPED
     assert isinstance(model, VisionLanguageModel)
-    assert (model.name, model.dim, model.stride) == ("small-region", 64, 4)
-    with pytest.raises(ValueError, match=r"unknown.*'clip'.*small-region"):
+    assert (model.name, model.dim, model.stride) == ("small-attributes", 64, 4)
+    with pytest.raises(ValueError, match=r"unknown.*'clip'.*small-attributes"):
         create_model("clip")
     with pytest.raises(ValueError, match=r"unknown.*'small-clip/naclip'.*small-clip, openseg"):
         create_model("small-clip/naclip")  # read-outs are for towers that end in attention
@@ -140,7 +140,7 @@ def test_missing_and_foreign_weights(tmp_path, monkeypatch):
     save_tensors(tmp_path / "other.safetensors", {"visual.weight": torch.ones(2)})
     with pytest.raises(StoreError, match=r"other\.safetensors: not the weights of a small model"):
         SmallModel(tmp_path / "other.safetensors")
-    content = (WEIGHTS / "small-region.safetensors").read_bytes()
+    content = (WEIGHTS / "small-attributes.safetensors").read_bytes()
     for length in (0, 7, 4000, len(content) - 1):
         (tmp_path / "cut.safetensors").write_bytes(content[:length])
         with pytest.raises(StoreError, match=r"cut\.safetensors: not a whole safetensors file"):
@@ -148,7 +148,7 @@ def test_missing_and_foreign_weights(tmp_path, monkeypatch):
 
 
 def test_weights_without_their_words_are_refused(tmp_path):
-    tensors, manifest = load_tensors(WEIGHTS / "small-region.safetensors")
+    tensors, manifest = load_tensors(WEIGHTS / "small-attributes.safetensors")
     del manifest["vocabulary"]
     save_tensors(tmp_path / "wordless.safetensors", tensors, manifest)
     with pytest.raises(StoreError, match=r"wordless\.safetensors.*vocabulary"):
@@ -179,11 +179,11 @@ def test_segment_upsamples_and_takes_the_best_text():
 
 def test_the_tensors_of_the_default_teacher_never_change():
     """Every number of the book hangs on them. The file may change: its manifest holds words about them."""
-    tensors, _ = load_tensors(WEIGHTS / "small-region.safetensors")
+    tensors, _ = load_tensors(WEIGHTS / "small-attributes.safetensors")
     digest = hashlib.sha256()
     for name in sorted(tensors):
         digest.update(name.encode() + tensors[name].numpy().tobytes())
-    assert digest.hexdigest()[:16] == "faee1362e2c76a48"
+    assert digest.hexdigest()[:16] == "a792461542708466"
 
 
 @pytest.mark.parametrize("name", SHIPPED)

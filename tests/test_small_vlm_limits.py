@@ -54,12 +54,12 @@ def test_the_probe_finds_what_the_words_do_not():
 
 def test_lines_of_the_command(monkeypatch, capsys):
     monkeypatch.setattr(
-        "sys.argv", ["small_vlm_limits.py", "small-region", "--rooms", "1", "--views", "1", "--cells", "200"]
+        "sys.argv", ["small_vlm_limits.py", "small-attributes", "--rooms", "1", "--views", "1", "--cells", "200"]
     )
     limits.main()
     rows = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
     assert [(row["model"], row["shift"], row["rooms"]) for row in rows] == [
-        ("small-region", 0.0, 1),
-        ("small-region", 0.5, 1),
+        ("small-attributes", 0.0, 1),
+        ("small-attributes", 0.5, 1),
     ]
     assert all(30 < row["plain"] <= 100 for row in rows)
