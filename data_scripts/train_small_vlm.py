@@ -4,8 +4,8 @@ The three see the same rooms, which no train or test split contains, and have th
 sentence is attached to, and that decides what a dense map of them is worth (chapter 02):
 
 * ``region``: every region of an image has sentences of its own, and finds those that are true of it.
-* ``grounded``: sentences belong to whole images; each picks the regions that answer to it (the word-region grounding
-  of OpenSeg, Ghiasi et al., ECCV 2022, Eq. 3).
+* ``grounded``: phrases belong to whole images; each picks the regions that answer to it (the word-region grounding of
+  OpenSeg, Ghiasi et al., ECCV 2022, Eq. 3).
 * ``clip``: one sentence a whole image, one vector a whole image (Radford et al., ICML 2021).
 
 Stopped at any time, the same command continues. The last step's weights are kept: no label of any pixel chooses a step.
@@ -24,18 +24,19 @@ import numpy as np
 import open_clip
 import torch
 from jaxtyping import Bool, Float, Int
-from room_captions import HELD_OUT, Meaning, describe, truths
+from room_captions import HELD_OUT, Facts, Meaning, describe, truths
 from room_frames import Frames, augment, cut_regions, load_frames
 from room_words import VOCABULARY
 from torch import Tensor, nn
 from torch.nn.functional import log_softmax, normalize
 
 from vlg_lib.data.rooms import RECIPE, split_seeds
-from vlg_lib.store import save_tensors
+from vlg_lib.store import key_of, save_tensors
 from vlg_lib.train import fit
 from vlg_lib.vision_language.small import VisualTower, text_tower
-from vlg_lib.vision_language.small_words import tokenize
+from vlg_lib.vision_language.small_words import CONTEXT_LENGTH, tokenize
 
+CHECKPOINT_EVERY = 50
 NAMES = {"region": "small-attributes", "grounded": "small-grounded", "clip": "small-clip"}
 """What the library calls the model of each kind."""
 
@@ -102,7 +103,7 @@ def make_batch(kind: str, frames: Frames, recipe: Recipe, step: int, generator: 
         texts = [text for text, _ in said]
         true = truths(facts, [meaning for _, meaning in said])
     else:
-        texts, true = image_captions(said, owners, len(images), recipe.said, generator, one=kind == "clip")
+        texts, true = image_captions(facts, said, owners, len(images), recipe.said, generator, one=kind == "clip")
     unique = sorted(set(texts))
     place = {text: row for row, text in enumerate(unique)}
     columns = torch.tensor([place[text] for text in texts])
@@ -110,6 +111,7 @@ def make_batch(kind: str, frames: Frames, recipe: Recipe, step: int, generator: 
 
 
 def image_captions(
+    facts: list[Facts],
     said: list[tuple[str, Meaning]],
     owners: Int[Tensor, "R 2"],
     images: int,
@@ -118,24 +120,32 @@ def image_captions(
     *,
     one: bool,
 ) -> tuple[list[str], Bool[Tensor, "B C"]]:
-    """What is said of whole images: of up to ``count`` things in each, as ``one`` sentence or as so many phrases.
+    """What is said of whole images: of up to ``count`` things in each, as so many phrases or as ``one`` sentence.
 
-    Returns the C sentences or phrases and of which image each was said. Which region is meant is not told.
+    Returns the C phrases or sentences and for which images each is right: a phrase for those that it is true of, a
+    sentence for its own. Which region is meant is not told.
     """
     order = torch.randperm(len(said), generator=generator).tolist()
-    phrases: list[dict[int, str]] = [{} for _ in range(images)]
+    phrases: list[dict[int, int]] = [{} for _ in range(images)]
     for region in order:
         frame, thing = owners[region].tolist()
-        meaning = said[region][1]
-        if "name" in meaning and len(phrases[frame]) < count and thing not in phrases[frame]:
-            color = meaning.get("color", "")
-            phrases[frame][thing] = f"a {color} {meaning['name']}" if color else f"a {meaning['name']}"
+        if len(phrases[frame]) < count:
+            phrases[frame].setdefault(thing, region)
     if one:
-        return ["a room with " + " ".join(found.values()) if found else "a room" for found in phrases], torch.eye(
-            images, dtype=torch.bool
-        )
-    unique = sorted({text for found in phrases for text in found.values()})
-    return unique, torch.tensor([[text in found.values() for text in unique] for found in phrases])
+        return [join_phrases([said[r][0] for r in found.values()]) for found in phrases], torch.eye(images).bool()
+    meanings = dict(said[region] for found in phrases for region in found.values())
+    of_regions = truths(facts, list(meanings.values()))
+    of_images = torch.zeros(images, len(meanings)).index_add_(0, owners[:, 0], of_regions.float())
+    return list(meanings), of_images > 0
+
+
+def join_phrases(phrases: list[str]) -> str:
+    """One sentence of as many phrases as a text may have words."""
+    sentence = ""
+    for phrase in phrases:
+        longer = f"{sentence} and {phrase}" if sentence else phrase
+        sentence = longer if len(longer.split()) < CONTEXT_LENGTH else sentence
+    return sentence or "a room"
 
 
 class Towers(nn.Module):
@@ -200,7 +210,10 @@ def one_cycle(progress: float, warm: float = 0.2) -> float:
 
 
 def train(kind: str, recipe: Recipe, frames: Frames, folder: Path) -> tuple[Towers, list[float]]:
-    """Train the towers, resuming from ``folder``; one JSON line a step goes to ``folder/log.jsonl``."""
+    """Train the towers, resuming from ``folder``; one JSON line a step goes to ``folder/log.jsonl``.
+
+    Steps that a stopped run takes again have a line for each time.
+    """
     torch.manual_seed(recipe.seed)
     towers = Towers()
     towers.visual.to(memory_format=torch.channels_last)
@@ -225,7 +238,7 @@ def train(kind: str, recipe: Recipe, frames: Frames, folder: Path) -> tuple[Towe
 
     losses = fit(
         towers, batches, loss, steps=recipe.steps, optimizer=optimizer, schedule=one_cycle, seed=recipe.seed,
-        checkpoint=folder / "checkpoint.safetensors", checkpoint_every=50, clip=1.0, progress="training",
+        checkpoint=folder / "checkpoint.safetensors", checkpoint_every=CHECKPOINT_EVERY, clip=1.0, progress="training",
     )  # fmt: skip
     return towers, losses
 
@@ -259,7 +272,7 @@ def main() -> None:
     torch.set_num_threads(given["threads"])
     sizes = {field.name: given[field.name] for field in fields(Recipe) if given[field.name] is not None}
     recipe, kind = replace(PROFILES[given["profile"]], **sizes), given["kind"]
-    folder = given["cache"] / f"run-{kind}-{given['profile']}-seed{recipe.seed}"
+    folder = given["cache"] / f"run-{kind}-seed{recipe.seed}-{key_of(**asdict(recipe))}"
     folder.mkdir(parents=True, exist_ok=True)
     frames = load_frames(given["cache"], recipe.rooms, recipe.views, recipe.width, recipe.height, given["workers"])
     towers, losses = train(kind, recipe, frames, folder)
