@@ -14,6 +14,7 @@ from vlg_lib.fused_features import write_fused
 from vlg_lib.point_network import point_scores
 from vlg_lib.profiles import get_profile
 from vlg_lib.store import StoreError, read_json, write_json
+from vlg_lib.vision_language.small import SmallModel
 
 
 def open_tiny(folder: Path, profile=TINY, **options) -> Experiment:
@@ -185,6 +186,7 @@ def test_settings_remake_what_depends_on_them_and_nothing_else(cache: Path) -> N
         "depth_slack": (0.2, (True, True, True)),
         "temperature": (0.1, (False, True, True)),
         "prompt_template": ("{name}", (False, True, True)),
+        "synonyms": ("sofa = couch", (False, True, True)),
         "adapter_steps": (60, (False, False, True)),
     }
     for name, (value, expected) in cases.items():
@@ -196,6 +198,35 @@ def test_settings_remake_what_depends_on_them_and_nothing_else(cache: Path) -> N
             base._adapter_path() != other._adapter_path(),
         )
         assert changed == expected, name
+
+
+def test_templates_and_synonyms_are_averaged(cache: Path) -> None:
+    experiment = open_tiny(cache, replace(TINY, prompt_template="a {name} | the {name}", synonyms="sofa = couch"))
+    plain = experiment.model().text_embeddings([f"{a} {word}" for word in ("sofa", "couch") for a in ("a", "the")])
+    found = experiment.text_embeddings()[ROOMS_12.index("sofa")]
+    assert torch.allclose(found, plain.mean(0) / plain.mean(0).norm(), atol=1e-6)
+    single = open_tiny(cache).text_embeddings()
+    assert torch.allclose(single, experiment.model().text_embeddings(ROOMS_12.prompts("a {name}")), atol=1e-6)
+
+
+def test_kept_frames_pass_the_model_once_for_all_settings(
+    cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = open_tiny(cache)
+    (room,) = made.scenes("test")
+    shutil.copytree(made._folder_of(room), tmp_path / "scenes" / room.name)
+    asked, embed = [], SmallModel.dense_embeddings
+    monkeypatch.setattr(SmallModel, "dense_embeddings", lambda self, image: (asked.append(1), embed(self, image))[1])
+    found = []
+    for slack, limit, calls in ((TINY.depth_slack, 0.1, 1), (0.5, 0.1, 1), (TINY.depth_slack, 0.0, 2)):
+        sizes, folder = replace(TINY, depth_slack=slack), tmp_path / "cache"
+        experiment = open_tiny(folder, sizes, scenes_folder=tmp_path / "scenes", keep_gb=limit)
+        found.append(experiment.fused(experiment.scenes("test")[0]))
+        assert len(asked) == calls * TINY.views
+    kept, other, plain = found
+    assert not torch.equal(kept.view_counts, other.view_counts)
+    assert torch.allclose(kept.embeddings, plain.embeddings, atol=2e-3)  # each frame was rounded to half precision
+    assert len(list((tmp_path / "cache" / "frames").iterdir())) == TINY.views
 
 
 def test_without_any_point_label_every_weakly_supervised_checkpoint_is_the_same(

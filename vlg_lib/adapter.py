@@ -70,12 +70,9 @@ def create_adapter(kind: str, dim: int, *, seed: int = 0) -> nn.Module:
 
 
 def adapter_loss(
-    adapter: nn.Module,
-    embeddings: Float[Tensor, "N D"],
-    labels: Int[Tensor, " N"],
-    text_embeddings: Float[Tensor, "K D"],
-    temperature: float,
-) -> Float[Tensor, ""]:
+    adapter: nn.Module, embeddings: Float[Tensor, "N D"], labels: Int[Tensor, " N"],
+    text_embeddings: Float[Tensor, "K D"], temperature: float,
+) -> Float[Tensor, ""]:  # fmt: skip
     """Cross-entropy between cos(adapted embedding, class names) / temperature and the pseudo labels (Sec. 3.2).
 
     No scene mask: the adapter has to learn what the mask knew. Points with ``IGNORE_LABEL`` do not count.
@@ -85,18 +82,10 @@ def adapter_loss(
 
 
 def train_adapter(
-    adapter: nn.Module,
-    rooms: Sequence[LabelledRoom],
-    text_embeddings: Float[Tensor, "K D"],
-    *,
-    temperature: float = 0.05,
-    steps: int = 400,
-    batch_rooms: int = 4,
-    points_per_room: int = 10_000,
-    learning_rate: float = 3e-3,
-    weight_decay: float = 4e-4,
-    **options: Unpack[FitOptions],
-) -> list[float]:
+    adapter: nn.Module, rooms: Sequence[LabelledRoom], text_embeddings: Float[Tensor, "K D"], *,
+    temperature: float = 0.05, steps: int = 400, batch_rooms: int = 4, points_per_room: int = 10_000,
+    learning_rate: float = 3e-3, weight_decay: float = 4e-4, **options: Unpack[FitOptions],
+) -> list[float]:  # fmt: skip
     """Train the adapter in place on the pseudo labels of the rooms; the loss of each step.
 
     Each step draws ``batch_rooms`` rooms and up to ``points_per_room`` labelled points of each. The paper: Adam 3e-3,

@@ -65,13 +65,9 @@ def sub_clouds(coordinates: Int[Tensor, "V 4"], cells: int) -> tuple[Int64[Tenso
 
 
 def mil_loss(
-    scores: Float[Tensor, "V K"],
-    coordinates: Int[Tensor, "V 4"],
-    scene_labels: Bool[Tensor, "B K"],
-    *,
-    pooling: str = "log-sum-exp",
-    cells: int | None = None,
-) -> Float[Tensor, ""]:
+    scores: Float[Tensor, "V K"], coordinates: Int[Tensor, "V 4"], scene_labels: Bool[Tensor, "B K"], *,
+    pooling: str = "log-sum-exp", cells: int | None = None,
+) -> Float[Tensor, ""]:  # fmt: skip
     """Multi-label binary cross-entropy between bags of voxels and the tags of their scenes.
 
     Without ``cells`` a bag is what the batch holds of a scene. With ``cells`` the scores are averaged within sub-clouds
@@ -87,15 +83,10 @@ def mil_loss(
 
 
 def train_mil(
-    network: PointNetwork,
-    clouds: Sequence[Cloud],
-    scene_labels: Sequence[Bool[Tensor, " K"]],
-    settings: TrainingSettings,
-    *,
-    pooling: str = "log-sum-exp",
-    cells: int | None = None,
+    network: PointNetwork, clouds: Sequence[Cloud], scene_labels: Sequence[Bool[Tensor, " K"]],
+    settings: TrainingSettings, *, pooling: str = "log-sum-exp", cells: int | None = None,
     **options: Unpack[FitOptions],
-) -> list[float]:
+) -> list[float]:  # fmt: skip
     """Train a network of scores in place from scene labels alone; the loss of each step.
 
     Bags are whole rooms where ``settings.crop`` is None. Otherwise a bag is a crop that inherits the tags of its room:
@@ -115,14 +106,9 @@ def train_mil(
 
 
 def train_classifier(
-    network: PointNetwork,
-    clouds: Sequence[Cloud],
-    labels: Sequence[Int[Tensor, " _"]],
-    settings: TrainingSettings,
-    *,
-    class_weights: Float[Tensor, " K"] | None = None,
-    **options: Unpack[FitOptions],
-) -> list[float]:
+    network: PointNetwork, clouds: Sequence[Cloud], labels: Sequence[Int[Tensor, " _"]], settings: TrainingSettings, *,
+    class_weights: Float[Tensor, " K"] | None = None, **options: Unpack[FitOptions],
+) -> list[float]:  # fmt: skip
     """Train a network of scores in place with cross-entropy on the rooms' point labels; the loss of each step.
 
     ``labels``: for each room (N,) int64, ``IGNORE_LABEL`` where a point has none. ``class_weights``: how much each

@@ -37,6 +37,7 @@ app = typer.Typer(
 )
 
 SceneFolder = Annotated[Path, typer.Argument(help="Scene folder in the library's layout.")]
+PROMPTS = "Templates: 'a {name} | a photo of a {name}', or imagenet for CLIP's 80"
 Device = Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1 [CUDA where there is one].")]
 Quiet = Annotated[bool, typer.Option("--quiet", help="No progress bar.")]
 
@@ -72,6 +73,9 @@ def run(
         Path | None, typer.Option(help="Folder of fused embeddings, one file a scene [made from the images].")
     ] = None,
     teacher: Annotated[str | None, typer.Option(help="2D model, see info [the profile's].")] = None,
+    prompts: Annotated[str | None, typer.Option(help=f"{PROMPTS} [the profile's].")] = None,
+    synonyms: Annotated[str, typer.Option(help="More names of classes: 'sofa = couch, settee; bin = basket'.")] = "",
+    keep_frames: Annotated[float, typer.Option(help="GB of dense embeddings of frames to keep in the cache.")] = 0.0,
     cache: Annotated[
         Path | None, typer.Option(help="Folder of kept artefacts [VLG_CACHE or ~/.cache/vlg_lib].")
     ] = None,
@@ -88,6 +92,8 @@ def run(
       python -m vlg_lib run                                  made rooms, the sizes that suit this machine
       python -m vlg_lib run --profile fast --seed 1 --out results/seed1
       python -m vlg_lib run --source layout --scenes my_scans --teacher open_clip/ViT-B-16-quickgelu/openai/naclip
+      python -m vlg_lib run --scenes my_scans --source layout --prompts imagenet --synonyms "sofa = couch, settee" \
+          --teacher "open_clip/ViT-B-16-quickgelu/openai/naclip?short_side=336&window=224&dtype=float16"
       accelerate launch --multi_gpu --num_processes 4 --mixed_precision fp16 -m vlg_lib run --profile full
 
     The last line is for four GPUs; the book's page "Many GPUs" has more machines, SLURM and Colab.
@@ -101,10 +107,12 @@ def run(
     a mask use the tags of the scene they are scored on.
     """
     sizes = get_profile(profile)
-    sizes = replace(sizes, teacher=teacher or sizes.teacher)
+    sizes = replace(
+        sizes, teacher=teacher or sizes.teacher, prompt_template=prompts or sizes.prompt_template, synonyms=synonyms
+    )
     rows = experiment.run(
-        source, sizes, seed, out, scenes_folder=scenes, fused_folder=fused, cache_folder=cache, device=device,
-        progress=not quiet,
+        source, sizes, seed, out, scenes_folder=scenes, fused_folder=fused, cache_folder=cache, keep_gb=keep_frames,
+        device=device, progress=not quiet,
     )  # fmt: skip
     if parallel.rank() == 0:
         print(_table(rows))
@@ -172,6 +180,7 @@ def scan(
     out: Annotated[Path, typer.Option(help="Folder for what is written.")] = Path("out"),
     tags: Annotated[str, typer.Option(help="Classes in the scene, with commas between: label its points.")] = "",
     model: Annotated[str, typer.Option(help="2D model for --tags; see info.")] = "small-attributes",
+    prompts: Annotated[str, typer.Option(help=f"{PROMPTS}.")] = "a {name}",
     train: Annotated[bool, typer.Option("--train", help="With --tags: train a 3D network on this scan.")] = False,
     profile: Annotated[str, typer.Option(help=f"Sizes of --train: auto, {', '.join(PROFILES)}.")] = "auto",
     device: Device = None,
@@ -206,7 +215,7 @@ def scan(
     if tags:
         typed = [tag.strip() for tag in tags.split(",") if tag.strip()]
         label = partial(train_on_scan, sizes=get_profile(profile), device=device) if train else label_scan
-        counts = label(folder, out, typed, model, progress=not quiet)
+        counts = label(folder, out, typed, model, prompts, progress=not quiet)
         print(f"labels: {', '.join(f'{name} {count}' for name, count in counts.items())}")
         if model.startswith("small-"):
             print(f"note: {model} knows the book's made rooms only; on a real scan take another --model")

@@ -63,14 +63,9 @@ def class_weights(labels: Sequence[Int[Tensor, " _"]], classes: int) -> Float[Te
 
 
 def distill(
-    network: PointNetwork,
-    clouds: Sequence[Cloud],
-    targets: Sequence[Shaped[Tensor, "_ D"]],
-    settings: TrainingSettings,
-    *,
-    weights: Sequence[Float[Tensor, " _"]] | None = None,
-    **options: Unpack[FitOptions],
-) -> list[float]:
+    network: PointNetwork, clouds: Sequence[Cloud], targets: Sequence[Shaped[Tensor, "_ D"]],
+    settings: TrainingSettings, *, weights: Sequence[Float[Tensor, " _"]] | None = None, **options: Unpack[FitOptions],
+) -> list[float]:  # fmt: skip
     """Train a network of embeddings in place on the rooms' targets; the loss of each step.
 
     ``targets``: for each room (N, D), float16 or float32, a row for each of its points and zeros where there is none:

@@ -158,16 +158,10 @@ class ViewAverager:
 
 
 def fuse_scene(
-    scene: Scene,
-    embed: Embed,
-    visibility: Visibility | None = None,
-    *,
-    normalize: bool = True,
-    sampling: Sampling = "nearest",
-    device: torch.device | str = "cpu",
-    max_memory: int | None = None,
+    scene: Scene, embed: Embed, visibility: Visibility | None = None, *, normalize: bool = True,
+    sampling: Sampling = "nearest", device: torch.device | str = "cpu", max_memory: int | None = None,
     progress: bool = False,
-) -> PointEmbeddings:
+) -> PointEmbeddings:  # fmt: skip
     """P^2D of a scene: at each point, the mean over the frames that see it of the embedding at its pixel (Sec. 3.1).
 
     ``embed`` turns an image (height, width, 3) uint8 into a map (h, w, D). Frames are loaded, embedded and forgotten

@@ -77,15 +77,9 @@ class MinkUNet(nn.Module):
     """
 
     def __init__(
-        self,
-        architecture: Architecture,
-        in_channels: int,
-        out_channels: int,
-        *,
-        norm: str = "batch",
-        head_bias: bool = True,
-        engine: Backend | None = None,
-    ):
+        self, architecture: Architecture, in_channels: int, out_channels: int, *, norm: str = "batch",
+        head_bias: bool = True, engine: Backend | None = None,
+    ):  # fmt: skip
         super().__init__()
         if norm not in ("batch", "instance"):
             raise ValueError(f"unknown normalisation {norm!r}; known: batch, instance")
@@ -145,15 +139,9 @@ class MinkUNet(nn.Module):
 
 
 def create_mink_unet(
-    name: str,
-    in_channels: int,
-    out_channels: int,
-    *,
-    norm: str = "batch",
-    head_bias: bool = True,
-    backend: str | None = None,
-    seed: int = 0,
-) -> MinkUNet:
+    name: str, in_channels: int, out_channels: int, *, norm: str = "batch", head_bias: bool = True,
+    backend: str | None = None, seed: int = 0,
+) -> MinkUNet:  # fmt: skip
     """An untrained network by name, one of ARCHITECTURES; ValueError for any other name.
 
     The initial weights depend on ``seed`` alone. ``norm``: ``batch``, or ``instance`` for the statistics of each cloud

@@ -109,14 +109,9 @@ def scaled_colors(colors: UInt8[Tensor, "N 3"]) -> Float[Tensor, "N 3"]:
 
 @torch.no_grad()
 def point_scores(
-    network: PointNetwork,
-    points: Float[Tensor, "N 3"],
-    colors: UInt8[Tensor, "N 3"],
-    text_embeddings: Float[Tensor, "K D"] | None = None,
-    *,
-    passes: int = 1,
-    seed: int = 0,
-) -> Float[Tensor, "N K"]:
+    network: PointNetwork, points: Float[Tensor, "N 3"], colors: UInt8[Tensor, "N 3"],
+    text_embeddings: Float[Tensor, "K D"] | None = None, *, passes: int = 1, seed: int = 0,
+) -> Float[Tensor, "N K"]:  # fmt: skip
     """The scores of every class at every point, on the CPU: cosines with the text, or the network's own scores.
 
     ``text_embeddings`` is needed by a network of embeddings and refused by one of scores. The cloud is first turned

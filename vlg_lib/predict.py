@@ -19,6 +19,7 @@ from vlg_lib.cloud_files import UNITS, UP_AXES, metric_points, read_cloud, write
 from vlg_lib.point_network import PointNetwork, point_scores
 from vlg_lib.store import write_json
 from vlg_lib.vision_language import create_model
+from vlg_lib.vision_language.prompts import class_embeddings
 from vlg_lib.viz import save_page3d
 from vlg_lib.viz.cloud import count_labels
 from vlg_lib.voxels import voxelize
@@ -55,19 +56,10 @@ class Prediction:
 
 
 def predict(
-    cloud: Path,
-    checkpoint: str | Path,
-    classes: str | Sequence[str] | None,
-    out: Path,
-    *,
-    units: str | None = None,
-    up: str = "z",
-    passes: int = 1,
-    temperature: float | None = None,
-    use_color: bool = True,
-    device: str | None = None,
-    progress: bool = True,
-) -> Prediction:
+    cloud: Path, checkpoint: str | Path, classes: str | Sequence[str] | None, out: Path, *, units: str | None = None,
+    up: str = "z", passes: int = 1, temperature: float | None = None, use_color: bool = True,
+    device: str | None = None, progress: bool = True,
+) -> Prediction:  # fmt: skip
     """Label every point of the PLY file ``cloud`` and write ``out`` (.ply), a 3D page and a summary beside it.
 
     ``checkpoint``: a name of :func:`vlg_lib.checkpoints.list_checkpoints` or a file. ``classes``: the words to choose
@@ -147,21 +139,14 @@ def choose_classes(
         return class_set, None, [known.index(word) for word in chosen]
     if not about.get("teacher"):
         raise ValueError(f"{name}: the checkpoint does not name the model whose text tower it needs ('teacher')")
-    texts = create_model(about["teacher"]).text_embeddings(class_set.prompts(_template(about)))
-    return class_set, texts, None
+    return class_set, class_embeddings(create_model(about["teacher"]), class_set.names, _template(about)), None
 
 
 def label_points(
-    network: PointNetwork,
-    points: Float[Tensor, "N 3"],
-    colors: UInt8[Tensor, "N 3"],
-    text_embeddings: Float[Tensor, "K D"] | None,
-    columns: Sequence[int] | None,
-    temperature: float,
-    passes: int = 1,
-    progress: bool = False,
-    tile_voxels: int = TILE_VOXELS,
-) -> tuple[Int64[Tensor, " N"], Float[Tensor, " N"], int]:
+    network: PointNetwork, points: Float[Tensor, "N 3"], colors: UInt8[Tensor, "N 3"],
+    text_embeddings: Float[Tensor, "K D"] | None, columns: Sequence[int] | None, temperature: float, passes: int = 1,
+    progress: bool = False, tile_voxels: int = TILE_VOXELS,
+) -> tuple[Int64[Tensor, " N"], Float[Tensor, " N"], int]:  # fmt: skip
     """The best class of every point, its softmax probability, and how many tiles the cloud was cut into.
 
     ``columns``: which of the network's own scores are the classes. A tile knows its own floor (and, with instance

@@ -17,6 +17,8 @@ class Profile:
     the network that learns from tags alone, on crops that inherit the tags of their room (None: on whole rooms).
     ``voxel_size`` and ``*_crop`` are in metres.
     ``balance``: whether 3D networks see points of rare (pseudo) classes more often and weigh them more.
+    ``prompt_template``: one template, several with ``|`` between them, or ``imagenet`` for CLIP's 80; ``synonyms``:
+    further names of classes, as in ``sofa = couch, settee``; all are averaged (:mod:`vlg_lib.vision_language.prompts`).
     ``normalize_views``: whether views vote with vectors of length one. ``evaluation_template``: the prompt that 3D
     networks are asked with, where it is another than the one that made the pseudo labels. ``passes``: turned copies of
     a cloud whose scores are averaged. ``convention``: of the mean IoU, see :mod:`vlg_lib.evaluate`.
@@ -32,6 +34,7 @@ class Profile:
     shift: float = 0.5
     teacher: str = "small-attributes"
     prompt_template: str = "a {name}"
+    synonyms: str = ""
     depth_tolerance: float = 0.01
     depth_slack: float = 0.05
     image_border: int = 0

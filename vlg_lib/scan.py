@@ -23,6 +23,7 @@ from vlg_lib.projection import Visibility
 from vlg_lib.pseudo_labels import PseudoLabels, make_pseudo_labels, mask_logits
 from vlg_lib.scene import Scene
 from vlg_lib.vision_language import create_model
+from vlg_lib.vision_language.prompts import class_embeddings
 from vlg_lib.viz import save_page3d
 
 
@@ -73,25 +74,28 @@ def scan(folder: Path, out: Path, visibility: Visibility | None = None, *, progr
 
 
 def label_scan(
-    folder: Path, out: Path, tags: Sequence[str], model: str = "small-attributes", *, progress: bool = True
-) -> dict[str, int]:
+    folder: Path, out: Path, tags: Sequence[str], model: str = "small-attributes", prompts: str = "a {name}", *,
+    progress: bool = True,
+) -> dict[str, int]:  # fmt: skip
     """Label the points of a scene among ``tags``, the classes that a person says are there: stage 1 (paper, Sec. 3.1).
 
     Writes ``out/labelled.ply`` (the class colours, ``label`` and ``score``) and ``out/labelled.html``. ``model``: a
-    name of :func:`vlg_lib.vision_language.create_model`. Returns the points of each class, and of none as "not seen".
+    name of :func:`vlg_lib.vision_language.create_model`; ``prompts``: the templates
+    (:func:`vlg_lib.vision_language.prompts.split_templates`). Returns the points of each class, "not seen" for none.
     Tags that are not all in the scene's class set make a class set of their own. ValueError for no tags and for words
     that the model does not know; then nothing is written.
     """
     scene, teacher = _tagged(folder, tags), create_model(model)
-    texts = teacher.text_embeddings(scene.class_set.prompts("a {name}"))
+    texts = class_embeddings(teacher, scene.class_set.names, prompts)
     fused = fuse_scene(scene, teacher.dense_embeddings, progress=progress)
     found = make_pseudo_labels(fused, texts, scene.scene_labels)
     return _write_labels(out / "labelled.ply", scene, found, f"labels from {model} and tags")
 
 
 def train_on_scan(
-    folder: Path, out: Path, tags: Sequence[str], model: str, *, sizes: Profile, device: str | None, progress: bool
-) -> dict[str, int]:
+    folder: Path, out: Path, tags: Sequence[str], model: str, prompts: str = "a {name}", *, sizes: Profile,
+    device: str | None, progress: bool,
+) -> dict[str, int]:  # fmt: skip
     """Stages 1 to 3 on a single scan: labels from ``tags``, then an adapter and a 3D network that learn from them.
 
     Writes what :func:`label_scan` writes; ``out/trained.ply`` and ``.html``, the labels of the 3D network, which sees
@@ -99,7 +103,7 @@ def train_on_scan(
     ``sizes``: those of the trainings. What is made on the way is kept in the cache folder (VLG_CACHE), so
     a stopped run goes on. Returns the points of each class, from the network. ValueError as in :func:`label_scan`.
     """
-    sizes, scene, kind = replace(sizes, teacher=model), _tagged(folder, tags), "3dss-vlg"
+    sizes, scene, kind = replace(sizes, teacher=model, prompt_template=prompts), _tagged(folder, tags), "3dss-vlg"
     experiment = Experiment.open(sizes, scenes_folder=folder, device=device, progress=progress)
     experiment._folders[scene.name] = folder  # the scene as tagged here, whatever its own scene.json says
     experiment._loaded |= {split: [scene] for split in SPLITS}

@@ -38,14 +38,9 @@ _KEYS: dict[str, type | tuple[type, ...]] = {
 
 
 def write_scene(
-    folder: Path,
-    scene: Scene,
-    *,
-    point_labels: Int[Tensor, " N"] | None = None,
-    provenance: Mapping[str, Any],
-    depth_scale: float = 1000.0,
-    axis_alignment: Float[Tensor, "4 4"] | None = None,
-) -> None:
+    folder: Path, scene: Scene, *, point_labels: Int[Tensor, " N"] | None = None, provenance: Mapping[str, Any],
+    depth_scale: float = 1000.0, axis_alignment: Float[Tensor, "4 4"] | None = None,
+) -> None:  # fmt: skip
     """Write a scene into ``folder``, one frame in memory at a time; the folder appears whole or not at all.
 
     An earlier scene in ``folder`` is replaced; any other folder that holds something is left alone (LayoutError).

@@ -34,23 +34,24 @@ SOURCES = ("rooms", "layout")
 def run(
     source: str = "rooms", profile: str | Profile = "auto", seed: int = 0, out: Path | str = "results-run", *,
     scenes_folder: Path | str | None = None, fused_folder: Path | str | None = None,
-    cache_folder: Path | str | None = None, device: str | None = None, progress: bool | None = None,
+    cache_folder: Path | str | None = None, keep_gb: float = 0.0, device: str | None = None,
+    progress: bool | None = None,
 ) -> list[dict[str, Any]]:  # fmt: skip
     """Run the whole pipeline and return the table; ``out/table.json`` and ``out/run.json`` (what made it) are written.
 
     ``source``: "rooms" (made by the seed) or "layout" (the folders in ``scenes_folder``), with fused embeddings from
     ``fused_folder`` where it is given. Artefacts are kept in ``cache_folder`` (default :func:`default_cache`), so a
-    stopped run continues. In several processes (:mod:`vlg_lib.parallel`) all of them call it with the same arguments
-    and return the table, and the main one writes. ValueError for an unknown source or profile, and where source and
-    ``scenes_folder`` do not fit.
+    stopped run continues; ``keep_gb`` gigabytes of dense embeddings of frames among them. In several processes
+    (:mod:`vlg_lib.parallel`) all of them call it with the same arguments and return the table, and the main one writes.
+    ValueError for an unknown source or profile, and where source and ``scenes_folder`` do not fit.
     """
     if source not in SOURCES:
         raise ValueError(f"unknown source {source!r}; known: {', '.join(SOURCES)}")
     if (source == "layout") != (scenes_folder is not None):
         raise ValueError("source 'layout' needs a folder of scenes, and source 'rooms' takes none")
     experiment = Experiment.open(
-        profile, seed, cache_folder, scenes_folder=scenes_folder, fused_folder=fused_folder, device=device,
-        progress=progress,
+        profile, seed, cache_folder, scenes_folder=scenes_folder, fused_folder=fused_folder, keep_gb=keep_gb,
+        device=device, progress=progress,
     )  # fmt: skip
     started = time.perf_counter()
     rows = experiment.table()

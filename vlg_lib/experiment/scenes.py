@@ -33,7 +33,8 @@ class Scenes:
     ``folder``: where artefacts are kept. ``scenes_folder``: None for made rooms; else a folder of scene folders, or one
     with ``train`` and ``test`` folders of scene folders (without them, all scenes are both). ``fused_folder``: where
     P^2D of each scene is taken from, ``NAME.safetensors`` (:mod:`vlg_lib.fused_features`); None: made from the images.
-    ``progress``: show bars.
+    ``keep_gb``: gigabytes of dense embeddings of frames that are kept for runs with other settings of projection
+    (:mod:`vlg_lib.vision_language.cache`); 0 keeps none, each frame is embedded and fused. ``progress``: show bars.
     """
 
     profile: Profile
@@ -41,6 +42,7 @@ class Scenes:
     folder: Path
     scenes_folder: Path | None = None
     fused_folder: Path | None = None
+    keep_gb: float = 0.0
     device: str = "cpu"
     progress: bool = False
     _folders: dict[str, Path] = field(default_factory=dict, repr=False)

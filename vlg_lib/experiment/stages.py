@@ -17,8 +17,10 @@ from vlg_lib.projection import Visibility
 from vlg_lib.provenance import code_key
 from vlg_lib.pseudo_labels import PseudoLabels, make_pseudo_labels
 from vlg_lib.scene import PointEmbeddings, Scene
-from vlg_lib.store import StoreError, hash_files, key_of, load_tensors, once
+from vlg_lib.store import StoreError, key_of, load_tensors, once
 from vlg_lib.train import load_model
+from vlg_lib.vision_language.cache import CachedModel
+from vlg_lib.vision_language.prompts import class_embeddings, split_synonyms
 
 
 class Stages(Scenes):
@@ -27,19 +29,23 @@ class Stages(Scenes):
     def model(self) -> vision_language.VisionLanguageModel:
         """The frozen 2D vision-language model of the profile."""
         if "model" not in self._loaded:
-            self._loaded["model"] = vision_language.create_model(self.profile.teacher, device=self.device)
+            made = vision_language.create_model(self.profile.teacher, device=self.device)
+            frames = self.folder / "frames"
+            self._loaded["model"] = CachedModel(made, frames, int(1e9 * self.keep_gb)) if self.keep_gb else made
         model: vision_language.VisionLanguageModel = self._loaded["model"]
         return model
 
     def text_embeddings(self, template: str | None = None) -> Float[Tensor, "K D"]:
         """F^C of the paper: the embeddings of the class names, (K, D) float32 of unit length, on the CPU.
 
-        ``template`` defaults to the profile's ``prompt_template``.
+        ``template`` defaults to the profile's ``prompt_template``; the profile's ``synonyms`` are averaged in.
         """
         texts: dict[str, Tensor] = self._loaded.setdefault("texts", {})
         template = template or self.profile.prompt_template
         if template not in texts:
-            texts[template] = self.model().text_embeddings(self.class_set.prompts(template)).cpu()
+            texts[template] = class_embeddings(
+                self.model(), self.class_set.names, template, split_synonyms(self.profile.synonyms)
+            ).cpu()
         return texts[template]
 
     def _fused_key(self, scene: Scene) -> str:
@@ -49,15 +55,10 @@ class Stages(Scenes):
             if not path.is_file():
                 raise StoreError(f"{path}: no such file: a folder of fused embeddings has one for each scene")
             return key_of(path=str(path.resolve()), size=path.stat().st_size, time=path.stat().st_mtime_ns)
-        if "weights" not in self._loaded:
-            folder = Path(next(iter(vision_language.__path__)))
-            found = (path for path in folder.rglob("*.safetensors") if path.stem == self.profile.teacher)
-            self._loaded["weights"] = hash_files(*found)
         return key_of(
             scene=self._scene_key(scene),
             code=code_key("vlg_lib.fusion", "vlg_lib.vision_language"),
-            weights=self._loaded["weights"],
-            teacher=self.profile.teacher,
+            teacher=[self.profile.teacher, vision_language.weights_key(self.profile.teacher), self.keep_gb > 0],
             visibility=asdict(self._visibility()),
             normalize=self.profile.normalize_views,
         )
@@ -112,7 +113,7 @@ class Stages(Scenes):
         return key_of(
             fused=self._fused_key(scene),
             code=code_key("vlg_lib.pseudo_labels"),
-            prompts=scene.class_set.prompts(self.profile.prompt_template),
+            prompts=[scene.class_set.names, self.profile.prompt_template, self.profile.synonyms],
             tags=scene.class_set.present(scene.scene_labels) if masked else None,
             temperature=self.profile.temperature,
         )

@@ -44,7 +44,7 @@ class Experiment(Networks):
     @classmethod
     def open(
         cls, profile: str | Profile = "auto", seed: int = 0, folder: Path | str | None = None, *,
-        scenes_folder: Path | str | None = None, fused_folder: Path | str | None = None,
+        scenes_folder: Path | str | None = None, fused_folder: Path | str | None = None, keep_gb: float = 0.0,
         device: str | None = None, progress: bool | None = None,
     ) -> "Experiment":  # fmt: skip
         """The experiment of a profile and a seed; nothing is made until it is asked for.
@@ -61,6 +61,7 @@ class Experiment(Networks):
             profile=chosen, seed=seed, folder=Path(folder) if folder is not None else default_cache(),
             scenes_folder=Path(scenes_folder) if scenes_folder is not None else None,
             fused_folder=Path(fused_folder) if fused_folder is not None else None,
+            keep_gb=keep_gb,
             device=device or ("cuda" if torch.cuda.is_available() else "cpu"),
             progress=(chosen.name != "fast" if progress is None else progress) and parallel.rank() == 0,
         )  # fmt: skip

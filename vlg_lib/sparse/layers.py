@@ -20,14 +20,9 @@ class _Convolution(nn.Module):
     """What both convolutions share: the kernel, the bias, and their initial values."""
 
     def __init__(
-        self,
-        in_channels: int,
-        out_channels: int,
-        kernel_size: int = 3,
-        stride: int = 1,
-        dilation: int = 1,
+        self, in_channels: int, out_channels: int, kernel_size: int = 3, stride: int = 1, dilation: int = 1,
         bias: bool = False,
-    ):
+    ):  # fmt: skip
         super().__init__()
         if min(in_channels, out_channels, kernel_size, stride, dilation) < 1:
             raise ValueError("channels, kernel size, stride and dilation are all at least 1")

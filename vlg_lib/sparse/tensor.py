@@ -101,13 +101,9 @@ class SparseTensor:
     """
 
     def __init__(
-        self,
-        features: Tensor,
-        coordinates: Tensor | None = None,
-        *,
-        stride: int = 1,
+        self, features: Tensor, coordinates: Tensor | None = None, *, stride: int = 1,
         manager: CoordinateManager | None = None,
-    ):
+    ):  # fmt: skip
         """Features on new ``coordinates`` (N, 4), integer rows (batch, x, y, z) in any order; or on a manager's grid.
 
         Raises ValueError where both or neither are given, where they do not fit the features in length or device, and

@@ -1,15 +1,18 @@
 """Frozen 2D vision-language models behind one interface: images to dense unit embeddings, texts to unit embeddings."""
 
+import os
+from pathlib import Path
 from typing import Any
 
 import torch
 
-from vlg_lib.vision_language.base import VisionLanguageModel
+from vlg_lib.store import hash_files
+from vlg_lib.vision_language.base import VisionLanguageModel, hash_folder
 from vlg_lib.vision_language.clip_dense import load_open_clip
 from vlg_lib.vision_language.openseg import OpenSegModel
 from vlg_lib.vision_language.small import SMALL_MODELS, WEIGHTS, SmallModel
 
-__all__ = ["VisionLanguageModel", "create_model", "list_models"]
+__all__ = ["VisionLanguageModel", "create_model", "list_models", "weights_key"]
 
 _SMALL = {name: WEIGHTS / f"{name}.safetensors" for name in SMALL_MODELS}
 _FAMILIES = {"open_clip": load_open_clip}
@@ -20,15 +23,28 @@ def list_models() -> list[str]:
     return [name for name, weights in _SMALL.items() if weights.is_file()]
 
 
+def weights_key(name: str) -> str:
+    """What tells apart two models of one name without loading either; "" where the name says which weights they are.
+
+    A hash of the file of a small model; of names, sizes and times of the files in the folder of OpenSeg (VLG_OPENSEG)
+    or of ``open_clip/local-dir:FOLDER/READOUT``.
+    """
+    if name in _SMALL:
+        return hash_files(_SMALL[name]) if _SMALL[name].is_file() else ""
+    folder = name.partition("local-dir:")[2].partition("?")[0].rpartition("/")[0]
+    folder = os.environ.get("VLG_OPENSEG", "") if name == "openseg" else folder
+    return hash_folder(Path(folder)) if folder else ""
+
+
 def create_model(
     name: str = "small-attributes", *, device: str | torch.device = "cpu", **options: Any
 ) -> VisionLanguageModel:
     """A frozen model by name, its weights loaded; ValueError naming the known models for any other name.
 
     The small models come with the book: ``small-attributes``, ``small-grounded`` and ``small-clip``.
-    ``open_clip/MODEL/TAG/READOUT``, such as ``open_clip/ViT-B-16-quickgelu/openai/naclip``, is any ViT of open_clip;
-    ``options`` are those of :func:`~vlg_lib.vision_language.clip_dense.load_open_clip`. ``openseg`` is the paper's,
-    see :class:`~vlg_lib.vision_language.openseg.OpenSegModel`.
+    ``open_clip/MODEL/TAG/READOUT``, such as ``open_clip/ViT-B-16-quickgelu/openai/naclip``, is a ViT of open_clip;
+    ``options`` are those of :func:`~vlg_lib.vision_language.clip_dense.load_open_clip`, and may follow the name:
+    ``.../naclip?window=224``. ``openseg`` is the paper's, see :class:`~vlg_lib.vision_language.openseg.OpenSegModel`.
     """
     family, _, rest = name.partition("/")
     if rest and family in _FAMILIES:

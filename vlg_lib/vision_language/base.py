@@ -1,24 +1,30 @@
 """What every 2D vision-language model of the book is: images and texts in, unit vectors of one space out, frozen."""
 
+import hashlib
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from pathlib import Path
 
 import torch
 from jaxtyping import Float, Int, Shaped, UInt8
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn.functional import interpolate
+
+from vlg_lib.store import key_of
 
 
 class VisionLanguageModel(ABC):
     """A frozen 2D model (F^2D and F^C of the paper, Sec. 3.1).
 
     It is no ``nn.Module`` on purpose: it has no parameters that an optimizer could find. ``name`` is what
-    ``create_model`` takes, ``dim`` is D, ``stride`` is the pixels a cell of the dense grid spans.
+    ``create_model`` takes, ``dim`` is D, ``stride`` is the pixels a cell of the dense grid spans. ``fingerprint`` is
+    short and differs where dense embeddings may: other weights, another read-out, other sizes.
     """
 
     name: str
     dim: int
     stride: int
+    fingerprint: str
 
     @abstractmethod
     def dense_embeddings(self, image: UInt8[Tensor, "H W 3"]) -> Float[Tensor, "h w D"]:
@@ -37,6 +43,21 @@ class VisionLanguageModel(ABC):
         similarity = self.dense_embeddings(image) @ text_embeddings.T
         size = (image.shape[0], image.shape[1])
         return interpolate(similarity.permute(2, 0, 1)[None], size=size, mode="bilinear")[0].argmax(0)
+
+
+def hash_folder(folder: Path) -> str:
+    """A short hash of the names, sizes and times of the files in a folder: large ones need not be read."""
+    files = [(path, path.stat()) for path in sorted(folder.rglob("*")) if path.is_file()]
+    return key_of(files=[(str(path), stat.st_size, stat.st_mtime_ns) for path, stat in files])
+
+
+def hash_weights(*modules: nn.Module | None) -> str:
+    """A short hash of the weights and buffers of modules; None is a module without any."""
+    digest = hashlib.sha256()
+    for module in modules:
+        for name, tensor in module.state_dict().items() if module is not None else ():
+            digest.update(name.encode() + tensor.cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()[:12]
 
 
 def check_image(image: Shaped[Tensor, "..."], smallest: int) -> None:

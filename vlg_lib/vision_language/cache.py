@@ -17,19 +17,19 @@ from vlg_lib.vision_language.base import VisionLanguageModel
 class CachedModel(VisionLanguageModel):
     """A model whose dense embeddings are kept in ``folder``, a file an image, in half precision.
 
-    What is kept is known by the model's name (which names its read-out and weights), ``settings`` (whatever else its
-    output depends on) and the image's bytes and size. A frame takes 2 h w D bytes: 0.15 MB of ``small-attributes`` at
-    160 x 120, 0.9 MB of 24 x 24 patches of 768 numbers, 472 MB of OpenSeg for 4 : 3 images, times the frames of a
-    scene. At most ``limit_bytes`` are kept: the frames that were not used for the longest time make room.
+    What is kept is known by the model's ``fingerprint`` (its weights, read-out and sizes) and the image's bytes and
+    size. A frame takes 2 h w D bytes. A scene of 20 frames at 160 x 120 takes 3 MB of ``small-attributes``; one of 300
+    frames 0.09 GB of a ViT-B/16 at 320 x 240 (15 x 20 patches, 512 numbers) and 142 GB of OpenSeg (480 x 640 cells, 768
+    numbers). At most ``limit_bytes`` are kept: the frames that were not used for the longest time make room.
 
     Use it where images are embedded again and again, as for several point clouds or settings of visibility. Without
     it nothing of a frame is stored: fusing a scene needs each once.
     """
 
-    def __init__(self, model: VisionLanguageModel, folder: Path, limit_bytes: int, settings: str = "") -> None:
+    def __init__(self, model: VisionLanguageModel, folder: Path, limit_bytes: int) -> None:
         self.name, self.dim, self.stride = model.name, model.dim, model.stride
         self._model, self._folder, self._limit = model, folder, limit_bytes
-        self._key = key_of(model=model.name, settings=settings)
+        self._key, self.fingerprint = key_of(model=model.fingerprint), f"{model.fingerprint}-half"
 
     def dense_embeddings(self, image: UInt8[Tensor, "H W 3"]) -> Float[Tensor, "h w D"]:
         """The model's, rounded to half precision, at unit length; the first time as every other time.

@@ -1,24 +1,30 @@
-"""Any open_clip ViT as a dense vision-language model: read-outs of chapter 02, whole frames, sliding windows.
+"""open_clip's ViTs as dense vision-language models: read-outs of chapter 02, whole frames, sliding windows.
 
-Its names are ``open_clip/MODEL/TAG/READOUT``, as ``open_clip/ViT-B-16-quickgelu/openai/naclip``: architecture and
-weights as open_clip calls them, then one of :data:`~vlg_lib.vision_language.clip_readouts.READOUTS`. MODEL may also be
-``hf-hub:ORGANISATION/REPOSITORY`` or ``local-dir:FOLDER``, which carry their weights and have no TAG.
+Those with a class token (of OpenAI, LAION, MetaCLIP, DFN) and those that pool by attention (SigLIP, SigLIP 2). Their
+names are ``open_clip/MODEL/TAG/READOUT``, as ``open_clip/ViT-B-16-quickgelu/openai/naclip``: architecture and weights
+as open_clip calls them, then one of :data:`~vlg_lib.vision_language.clip_readouts.READOUTS`. MODEL may also be
+``hf-hub:ORGANISATION/REPOSITORY`` or ``local-dir:FOLDER``, which carry their weights and have no TAG. Sizes may follow
+the name: ``...naclip?short_side=336&window=224&dtype=float16``.
 """
 
 import difflib
 import math
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import replace
+from functools import cached_property
 from itertools import product
+from pickle import UnpicklingError
 from typing import Any
+from urllib.parse import parse_qsl
 
 import torch
 from jaxtyping import Float, UInt8
+from safetensors import SafetensorError
 from torch import Tensor, nn
 from torch.nn.functional import interpolate, normalize
 
-from vlg_lib.store import StoreError
-from vlg_lib.vision_language.base import VisionLanguageModel, check_image, check_texts
+from vlg_lib.store import StoreError, key_of
+from vlg_lib.vision_language.base import VisionLanguageModel, check_image, check_texts, hash_weights
 from vlg_lib.vision_language.clip_readouts import NEED_QUERIES, READOUTS
 from vlg_lib.vision_language.clip_towers import make_tower, pool_layer
 
@@ -46,7 +52,7 @@ class OpenClipModel(VisionLanguageModel):
     windows that slide over the resized image by half their size, ``batch`` at a time (None: one pass over all of it).
     ``dtype``: torch.float16 or bfloat16 to compute in half precision; embeddings come out as float32 all the same.
     ``proxy``: a timm ViT made with ``dynamic_img_size=True``, for the read-out ``proxyclip``. ValueError for a tower
-    that has no such read-out and for sizes that are no whole patches.
+    that has no such read-out, for another proxy, and for sizes that are no whole patches.
     """
 
     def __init__(
@@ -54,6 +60,8 @@ class OpenClipModel(VisionLanguageModel):
         short_side: int | None = None, window: int | None = None, batch: int = 4, dtype: torch.dtype = torch.float32,
         proxy: nn.Module | None = None, device: str | torch.device = "cpu",
     ) -> None:  # fmt: skip
+        import timm
+
         _check_known("read-out", readout, READOUTS)
         tower = self._tower = make_tower(model.visual, name)
         self.name, self.readout, self.dim, self.stride = name, readout, tower.dim, tower.patch
@@ -61,15 +69,26 @@ class OpenClipModel(VisionLanguageModel):
             raise ValueError(f"{name}: {readout!r} needs queries of patches, which a tower that pools does not have")
         if (readout == "proxyclip") != (proxy is not None):
             raise ValueError(f"{name}: the read-out 'proxyclip', and no other, needs a proxy model; found {readout!r}")
+        if proxy is not None and not isinstance(proxy, timm.models.VisionTransformer):
+            raise ValueError(f"{name}: expected a timm VisionTransformer as proxy, found {type(proxy).__name__}")
         sides = (short_side or tower.side // self.stride * self.stride, window or self.stride)
-        if any(side < 1 or side % self.stride for side in sides):
-            raise ValueError(f"{name}: expected sizes of whole patches of {self.stride} pixels, found {sides}")
+        if any(side < 1 or side % self.stride for side in sides) or batch < 1:
+            raise ValueError(
+                f"{name}: expected sizes of whole patches of {self.stride} pixels and a batch of 1 or more, "
+                f"found {sides} and {batch}"
+            )
         self._short, self._window = sides[0] // self.stride, window and window // self.stride
         self._device, self._dtype, self._batch = torch.device(device), dtype, batch
         self._model: Any = self._freeze(model)
         self._proxy: Any = proxy and self._freeze(proxy)
         self._tokenizer = tokenizer
         self._texts: dict[str, Tensor] = {}
+
+    @cached_property
+    def fingerprint(self) -> str:  # type: ignore[override]  # weights are hashed where somebody asks
+        """Of weights, read-out and sizes."""
+        sizes = [self.readout, self._short, self._window, str(self._dtype)]
+        return key_of(sizes=sizes, weights=hash_weights(self._model.visual, self._proxy))
 
     def _freeze(self, model: nn.Module) -> nn.Module:
         return model.to(self._device, self._dtype).eval().requires_grad_(False)
@@ -155,32 +174,62 @@ def check_weights(model: str, tag: str) -> None:
         raise ValueError(f"the weights {tag!r} were trained with another GELU than that of {model!r}: use {mend!r}")
 
 
+def named_options(query: str) -> dict[str, Any]:
+    """The options in a model's name, as in ``short_side=336&dtype=float16``; ValueError for one that is none.
+
+    >>> named_options("window=224&dtype=bfloat16")
+    {'window': 224, 'dtype': torch.bfloat16}
+    """
+    given = dict(parse_qsl(query, strict_parsing=True)) if query else {}
+    dtypes = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
+    for option, value in given.items():
+        _check_known("option of an open_clip model", option, ("short_side", "window", "batch", "dtype", "proxy"))
+        if option == "dtype":
+            _check_known("dtype", value, dtypes)
+        elif option != "proxy" and not value.isdecimal():
+            raise ValueError(
+                f"expected a whole number for the option {option!r} of an open_clip model, found {value!r}"
+            )
+    return {o: dtypes[v] if o == "dtype" else v if o == "proxy" else int(v) for o, v in given.items()}
+
+
 def load_open_clip(
     name: str, *, proxy: str = "vit_base_patch16_224.dino", device: str | torch.device = "cpu", **options: Any
 ) -> OpenClipModel:
     """A model by what follows ``open_clip/`` in its name.
 
     ``proxy``: the timm model that lends its attention to the read-out ``proxyclip``. ``options``: those of
-    :class:`OpenClipModel`. Weights are kept in the Hugging Face cache and downloaded once. ValueError for a name that
-    open_clip does not know and for weights of another activation, StoreError where weights cannot be had.
+    :class:`OpenClipModel`, where the name does not say them. Weights are kept in the Hugging Face cache and downloaded
+    once. ValueError for a name that open_clip does not know and for weights of another activation, StoreError where
+    weights cannot be had or are damaged.
     """
     import open_clip
     import timm
 
-    source, _, readout = name.rpartition("/")
+    path, _, query = name.partition("?")
+    source, _, readout = path.rpartition("/")
+    options |= named_options(query)
+    proxy = options.pop("proxy", proxy)
     _check_known("read-out (a name is open_clip/MODEL/TAG/READOUT)", readout, READOUTS)
+    if readout == "proxyclip":
+        _check_known("timm model", proxy.partition(".")[0], timm.list_models("vit_*"))
     model_name, _, tag = (source, "", "") if ":" in source else source.partition("/")
     if ":" not in source:
         check_weights(model_name, tag)
     try:
-        tokenizer = open_clip.get_tokenizer(model_name)
+        # Before the weights, lest they be downloaded in vain; but a hub's own repository has to be there to say which.
+        tokenizer = None if model_name.startswith("hf-hub:") else open_clip.get_tokenizer(model_name)
         model = open_clip.create_model(model_name, tag or None, require_pretrained=True)
+        tokenizer = tokenizer or open_clip.get_tokenizer(model_name)
         lent = timm.create_model(proxy, pretrained=True, dynamic_img_size=True) if readout == "proxyclip" else None
     except ImportError as error:
-        raise ValueError(f"open_clip/{name}: its tokenizer needs another package ({error}): pip install it") from error
-    except (RuntimeError, OSError) as error:
+        raise ValueError(
+            f"open_clip/{name}: its tokenizer needs another package ({error}): pip install 'vlg-lib[siglip]'"
+        ) from error
+    except (RuntimeError, OSError, SafetensorError, UnpicklingError) as error:
         raise StoreError(
             f"open_clip/{name}: could not be loaded ({error}). Weights are downloaded once into the Hugging Face cache:"
-            " run this once with a network, or copy the cache of a machine that has them and set HF_HOME to it"
+            " run this once with a network, or copy the cache of a machine that has them and set HF_HOME to it (and"
+            " HF_HUB_OFFLINE=1, which fails at once instead of after a minute); fetch a damaged file again"
         ) from error
     return OpenClipModel(model, tokenizer, f"open_clip/{name}", readout, proxy=lent, device=device, **options)

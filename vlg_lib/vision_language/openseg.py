@@ -20,7 +20,7 @@ from PIL import Image
 from torch import Tensor
 from torch.nn.functional import normalize
 
-from vlg_lib.vision_language.base import VisionLanguageModel, check_image
+from vlg_lib.vision_language.base import VisionLanguageModel, check_image, hash_folder
 
 DIM = 768
 TEXT_TOWER = "open_clip/ViT-L-14-336-quickgelu/openai/maskclip"
@@ -69,6 +69,11 @@ class OpenSegModel(VisionLanguageModel):
         if not (0 < height <= grid.shape[1] and 0 < width <= grid.shape[2]):
             raise ValueError(f"openseg: image_info says {height} x {width} cells of a grid of {grid.shape[1:3]}")
         return normalize(torch.from_numpy(grid[0, :height, :width].copy()).to(self._device), dim=-1)
+
+    @cached_property
+    def fingerprint(self) -> str:  # type: ignore[override]  # the folder is looked at where somebody asks
+        """Of the files of the SavedModel: their names, sizes and times."""
+        return "" if self._folder is None else hash_folder(Path(self._folder))
 
     @cached_property
     def _signature(self) -> Any:

@@ -13,9 +13,11 @@ from torch.nn.functional import normalize
 
 from vlg_lib.vision_language.base import VisionLanguageModel, check_texts
 
-NAME = ("{name}",)
-SCENE = ("a {name} in a scene",)
+NAME = "{name}"
+SCENE = "a {name} in a scene"
 """The templates of the paper: stage 1 takes the bare name, its evaluation ``SCENE``."""
+IMAGENET = "imagenet"
+"""What stands for CLIP's 80 templates where templates are named in one text."""
 
 
 def imagenet_templates() -> tuple[str, ...]:
@@ -25,17 +27,36 @@ def imagenet_templates() -> tuple[str, ...]:
     return tuple(template("{name}") for template in OPENAI_IMAGENET_TEMPLATES)
 
 
+def split_templates(text: str) -> tuple[str, ...]:
+    """The templates that one text names: one, several with ``|`` between them, or ``imagenet`` for CLIP's 80.
+
+    >>> split_templates("a {name} | a photo of a {name}")
+    ('a {name}', 'a photo of a {name}')
+    """
+    return imagenet_templates() if text == IMAGENET else tuple(part.strip() for part in text.split("|"))
+
+
+def split_synonyms(text: str) -> dict[str, tuple[str, ...]]:
+    """Further names of classes, from one text.
+
+    >>> split_synonyms("sofa = couch, settee; cabinet = cupboard")
+    {'sofa': ('couch', 'settee'), 'cabinet': ('cupboard',)}
+    """
+    entries = [entry.partition("=")[::2] for entry in text.split(";") if entry.strip()]
+    return {name.strip(): tuple(word.strip() for word in words.split(",")) for name, words in entries}
+
+
 def class_embeddings(
-    model: VisionLanguageModel,
-    names: Sequence[str],
-    templates: Sequence[str] = SCENE,
+    model: VisionLanguageModel, names: Sequence[str], templates: str | Sequence[str] = SCENE,
     synonyms: Mapping[str, Sequence[str]] | None = None,
-) -> Float[Tensor, "K D"]:
+) -> Float[Tensor, "K D"]:  # fmt: skip
     """F^C: one unit embedding a class, the mean over its names and synonyms in all templates, at unit length again.
 
-    ``synonyms``: more names of some classes. ValueError for an empty list, a template without ``{name}``, synonyms of a
-    class that is not in ``names``, and a name that two classes share: no model could tell them apart.
+    ``templates``: a list, or a text as :func:`split_templates` takes it. ``synonyms``: more names of some classes.
+    ValueError for an empty list, a template without ``{name}``, synonyms of a class that is not in ``names``, and a
+    name that two classes share: no model could tell them apart.
     """
+    templates = split_templates(templates) if isinstance(templates, str) else templates
     synonyms = synonyms or {}
     check_texts(templates)
     wrong = [text for text in templates if "{name}" not in text] + sorted(set(synonyms) - set(names))

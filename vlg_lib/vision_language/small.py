@@ -17,7 +17,7 @@ from jaxtyping import Float, UInt8
 from torch import Tensor, nn
 from torch.nn.functional import interpolate, normalize
 
-from vlg_lib.store import StoreError, load_tensors
+from vlg_lib.store import StoreError, hash_files, load_tensors
 from vlg_lib.vision_language.base import VisionLanguageModel, check_image, check_texts
 from vlg_lib.vision_language.small_words import CONTEXT_LENGTH, tokenize
 
@@ -114,6 +114,7 @@ class SmallModel(VisionLanguageModel):
                 f"{weights}: no such file; train it: python data_scripts/train_small_vlm.py {kind} --out {weights}"
             )
         tensors, self.manifest = load_tensors(weights)
+        self.fingerprint = hash_files(weights)
         self.vocabulary: tuple[str, ...] = tuple(self.manifest.get("vocabulary", ()))
         if not self.vocabulary:
             raise StoreError(f"{weights}: not the weights of a small model (no vocabulary); fetch or train them again")

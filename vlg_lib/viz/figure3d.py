@@ -128,15 +128,10 @@ def _fill(template: str, **fields: str) -> str:
 
 
 def show3d(
-    points: Float[Tensor, "N 3"],
-    labels_or_colors: Integer[Tensor, " N"] | UInt8[Tensor, "N 3"],
-    *,
-    alt: str,
-    class_set: ClassSet | None = None,
-    caption: str | None = None,
-    max_points: int = 20_000,
+    points: Float[Tensor, "N 3"], labels_or_colors: Integer[Tensor, " N"] | UInt8[Tensor, "N 3"], *, alt: str,
+    class_set: ClassSet | None = None, caption: str | None = None, max_points: int = 20_000,
     cut: float | str | None = "auto",
-) -> Figure3D:
+) -> Figure3D:  # fmt: skip
     """A point cloud coloured by (N,) integer labels of ``class_set`` or by (N, 3) uint8 colours.
 
     ``points``: (N, 3) metres, z up; at most ``max_points`` of them are drawn, chosen by a fixed seed. ``alt``: what a
@@ -157,17 +152,10 @@ def show3d(
 
 
 def tag_room(
-    points: Float[Tensor, "N 3"],
-    colors: UInt8[Tensor, "N 3"],
-    logits: Float[Tensor, "N K"],
-    class_set: ClassSet,
-    scene_labels: Bool[Tensor, " K"],
-    *,
-    alt: str,
-    caption: str | None = None,
-    max_points: int = 20_000,
+    points: Float[Tensor, "N 3"], colors: UInt8[Tensor, "N 3"], logits: Float[Tensor, "N K"], class_set: ClassSet,
+    scene_labels: Bool[Tensor, " K"], *, alt: str, caption: str | None = None, max_points: int = 20_000,
     cut: float | str | None = "auto",
-) -> Figure3D:
+) -> Figure3D:  # fmt: skip
     """The page that thinks: ticking scene tags masks the logits and recolours the room in the reader's browser.
 
     ``logits``: (N, K) cosines of points and words; a row of zeros is a point that no view saw, and stays unlabelled.
@@ -194,14 +182,9 @@ def tag_room(
 
 
 def save_page3d(
-    path: Path,
-    points: Float[Tensor, "N 3"],
-    labels_or_colors: Integer[Tensor, " N"] | UInt8[Tensor, "N 3"],
-    class_set: ClassSet | None = None,
-    title: str = "A point cloud",
-    *,
-    alt: str | None = None,
-) -> Path:
+    path: Path, points: Float[Tensor, "N 3"], labels_or_colors: Integer[Tensor, " N"] | UInt8[Tensor, "N 3"],
+    class_set: ClassSet | None = None, title: str = "A point cloud", *, alt: str | None = None,
+) -> Path:  # fmt: skip
     """Write :func:`show3d` as one HTML file that needs no other file and no network; returns ``path``."""
     figure = show3d(points, labels_or_colors, alt=alt or title, class_set=class_set, caption=title, max_points=60_000)
     with atomic_write(path) as file:
