@@ -3,9 +3,9 @@
     python benchmarks/dense.py --runs 5 --threads 2
     python benchmarks/dense.py --runs 20 --device cuda --dtype bfloat16
 
-Each line is one JSON object with ``name, milliseconds, frames_per_second, peak_MB, runs, threads``: the median of runs
-in which all sides take turns, after one that is not counted, and the most memory that one frame takes above the
-weights. Weights are random (speed does not depend on them), so nothing is downloaded; frames are noise.
+Each line is one JSON object with ``name, milliseconds, frames_per_second, peak_MB, weights_MB, runs, threads``: the
+median of runs in which all sides take turns, after one that is not counted, the most memory that one frame takes above
+the weights of the image towers, and these weights. Weights are random (speed does not depend on them), so nothing is downloaded; frames are noise.
 
 * ``small-attributes``: 160 x 120, as the book's profiles take it; its target is 20 frames a second on two cores.
 * ``encode_image``: the baseline of ViT-B/16, one vector an image from open_clip's own code, made for 320 x 240. What a
@@ -43,8 +43,14 @@ def frame(width: int, height: int) -> Tensor:
     return torch.randint(256, (height, width, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
 
 
-def sides(device: str, dtype: torch.dtype) -> dict[str, Callable[[], Tensor]]:
-    """What is timed, by name: each embeds one frame."""
+def megabytes(*modules: Any) -> float:
+    """What the weights of modules take; None is a module without any."""
+    weights = [weight for module in modules if module is not None for weight in module.parameters()]
+    return sum(weight.numel() * weight.element_size() for weight in weights) / 2**20
+
+
+def sides(device: str, dtype: torch.dtype) -> dict[str, tuple[Callable[[], Tensor], float]]:
+    """What is timed, by name: each embeds one frame; and the megabytes of its weights."""
     small, small_frame, wide = create_model(device=device), frame(160, 120), frame(WIDTH, HEIGHT)
     whole = open_clip.create_model("ViT-B-16", force_image_size=(HEIGHT, WIDTH)).to(device, dtype).eval()
     pixels = torch.randn(1, 3, HEIGHT, WIDTH, device=device, dtype=dtype)
@@ -55,12 +61,15 @@ def sides(device: str, dtype: torch.dtype) -> dict[str, Callable[[], Tensor]]:
         with torch.no_grad():
             return whole.encode_image(pixels)
 
-    def dense(readout: str, **options: Any) -> Callable[[], Tensor]:
+    def dense(readout: str, **options: Any) -> tuple[Callable[[], Tensor], float]:
         lent = proxy if readout == "proxyclip" else None
         model = OpenClipModel(square, list, "ViT-B-16", readout, proxy=lent, dtype=dtype, device=device, **options)
-        return lambda: model.dense_embeddings(wide)
+        return lambda: model.dense_embeddings(wide), megabytes(model._model.visual, lent)
 
-    timed = {"small-attributes": lambda: small.dense_embeddings(small_frame), "encode_image": encode_image}
+    timed = {
+        "small-attributes": (lambda: small.dense_embeddings(small_frame), megabytes(small._visual)),
+        "encode_image": (encode_image, megabytes(whole.visual)),
+    }
     timed |= {f"ViT-B-16 {readout}": dense(readout, short_side=HEIGHT) for readout in READOUTS}
     return timed | {"ViT-B-16 naclip, windows": dense("naclip", short_side=336, window=224)}
 
@@ -104,7 +113,8 @@ def main() -> None:
     clock = time.process_time if arguments.cpu_time else time.perf_counter
     torch.manual_seed(0)
     logging.disable(logging.WARNING)  # open_clip warns that weights are random.
-    timed = sides(arguments.device, getattr(torch, arguments.dtype))
+    made = sides(arguments.device, getattr(torch, arguments.dtype))
+    timed = {name: call for name, (call, _) in made.items()}
     facts = {"torch": torch.__version__, "open_clip": open_clip.__version__, "device": arguments.device}
     processor = platform.processor() or platform.machine()
     print(json.dumps(facts | {"dtype": arguments.dtype, "processor": processor, "cpu_time": arguments.cpu_time}))
@@ -116,7 +126,7 @@ def main() -> None:
     medians = {name: statistics.median(values) for name, values in seconds.items()}
     for name, median in medians.items():
         line: dict[str, object] = {"name": name, "milliseconds": round(1e3 * median, 1)}
-        line |= {"frames_per_second": round(1 / median, 2), "peak_MB": round(peaks[name])}
+        line |= {"frames_per_second": round(1 / median, 2), "peak_MB": round(peaks[name]), "weights_MB": round(made[name][1])}
         if name.startswith("ViT"):
             line["times_encode_image"] = round(median / medians["encode_image"], 2)
         print(json.dumps(line | {"runs": arguments.runs, "threads": arguments.threads}), flush=True)
