@@ -5,7 +5,8 @@
 
 Each line is one JSON object with ``name, milliseconds, frames_per_second, peak_MB, weights_MB, runs, threads``: the
 median of runs in which all sides take turns, after one that is not counted, the most memory that one frame takes above
-the weights of the image towers, and these weights. Weights are random (speed does not depend on them), so nothing is downloaded; frames are noise.
+the weights of the image towers, and these weights. Weights are random (speed does not depend on them), so nothing is
+downloaded; frames are noise.
 
 * ``small-attributes``: 160 x 120, as the book's profiles take it; its target is 20 frames a second on two cores.
 * ``encode_image``: the baseline of ViT-B/16, one vector an image from open_clip's own code, made for 320 x 240. What a
@@ -126,7 +127,8 @@ def main() -> None:
     medians = {name: statistics.median(values) for name, values in seconds.items()}
     for name, median in medians.items():
         line: dict[str, object] = {"name": name, "milliseconds": round(1e3 * median, 1)}
-        line |= {"frames_per_second": round(1 / median, 2), "peak_MB": round(peaks[name]), "weights_MB": round(made[name][1])}
+        memories = {"peak_MB": round(peaks[name]), "weights_MB": round(made[name][1])}
+        line |= {"frames_per_second": round(1 / median, 2)} | memories
         if name.startswith("ViT"):
             line["times_encode_image"] = round(median / medians["encode_image"], 2)
         print(json.dumps(line | {"runs": arguments.runs, "threads": arguments.threads}), flush=True)

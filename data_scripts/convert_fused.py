@@ -5,7 +5,8 @@
 FEATURES holds, for each scene, NAME.pt with all points that a view saw, or NAME_0.pt, NAME_1.pt, ... with random ones
 of them (20,000 each, five files a training scene of ScanNet). Each is a dictionary of two tensors: ``mask_full`` (N,)
 bool, True for the points of the scene that the file has, and ``feat``, half precision, a row for each of these in their
-order (Peng et al., "OpenScene", CVPR 2023; its issues 3 and 61). Older files with a third entry ``mask`` are refused.
+order (Peng et al., "OpenScene", CVPR 2023; its issues 3 and 61). Its script for nuScenes leaves ``mask_full`` a NumPy
+array, which is taken, too. Older files with a third entry ``mask`` are refused.
 
 SCENES holds the scenes in the layout of the library; their points must be those that the features were made for, in the
 same order (for ScanNet: the vertices of ``*_vh_clean_2.ply``). OUT receives NAME.safetensors, see
@@ -17,8 +18,9 @@ Files are loaded as tensors and nothing else (``weights_only``): a .pt file of a
 
 import re
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
+import numpy as np
 import torch
 import typer
 from converting import one_line_errors
@@ -31,6 +33,25 @@ from vlg_lib.data.ply import read_points
 from vlg_lib.fused_features import check, write_fused
 from vlg_lib.scene import PointEmbeddings
 from vlg_lib.store import StoreError, load_tensors
+
+ARRAYS = ("numpy.ndarray", "numpy.dtype", "numpy.core.multiarray._reconstruct", "numpy._core.multiarray._reconstruct")
+"""What a file names that holds an array of NumPy: before 2.0, and since."""
+
+
+class _Numpy:
+    """Stands for each of ARRAYS while a file is loaded, and keeps what the file says: no array is built from it.
+
+    NumPy would take a stranger's word for memory: numbers never written, a dtype changed under an array that has it.
+    """
+
+    said: tuple[Any, ...] = ()
+    state: Any = None
+
+    def __init__(self, *said: Any) -> None:
+        self.said = said
+
+    def __setstate__(self, state: Any) -> None:
+        self.state = state
 
 
 def read_published(
@@ -62,19 +83,40 @@ def read_published(
 def _read(path: Path, points: int, dim: int | None) -> tuple[Tensor, Tensor]:
     """The rows of one file, and the points that they belong to."""
     try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
+        with torch.serialization.safe_globals([(_Numpy, name) for name in ARRAYS]):
+            content = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # whatever torch raises for bytes that are no tensors
+        if refused := re.search(r"GLOBAL (\S+)", str(error)):
+            raise StoreError(
+                f"{path}: expected tensors, or an array of NumPy, and no more, found {refused[1]!r}, which could run "
+                "code and is not loaded: another file?"
+            ) from error
         raise StoreError(f"{path}: not a whole .pt file of torch tensors ({error}); fetch it again") from error
     content = content if isinstance(content, dict) else {}
+    if isinstance(content.get("mask_full"), _Numpy):
+        content["mask_full"] = _mask(path, content["mask_full"])
     for name in ("mask_full", "feat"):
         if not isinstance(content.get(name), Tensor):
-            raise StoreError(f"{path}: expected a tensor {name!r}, found {sorted(map(str, content))}: another file?")
+            entries = sorted(f"{key}: {type(value).__name__.lstrip('_')}" for key, value in content.items())
+            raise StoreError(f"{path}: expected a tensor {name!r}, found {entries}: another file?")
     if "mask" in content:
         raise StoreError(f"{path}: has 'mask' beside 'mask_full', an older form; fetch the newer one of these features")
     mask, rows = content["mask_full"], content["feat"]
     check(path, mask, (points,), (torch.bool,))
     check(path, rows, (int(mask.sum()), dim), (torch.float16, torch.float32))
     return rows, mask.nonzero()[:, 0]
+
+
+def _mask(path: Path, array: _Numpy) -> Tensor:
+    """The array of a file as a tensor, where it is one of bool: a byte for each point."""
+    match array.state:
+        case (_, (int(size),), _Numpy(said=("b1", *_)), _, bytes(content)) if len(content) == size:
+            return torch.from_numpy(np.frombuffer(content, np.uint8) != 0)
+        case (_, shape, _Numpy(said=(kind, *_)), _, content):
+            found = f"{kind!r} of {shape!r}" + (f" in {len(content)} bytes" if isinstance(content, bytes) else "")
+        case _:
+            found = "no array that NumPy writes"
+    raise StoreError(f"{path}: expected 'mask_full' as N bools, of NumPy 'b1' of (N,), found {found}: another file?")
 
 
 def convert(features: Path, scene: Path, out: Path, dim: int | None = None, *, normalize: bool = True) -> bool:

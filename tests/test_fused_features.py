@@ -1,9 +1,12 @@
 """Embeddings from files: OpenScene's in one piece or several, the book's own, and files that are neither."""
 
+import io
 import json
+import os
 import struct
 import sys
 import zipfile
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -31,7 +34,7 @@ APP.command()(convert_fused.main)
 POINTS, DIM = 20, 6
 
 
-def published(path: Path, mask: Tensor, rows: Tensor, more: dict[str, Tensor] | None = None) -> Path:
+def published(path: Path, mask: Tensor | np.ndarray, rows: Tensor, more: dict[str, Tensor] | None = None) -> Path:
     torch.save({"feat": rows, "mask_full": mask, **(more or {})}, path)
     return path
 
@@ -48,6 +51,17 @@ def some_points(seed: int, count: int = 8) -> Tensor:
 
 def unit(rows: Tensor) -> Tensor:
     return rows.float() / rows.float().norm(dim=1, keepdim=True)
+
+
+def rewritten(path: Path, old: bytes, new: bytes) -> bytes:
+    """The file with other bytes in what it has pickled."""
+    content = io.BytesIO()
+    with zipfile.ZipFile(path) as source, zipfile.ZipFile(content, "w") as target:
+        pickled = next(name for name in source.namelist() if name.endswith("data.pkl"))
+        assert old in source.read(pickled)
+        for name in source.namelist():
+            target.writestr(name, source.read(name).replace(old, new) if name == pickled else source.read(name))
+    return content.getvalue()
 
 
 class TestPublished:
@@ -77,6 +91,24 @@ class TestPublished:
         assert not read.embeddings[counts == 0].any()
         plain = read_published(tmp_path, "room", POINTS, normalize=False).embeddings
         assert torch.allclose(plain[counts > 0], whole.float()[counts > 0], atol=1e-5)
+
+    def test_a_mask_of_numpy_is_read_like_a_tensor(self, tmp_path: Path) -> None:
+        """OpenScene's script for nuScenes saves one; NumPy 2.0 moved the function that makes it."""
+        whole, masks = features(), [some_points(seed) for seed in range(3)]
+        for kind, of in (("tensor", lambda mask: mask), ("numpy", Tensor.numpy)):
+            (tmp_path / kind).mkdir()
+            published(tmp_path / kind / "room.pt", of(masks[0]), whole[masks[0]])
+            for i, mask in enumerate(masks):
+                published(tmp_path / kind / f"chunks_{i}.pt", of(mask), whole[mask])
+        expected = read_published(tmp_path / "tensor", "room", POINTS, DIM)
+        for name in ("room", "chunks"):
+            read, same = (read_published(tmp_path / kind, name, POINTS, DIM) for kind in ("numpy", "tensor"))
+            assert torch.equal(read.embeddings, same.embeddings)
+            assert read.view_counts.tolist() == same.view_counts.tolist()
+        content = rewritten(tmp_path / "numpy" / "room.pt", b"numpy._core.multiarray", b"numpy.core.multiarray")
+        (tmp_path / "room.pt").write_bytes(content)
+        assert torch.equal(read_published(tmp_path, "room", POINTS, DIM).embeddings, expected.embeddings)
+        assert "numpy" not in str(torch.serialization.get_safe_globals())  # allowed while a file is read, no longer
 
     def test_a_row_of_zeros_is_a_point_that_nobody_saw(self, tmp_path: Path) -> None:
         rows = features()
@@ -138,17 +170,58 @@ class TestPublished:
 
 
 class TestForeignFiles:
-    def test_a_pickled_call_is_not_run(self, tmp_path: Path) -> None:
-        """What unpickling would do: make a folder. A file of features must not be able to."""
+    @pytest.mark.parametrize("inside", [lambda call: call, lambda call: np.array([call], object)])
+    @pytest.mark.parametrize(
+        ("function", "name"),
+        [(os.mkdir, r"\w+\.mkdir"), (np.testing.rundocs, r"numpy\.\S+\.rundocs"), (np.fromfile, r"numpy\S*\.fromfile")],
+    )
+    def test_a_pickled_call_is_not_run(self, tmp_path: Path, inside: Callable, function: Callable, name: str) -> None:
+        """What unpickling would do: make a folder, run or read a file. A file of features must not be able to."""
 
         class Call:
             def __reduce__(self) -> tuple:
-                return Path.mkdir, (tmp_path / "made",)
+                return function, (str(tmp_path / "made"),)
 
-        torch.save({"feat": features(), "mask_full": Call()}, tmp_path / "room.pt")
-        with pytest.raises(StoreError, match=r"room\.pt: not a whole \.pt file"):
+        torch.save({"feat": features(), "mask_full": inside(Call())}, tmp_path / "room.pt")
+        with pytest.raises(StoreError, match=rf"room\.pt: expected tensors, .* found '({name})', .* not loaded"):
             read_published(tmp_path, "room", POINTS)
         assert not (tmp_path / "made").exists()
+
+    @pytest.mark.parametrize(
+        ("mask", "message"),
+        [
+            (np.array([True] * POINTS, object), r"found 'O8' of \(20,\):"),
+            (np.ones(POINTS), r"found 'f8' of \(20,\) in 160 bytes"),
+            (np.ones(POINTS, np.uint8), r"found 'u1' of \(20,\) in 20 bytes"),
+            (np.ones(POINTS, [("a", bool)]), r"found 'V1' of \(20,\) in 20 bytes"),
+            (np.ones((POINTS, 1), bool), r"found 'b1' of \(20, 1\) in 20 bytes"),
+            (np.array(True), r"found 'b1' of \(\) in 1 bytes"),
+            (np.dtype(bool), "found no array that NumPy writes"),
+        ],
+    )
+    def test_other_masks_of_numpy_are_named(self, tmp_path: Path, mask: object, message: str) -> None:
+        torch.save({"feat": features(), "mask_full": mask}, tmp_path / "room.pt")
+        with pytest.raises(StoreError, match=rf"room\.pt: expected 'mask_full' as N bools, .* {message}"):
+            read_published(tmp_path, "room", POINTS)
+
+    def test_a_mask_of_numpy_of_another_size_is_named(self, tmp_path: Path) -> None:
+        path = published(tmp_path / "room.pt", np.ones(POINTS - 1, bool), features()[1:])
+        with pytest.raises(StoreError, match=r"room\.pt: expected \(20,\) of torch.bool, found \(19,\)"):
+            read_published(tmp_path, "room", POINTS)
+        path.write_bytes(rewritten(path, b"K\x13\x85", b"K\x14\x85"))  # says 20, and holds 19
+        with pytest.raises(StoreError, match=r"room\.pt: expected 'mask_full' .* found 'b1' of \(20,\) in 19 bytes"):
+            read_published(tmp_path, "room", POINTS)
+
+    def test_memory_that_nobody_wrote_is_not_read(self, tmp_path: Path) -> None:
+        """NumPy would make an array of a size and a type alone, from what lies in memory."""
+
+        class Unwritten:
+            def __reduce__(self) -> tuple:
+                return np.ndarray, ((POINTS,), np.dtype(bool))
+
+        torch.save({"feat": features(), "mask_full": Unwritten()}, tmp_path / "room.pt")
+        with pytest.raises(StoreError, match=r"room\.pt: expected 'mask_full' .* found no array that NumPy writes"):
+            read_published(tmp_path, "room", POINTS)
 
     @settings(max_examples=500, deadline=None)
     @given(cut=st.floats(0, 1, exclude_max=True), flip=st.integers(0, 255), at=st.floats(0, 1, exclude_max=True))
@@ -169,13 +242,16 @@ class TestForeignFiles:
         with pytest.raises(StoreError, match=r"room\.pt: not a whole \.pt file"):
             read_published(tmp_path, "room", POINTS)
 
-    def test_arrays_of_numpy_and_archives_are_named(self, tmp_path: Path) -> None:
+    def test_rows_of_numpy_and_archives_are_named(self, tmp_path: Path) -> None:
         torch.save({"feat": np.ones((POINTS, DIM)), "mask_full": np.ones(POINTS, bool)}, tmp_path / "room.pt")
+        with pytest.raises(
+            StoreError, match=r"room\.pt: expected a tensor 'feat', found \['feat: Numpy', 'mask_full: Te"
+        ):
+            read_published(tmp_path, "room", POINTS)
         with zipfile.ZipFile(tmp_path / "other.pt", "w") as archive:
             archive.writestr("a.txt", "hello")
-        for name in ("room", "other"):
-            with pytest.raises(StoreError, match=rf"{name}\.pt: not a whole \.pt file of torch tensors"):
-                read_published(tmp_path, name, POINTS)
+        with pytest.raises(StoreError, match=r"other\.pt: not a whole \.pt file of torch tensors"):
+            read_published(tmp_path, "other", POINTS)
 
     def test_two_forms_at_once_are_refused(self, tmp_path: Path) -> None:
         published(tmp_path / "room.pt", torch.ones(POINTS).bool(), features())

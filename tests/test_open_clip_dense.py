@@ -3,6 +3,7 @@
 import json
 import math
 from copy import deepcopy
+from inspect import unwrap
 from types import SimpleNamespace
 
 import numpy as np
@@ -10,12 +11,12 @@ import pytest
 import torch
 from safetensors.torch import save_file
 from torch import nn
-from torch.nn.functional import normalize
+from torch.nn.functional import interpolate, normalize
 
 from vlg_lib.store import StoreError
 from vlg_lib.vision_language import VisionLanguageModel, create_model
 from vlg_lib.vision_language.clip_dense import OpenClipModel, blend_windows, check_weights
-from vlg_lib.vision_language.clip_readouts import READOUTS
+from vlg_lib.vision_language.clip_readouts import NEED_QUERIES, READOUTS
 from vlg_lib.vision_language.clip_towers import resize_positions
 from vlg_lib.vision_language.prompts import NAME, class_embeddings, imagenet_templates
 
@@ -30,6 +31,8 @@ CLIP = {
     },
     "text_cfg": TEXT,
 }  # fmt: skip
+AVERAGE = {"no_ln_pre": True, "pool_type": "avg", "final_ln_after_pool": True}
+CLIPA = CLIP | {"vision_cfg": CLIP["vision_cfg"] | AVERAGE}
 SIGLIP = {
     "embed_dim": WIDTH,
     "custom_text": True,
@@ -53,7 +56,7 @@ def save_model(folder, settings, model_class):
 
 @pytest.fixture(scope="module")
 def world(tmp_path_factory):
-    """Two tiny models in folders, a tiny proxy, and an image: open_clip and timm are slow to import, so once."""
+    """Three tiny models in folders, two tiny proxies, and images: open_clip and timm are slow to import, so once."""
     import open_clip
     import timm
     from timm.models import VisionTransformer, register_model
@@ -63,33 +66,50 @@ def world(tmp_path_factory):
         sizes = {"img_size": SIDE, "patch_size": PATCH, "embed_dim": WIDTH, "depth": 2, "num_heads": HEADS}
         return VisionTransformer(**sizes, class_token=False, num_classes=num_classes, global_pool=global_pool)
 
+    torch.manual_seed(0)
     root = tmp_path_factory.mktemp("models")
     generator = torch.Generator().manual_seed(1)
+    sizes = {"img_size": 70, "patch_size": 14, "embed_dim": WIDTH, "depth": 2, "num_heads": HEADS, "num_classes": 0}
+    registers = VisionTransformer(**sizes, reg_tokens=4, no_embed_class=True, init_values=0.7, dynamic_img_size=True)
+    registers.pretrained_cfg = {"mean": (0.485, 0.456, 0.406), "std": (0.229, 0.224, 0.225)}
     return SimpleNamespace(
         clip=save_model(root / "clip", CLIP, open_clip.CLIP),
+        clipa=save_model(root / "clipa", CLIPA, open_clip.CLIP),
         siglip=save_model(root / "siglip", SIGLIP, open_clip.CustomTextCLIP),
         proxy=timm.create_model("test_vit", dynamic_img_size=True, num_classes=0).eval(),
+        registers=registers.eval(),
         loaded={},
         image=torch.randint(256, (SIDE, SIDE, 3), dtype=torch.uint8, generator=generator),
         wide=torch.randint(256, (SIDE, 96, 3), dtype=torch.uint8, generator=generator),
     )
 
 
-def make(world, readout, family="clip", **options):
+def make(world, readout, family="clip", proxy=None, **options):
     """A model of the world with a read-out; its towers are loaded once, and copied where they are changed."""
     if family not in world.loaded:
         world.loaded[family] = create_model(f"{getattr(world, family)}/maskclip")
     inner = world.loaded[family]
     towers = deepcopy(inner._model) if "dtype" in options else inner._model
-    proxy = world.proxy if readout == "proxyclip" else None
+    if readout == "proxyclip" and proxy is None:
+        proxy = deepcopy(world.proxy) if "dtype" in options else world.proxy
     return OpenClipModel(towers, inner._tokenizer, "tiny", readout, proxy=proxy, **options)
 
 
 def own_pixels(model, image):
     """What open_clip's own preprocessing makes of an image that has the right size."""
-    visual = model._model.visual
-    mean, deviation = torch.tensor(visual.image_mean), torch.tensor(visual.image_std)
-    return ((image / 255 - mean) / deviation).permute(2, 0, 1)[None]
+    return standardized(image, model._model.visual.image_mean, model._model.visual.image_std)
+
+
+def standardized(image, mean, deviation):
+    return ((image / 255 - torch.tensor(mean)) / torch.tensor(deviation)).permute(2, 0, 1)[None]
+
+
+def of_size(world, family, size):
+    """open_clip's own image tower for images of one size, its position embeddings resized by open_clip."""
+    import open_clip
+
+    folder = getattr(world, family).removeprefix("open_clip/")
+    return open_clip.create_model(folder, force_image_size=size).eval()
 
 
 # --- the equations, in plain numpy ------------------------------------------------------------------------------------
@@ -99,10 +119,10 @@ def arrays(module):
     return {name: value.detach().double().numpy() for name, value in module.state_dict().items()}
 
 
-def layer_norm(x, weights, name):
+def layer_norm(x, weights, name, epsilon=1e-5):
     centred = x - x.mean(-1, keepdims=True)
     return (
-        centred / np.sqrt((centred**2).mean(-1, keepdims=True) + 1e-5) * weights[f"{name}.weight"]
+        centred / np.sqrt((centred**2).mean(-1, keepdims=True) + epsilon) * weights[f"{name}.weight"]
         + weights[f"{name}.bias"]
     )
 
@@ -120,15 +140,14 @@ def proxy_weights(features):
     return np.array([softmax(np.where(row >= 0, row, -np.inf)) for row in rows])
 
 
-def attention(readout, q, k, features):
-    """The weights (tokens, tokens) of one head; token 0 is the class token, the others make a square grid."""
-    count, scale = len(q), math.sqrt(q.shape[1])
-    side = math.isqrt(count - 1)
+def attention(readout, q, k, features, columns, prefix):
+    """The weights (tokens, tokens) of one head; ``prefix`` tokens (the class token), then the patches row by row."""
+    count, scale = len(k), math.sqrt(k.shape[1])
     if readout == "maskclip":
         return np.eye(count)
     if readout == "proxyclip":
         weights = np.zeros((count, count))
-        weights[1:, 1:] = proxy_weights(features)
+        weights[prefix:, prefix:] = proxy_weights(features)
         return weights
     rows = []
     for i in range(count):
@@ -141,27 +160,32 @@ def attention(readout, q, k, features):
             rows.append(softmax(np.array([q[i] @ q[j] / scale for j in range(count)])))
         if readout == "naclip":
             row = np.array([k[i] @ k[j] / scale for j in range(count)])
-            for j in range(1, count if i else 0):
-                (y, x), (v, u) = divmod(i - 1, side), divmod(j - 1, side)
+            for j in range(prefix, count if i >= prefix else 0):
+                (y, x), (v, u) = divmod(i - prefix, columns), divmod(j - prefix, columns)
                 row[j] += math.exp(-((y - v) ** 2 + (x - u) ** 2) / (2 * 5.0**2))
             rows.append(softmax(row))
     return np.array(rows)
 
 
-def by_equation(readout, visual, pixels, features=None):
-    """Unit embeddings (patches, D) of one image of the native size, through open_clip's own earlier blocks."""
+def mixed(readout, q, k, v, features, columns, prefix):
+    """The values of all heads side by side, mixed head by head."""
+    heads = [slice(start, start + WIDTH // HEADS) for start in range(0, WIDTH, WIDTH // HEADS)]
+    return np.concatenate(
+        [attention(readout, q[:, head], k[:, head], features, columns, prefix) @ v[:, head] for head in heads], 1
+    )
+
+
+def by_equation(readout, visual, pixels, features, columns):
+    """Unit embeddings (patches, D) of one image of the tower's own size, through open_clip's own earlier blocks."""
     layers = len(visual.transformer.resblocks)
     settings = {"stop_early": True, "intermediates_only": True, "output_fmt": "NLC", "output_extra_tokens": True}
     before = visual.forward_intermediates(pixels, indices=[layers - 2], **settings)
-    x = torch.cat([before["image_intermediates_prefix"][0], before["image_intermediates"][0]], 1)[0].double().numpy()
+    x = torch.cat([before["image_intermediates_prefix"][0], before["image_intermediates"][0]], 1)[0]
+    x = x.detach().double().numpy()
     block, outer = arrays(visual.transformer.resblocks[-1]), arrays(visual)
     projected = layer_norm(x, block, "ln_1") @ block["attn.in_proj_weight"].T + block["attn.in_proj_bias"]
-    heads = []
-    for head in range(HEADS):
-        size = WIDTH // HEADS
-        q, k, v = (projected[:, part * WIDTH + head * size :][:, :size] for part in range(3))
-        heads.append(attention(readout, q, k, features) @ v)
-    out = np.concatenate(heads, 1) @ block["attn.out_proj.weight"].T + block["attn.out_proj.bias"]
+    out = mixed(readout, *np.split(projected, 3, 1), features, columns, 1)
+    out = out @ block["attn.out_proj.weight"].T + block["attn.out_proj.bias"]
     if readout in ("tokens", "maskclip", "sclip"):
         summed = x + block["ls_1.gamma"] * out
         hidden = layer_norm(summed, block, "ln_2") @ block["mlp.c_fc.weight"].T + block["mlp.c_fc.bias"]
@@ -171,19 +195,51 @@ def by_equation(readout, visual, pixels, features=None):
     return out / np.linalg.norm(out, axis=1, keepdims=True)
 
 
-@pytest.mark.parametrize("readout", sorted(READOUTS))
-def test_every_read_out_is_its_equation(world, readout):
-    model = make(world, readout)
-    pixels = own_pixels(model, world.image)
-    features = None
-    if readout == "proxyclip":
-        mean, deviation = (torch.tensor(world.proxy.pretrained_cfg[key]) for key in ("mean", "std"))
-        picture = ((world.image / 255 - mean) / deviation).permute(2, 0, 1)[None]
-        features = world.proxy.get_intermediate_layers(picture, 1, norm=True)[0][0].detach().double().numpy()
-    dense = model.dense_embeddings(world.image)
-    assert dense.shape == (4, 4, DIM)
-    expected = by_equation(readout, model._model.visual, pixels, features)
+def by_pooling_equation(readout, visual, pixels, features, columns):
+    """The same of a tower that pools: keys and values of the pooling head, then its MLP on every patch alone."""
+    x = visual.trunk.forward_features(pixels)[0].detach().double().numpy()
+    pool = arrays(visual.trunk.attn_pool)
+    k, v = np.split(x @ pool["kv.weight"].T + pool["kv.bias"], 2, 1)
+    out = mixed(readout, k, k, v, features, columns, 0) @ pool["proj.weight"].T + pool["proj.bias"]
+    hidden = layer_norm(out, pool, "norm", 1e-6) @ pool["mlp.fc1.weight"].T + pool["mlp.fc1.bias"]
+    hidden = hidden * (1 + np.vectorize(math.erf)(hidden / math.sqrt(2))) / 2  # The exact GELU.
+    out = out + hidden @ pool["mlp.fc2.weight"].T + pool["mlp.fc2.bias"]
+    return out / np.linalg.norm(out, axis=1, keepdims=True)
+
+
+@pytest.mark.parametrize("kind", ["image", "wide"])
+@pytest.mark.parametrize(
+    ("family", "readout"),
+    [(family, readout) for family in ("clip", "clipa") for readout in sorted(READOUTS)]
+    + [("siglip", readout) for readout in sorted(set(READOUTS) - set(NEED_QUERIES))],
+)
+def test_every_read_out_is_its_equation(world, family, readout, kind):
+    """On a square and on a wide grid: the second tells rows from columns."""
+    model, image = make(world, readout, family), getattr(world, kind)
+    picture = standardized(image, world.proxy.pretrained_cfg["mean"], world.proxy.pretrained_cfg["std"])
+    features = world.proxy.get_intermediate_layers(picture, 1, norm=True)[0][0].detach().double().numpy()
+    dense = model.dense_embeddings(image)
+    rows, columns = (side // PATCH for side in image.shape[:2])
+    assert dense.shape == (rows, columns, model.dim)
+    visual = of_size(world, family, tuple(image.shape[:2])).visual
+    equation = by_pooling_equation if family == "siglip" else by_equation
+    expected = equation(readout, visual, own_pixels(model, image), features, columns)
     assert np.abs(dense.flatten(0, 1).numpy() - expected).max() < 2e-5
+
+
+def test_a_proxy_with_registers_and_smaller_patches(world):
+    """As DINOv2's: the image is resized to its patches of 14 pixels, and its class token and four registers go."""
+    model = make(world, "proxyclip", proxy=world.registers)
+    resized = interpolate(world.wide.permute(2, 0, 1)[None] / 1.0, size=(56, 84), mode="bicubic", antialias=True)
+    picture = standardized(resized[0].permute(1, 2, 0), *world.registers.pretrained_cfg.values())
+    tokens = world.registers.forward_features(picture)[0].detach().double().numpy()
+    assert len(tokens) == 1 + 4 + 24
+    visual, dense = of_size(world, "clip", (SIDE, 96)).visual, model.dense_embeddings(world.wide)
+    assert torch.allclose(dense.norm(dim=-1), torch.ones(4, 6), atol=1e-5)
+    for first in range(6):  # Dropping fewer tokens than the five of the prefix would be seen.
+        expected = by_equation("proxyclip", visual, own_pixels(model, world.wide), tokens[first : first + 24], 6)
+        apart = np.abs(dense.flatten(0, 1).numpy() - expected).max()
+        assert apart < 2e-5 if first == 5 else apart > 1e-3
 
 
 def test_read_outs_differ(world):
@@ -208,18 +264,16 @@ def test_values_of_the_pooling_head_by_hand(world):
 @pytest.mark.parametrize("size", [(SIDE, SIDE), (48, 96), (80, 32)])
 def test_standard_attention_reproduces_encode_image(world, size):
     """At the native size and, with positions resized, at others: against open_clip's own models of that size."""
-    import open_clip
-
     generator = torch.Generator().manual_seed(2)
     pixels = torch.randn(2, 3, *size, generator=generator)
-    for family in ("clip", "siglip"):
-        own = make(world, "maskclip", family)
-        folder = getattr(world, family).removeprefix("open_clip/")
-        theirs = open_clip.create_model(folder, force_image_size=size).eval()
+    for family in ("clip", "clipa", "siglip"):
+        own, theirs = make(world, "maskclip", family), of_size(world, family, size)
         with torch.no_grad():
             layer = own._tower.last_layer(own._model.visual, pixels)
             if family == "clip":
                 found = layer.head(READOUTS["tokens"](layer))[:, 0]
+            elif family == "clipa":  # Its head, layer norm first, acts on the mean of the patches.
+                found = layer.head(READOUTS["tokens"](layer)[:, 1:].mean(1, keepdim=True))[:, 0]
             else:
                 pool = own._model.visual.trunk.attn_pool
                 query = pool.q_norm(pool.q(pool.latent).unflatten(-1, (HEADS, -1)).transpose(1, 2))
@@ -295,15 +349,18 @@ def test_an_image_of_one_colour_has_embeddings(world):
     assert bool(model.dense_embeddings(torch.full((SIDE, SIDE, 3), 90, dtype=torch.uint8)).isfinite().all())
 
 
-def test_half_precision_inside_float32_outside(world):
-    exact = make(world, "naclip")
-    half = make(world, "naclip", dtype=torch.bfloat16)
+@pytest.mark.parametrize("readout", sorted(READOUTS))
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_half_precision_inside_float32_outside(world, dtype, readout):
+    exact = make(world, readout)
+    half = make(world, readout, dtype=dtype)
     for full, rounded in (
         (exact.dense_embeddings(world.wide), half.dense_embeddings(world.wide)),
         (exact.text_embeddings(["a chair"]), half.text_embeddings(["a chair"])),
     ):
         assert rounded.dtype == torch.float32
-        assert float((full * rounded).sum(-1).min()) > 0.98
+        assert torch.allclose(rounded.norm(dim=-1), torch.ones(rounded.shape[:-1]), atol=1e-5)
+        assert float((full * rounded).sum(-1).min()) > 0.995
         assert not torch.equal(full, rounded)
 
 
@@ -455,11 +512,6 @@ def test_read_outs_unfit_for_a_pooling_tower(world, readout):
         make(world, readout, "siglip")
 
 
-@pytest.mark.parametrize("readout", ["naclip", "proxyclip"])
-def test_read_outs_of_keys_and_values_fit_a_pooling_tower(world, readout):
-    assert make(world, readout, "siglip").dense_embeddings(world.wide).shape == (4, 6, WIDTH)
-
-
 def test_towers_without_patch_tokens_are_refused(world):
     import open_clip
 
@@ -483,9 +535,22 @@ def test_options_that_cannot_be(world, options, message):
         OpenClipModel(model._model, model._tokenizer, "tiny", **options)
 
 
-def test_an_image_smaller_than_a_patch_is_refused(world):
-    with pytest.raises(ValueError, match="at least 16 x 16"):
-        make(world, "maskclip").dense_embeddings(torch.zeros(8, 40, 3, dtype=torch.uint8))
+@pytest.mark.parametrize(
+    ("image", "message"),
+    [
+        (torch.zeros(60, 80, 3), r"uint8.*found torch\.float32"),
+        (torch.full((60, 80, 3), torch.nan), r"uint8.*found torch\.float32"),
+        (torch.zeros(60, 80, 4, dtype=torch.uint8), r"\(height, width, 3\), found \(60, 80, 4\)"),
+        (torch.zeros(60, 80, dtype=torch.uint8), r"\(height, width, 3\), found \(60, 80\)"),
+        (torch.zeros(3, 60, 80, dtype=torch.uint8), r"\(height, width, 3\), found \(3, 60, 80\)"),
+        (torch.zeros(8, 40, 3, dtype=torch.uint8), r"at least 16 x 16 pixels, found \(8, 40\)"),
+        (torch.zeros(40, 15, 3, dtype=torch.uint8), r"at least 16 x 16 pixels, found \(40, 15\)"),
+    ],
+)
+def test_wrong_images_are_refused(world, image, message):
+    embed = unwrap(OpenClipModel.dense_embeddings)  # Past the run-time type checks, which readers do not have.
+    with pytest.raises(ValueError, match=message):
+        embed(make(world, "maskclip"), image)
 
 
 def test_nan_is_an_error(world):
