@@ -31,14 +31,17 @@ def folder(tmp_path_factory):
     return folder
 
 
-def make(readout="maskclip", **options):
+def make(readout="maskclip", quick_gelu=False, **options):
     torch.manual_seed(0)
-    return OpenClipModel(open_clip.CLIP(**SETTINGS), list, "tiny", readout, **options)
+    model = open_clip.CLIP(**SETTINGS, quick_gelu=quick_gelu)
+    model.visual.image_mean = model.visual.image_std = (0.5, 0.5, 0.5)
+    return OpenClipModel(model, list, "tiny", readout, **options)
 
 
-def proxy():
+def proxy(dynamic_img_size=True):
     torch.manual_seed(0)
-    model = VisionTransformer(img_size=32, patch_size=8, embed_dim=16, depth=1, num_heads=2, dynamic_img_size=True)
+    sizes = {"img_size": 32, "patch_size": 8, "embed_dim": 16, "depth": 1, "num_heads": 2}
+    model = VisionTransformer(**sizes, dynamic_img_size=dynamic_img_size)
     model.pretrained_cfg = {"mean": (0.5, 0.5, 0.5), "std": (0.5, 0.5, 0.5)}
     return model
 
@@ -65,7 +68,7 @@ def test_fingerprints_differ_where_embeddings_may():
         another.pos_embed.add_(1)
     models = [
         make(), make("sclip"), make(short_side=48), make(window=16), make(dtype=torch.bfloat16), other,
-        make("proxyclip", proxy=lent), make("proxyclip", proxy=another),
+        make("proxyclip", proxy=lent), make("proxyclip", proxy=another), make(quick_gelu=True),
     ]  # fmt: skip
     assert len({model.fingerprint for model in models}) == len(models)
     assert make(batch=1).fingerprint == make().fingerprint
@@ -102,10 +105,8 @@ def test_options_that_are_none(query, message):
     [
         ({"batch": 0}, r"a batch of 1 or more, found \(32, 8\) and 0"),
         ({"window": 12}, "whole patches of 8 pixels"),
-        (
-            {"readout": "proxyclip", "proxy": ResNet(BasicBlock, (1, 1, 1, 1))},
-            "VisionTransformer as proxy, found ResNet",
-        ),
+        ({"readout": "proxyclip", "proxy": ResNet(BasicBlock, (1, 1, 1, 1))}, "as proxy, found ResNet"),
+        ({"readout": "proxyclip", "proxy": proxy(dynamic_img_size=False)}, "with dynamic_img_size as proxy"),
     ],
 )
 def test_settings_that_cannot_be(options, message):

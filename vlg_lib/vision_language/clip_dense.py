@@ -1,10 +1,11 @@
 """open_clip's ViTs as dense vision-language models: read-outs of chapter 02, whole frames, sliding windows.
 
-Those with a class token (of OpenAI, LAION, MetaCLIP, DFN) and those that pool by attention (SigLIP, SigLIP 2). Their
-names are ``open_clip/MODEL/TAG/READOUT``, as ``open_clip/ViT-B-16-quickgelu/openai/naclip``: architecture and weights
-as open_clip calls them, then one of :data:`~vlg_lib.vision_language.clip_readouts.READOUTS`. MODEL may also be
-``hf-hub:ORGANISATION/REPOSITORY`` or ``local-dir:FOLDER``, which carry their weights and have no TAG. Sizes may follow
-the name: ``...naclip?short_side=336&window=224&dtype=float16``.
+Those with a class token or an average (of OpenAI, LAION, MetaCLIP, DFN, CLIPA) and those that pool by attention
+(SigLIP, SigLIP 2). Their names are ``open_clip/MODEL/TAG/READOUT``, as ``open_clip/ViT-B-16-quickgelu/openai/naclip``:
+architecture and weights as open_clip calls them, then one of
+:data:`~vlg_lib.vision_language.clip_readouts.READOUTS`. MODEL may also be ``hf-hub:ORGANISATION/REPOSITORY`` or
+``local-dir:FOLDER``, which carry their weights and have no TAG. Options may follow the name:
+``...naclip?short_side=336&window=224&dtype=float16``.
 """
 
 import difflib
@@ -52,7 +53,8 @@ class OpenClipModel(VisionLanguageModel):
     windows that slide over the resized image by half their size, ``batch`` at a time (None: one pass over all of it).
     ``dtype``: torch.float16 or bfloat16 to compute in half precision; embeddings come out as float32 all the same.
     ``proxy``: a timm ViT made with ``dynamic_img_size=True``, for the read-out ``proxyclip``. ValueError for a tower
-    that has no such read-out, for another proxy, and for sizes that are no whole patches.
+    that has no such read-out, for another proxy, and for sizes that are no whole patches. The modules are taken over:
+    moved, converted and frozen where they are.
     """
 
     def __init__(
@@ -69,8 +71,9 @@ class OpenClipModel(VisionLanguageModel):
             raise ValueError(f"{name}: {readout!r} needs queries of patches, which a tower that pools does not have")
         if (readout == "proxyclip") != (proxy is not None):
             raise ValueError(f"{name}: the read-out 'proxyclip', and no other, needs a proxy model; found {readout!r}")
-        if proxy is not None and not isinstance(proxy, timm.models.VisionTransformer):
-            raise ValueError(f"{name}: expected a timm VisionTransformer as proxy, found {type(proxy).__name__}")
+        if proxy is not None and not (isinstance(proxy, timm.models.VisionTransformer) and proxy.dynamic_img_size):
+            kind = type(proxy).__name__
+            raise ValueError(f"{name}: expected a timm VisionTransformer with dynamic_img_size as proxy, found {kind}")
         sides = (short_side or tower.side // self.stride * self.stride, window or self.stride)
         if any(side < 1 or side % self.stride for side in sides) or batch < 1:
             raise ValueError(
@@ -86,9 +89,11 @@ class OpenClipModel(VisionLanguageModel):
 
     @cached_property
     def fingerprint(self) -> str:  # type: ignore[override]  # weights are hashed where somebody asks
-        """Of weights, read-out and sizes."""
-        sizes = [self.readout, self._short, self._window, str(self._dtype)]
-        return key_of(sizes=sizes, weights=hash_weights(self._model.visual, self._proxy))
+        """Of weights, architecture, read-out and sizes."""
+        visual, proxy = self._model.visual, self._proxy
+        sizes = [self.readout, self._short, self._window, str(self._dtype), visual.image_mean, visual.image_std]
+        built = [repr(visual), repr(proxy), getattr(proxy, "pretrained_cfg", None)]
+        return key_of(sizes=sizes, built=built, weights=hash_weights(visual, proxy))
 
     def _freeze(self, model: nn.Module) -> nn.Module:
         return model.to(self._device, self._dtype).eval().requires_grad_(False)

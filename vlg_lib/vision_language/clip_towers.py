@@ -96,5 +96,5 @@ def make_tower(visual: Any, name: str) -> ClipTower:
         return ClipTower(pool_layer, trunk.patch_embed.patch_size[0], min(visual.image_size), dim)
     raise ValueError(
         f"{name}: no dense read-out for an image tower of type {type(trunk or visual).__name__}; expected open_clip's "
-        "VisionTransformer with a class token (OpenAI, LAION, MetaCLIP, DFN) or a timm ViT pooled by attention (SigLIP)"
+        "VisionTransformer (OpenAI, LAION, MetaCLIP, DFN, CLIPA) or a timm ViT pooled by attention (SigLIP)"
     )
