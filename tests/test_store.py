@@ -107,6 +107,24 @@ class TestAtomicFolder:
         assert names(path) == ["old"]
         assert names(tmp_path) == ["scene"]
 
+    def test_two_processes_that_finish_at_once_do_not_disturb_each_other(self, tmp_path, monkeypatch):
+        """The other one's folder appears in the moment between a look at ``path`` and the renaming."""
+        path, rename, finished = tmp_path / "scene", Path.rename, []
+
+        def late(source, target):
+            if target == path and not finished:
+                finished.append(source)
+                path.mkdir()
+                (path / "theirs").write_text("")
+            return rename(source, target)
+
+        monkeypatch.setattr(Path, "rename", late)
+        with atomic_folder(path) as temporary:
+            (temporary / "ours").write_text("")
+        assert finished
+        assert names(path) == ["ours"]
+        assert names(tmp_path) == ["scene"]
+
     def test_the_earlier_folder_comes_back_when_the_new_one_cannot_be_renamed(self, tmp_path):
         path = tmp_path / "scene"
         with atomic_folder(path) as temporary:

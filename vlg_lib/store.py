@@ -5,7 +5,8 @@ import hashlib
 import json
 import os
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from itertools import count
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, BinaryIO
@@ -53,21 +54,26 @@ def atomic_write(path: Path) -> Iterator[BinaryIO]:
 def atomic_folder(path: Path) -> Iterator[Path]:
     """Yield a new temporary folder beside ``path`` and rename it into place when the block ends well.
 
-    An existing folder at ``path`` is replaced by the new one. When the block fails, the temporary folder is removed and
-    what stood at ``path`` stays as it was.
+    An existing folder at ``path`` is replaced by the new one, also one that another process has put there meanwhile.
+    When the block fails, the temporary folder is removed and what stood at ``path`` stays as it was.
     """
     with _room_for(path), TemporaryDirectory(prefix=f".{path.name}.", dir=path.parent) as holder:
-        new, old = Path(holder) / "new", Path(holder) / "old"
+        new = Path(holder) / "new"
         new.mkdir()
         yield new
-        if path.exists():
-            path.rename(old)
-        try:
-            new.rename(path)
-        except OSError:
-            if old.exists():
-                old.rename(path)
-            raise
+        for attempt in count():
+            old = Path(holder) / f"old{attempt}"
+            with suppress(FileNotFoundError):
+                path.rename(old)
+            try:
+                new.rename(path)
+                return
+            except OSError as error:
+                if error.errno in (errno.ENOTEMPTY, errno.EEXIST):
+                    continue
+                if old.exists():
+                    old.rename(path)
+                raise
 
 
 def write_json(path: Path, value: Any) -> None:
