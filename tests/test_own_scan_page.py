@@ -84,7 +84,8 @@ def test_the_training_of_the_page(monkeypatch):
     monkeypatch.setattr(cli, "train_on_scan", lambda *given, **options: asked.append(given) or {})
     assert callable(scan.train_on_scan)
     run(train)
-    assert asked[0][2:] == (["wall", "floor", "chair", "fridge"], "open_clip/ViT-B-16-quickgelu/openai/naclip")
+    model = "open_clip/ViT-B-16-quickgelu/openai/naclip"
+    assert asked[0][2:] == (["wall", "floor", "chair", "fridge"], model, "a {name}")
 
 
 @pytest.mark.parametrize("line", TYPED)
