@@ -50,6 +50,7 @@ def _processor() -> str:
 
 def record_pipeline(name: str, profile: str, seeds: list[int], networks: list[str]) -> None:
     """Run the pipeline once a seed and store every row of every seed, and their summary."""
+    found = circumstances()
     tables: dict[int, list[dict[str, Any]]] = {}
     for seed in seeds:
         tables[seed] = Experiment.open(profile, seed, progress=True).table(networks)
@@ -61,22 +62,23 @@ def record_pipeline(name: str, profile: str, seeds: list[int], networks: list[st
             summary.append({"row": rows[0]["row"], "figure": share, **{k: round(v, 2) for k, v in spread.items()}})
     which = "" if tuple(networks) == NETWORKS else f" --networks {' '.join(networks)}"
     command = f"record.py pipeline {name} --profile {profile} --seeds {' '.join(map(str, seeds))}{which}"
-    _write(name, {"command": command,
-                  "profile": profile, "seeds": seeds, "summary": summary, "tables": tables})  # fmt: skip
+    figures = {"command": command, "profile": profile, "seeds": seeds, "summary": summary, "tables": tables}
+    _write(name, found | figures)
 
 
 def record_command(name: str, command: list[str]) -> None:
     """Run a command of this repository and store the JSON lines that it prints."""
+    found = circumstances()  # before the command, which may write files of the repository
     done = subprocess.run([sys.executable, *command], cwd=ROOT, stdout=subprocess.PIPE, text=True, check=True)
     lines = [json.loads(line) for line in done.stdout.splitlines() if line.startswith("{")]
     if not lines:
         sys.exit(f"{' '.join(command)} printed no line of JSON")
-    _write(name, {"command": f"python {' '.join(command)}", "lines": lines})
+    _write(name, found | {"command": f"python {' '.join(command)}", "lines": lines})
 
 
 def _write(name: str, figures: dict[str, Any]) -> None:
     path = ROOT / "results" / f"{name}.json"
-    write_json(path, circumstances() | figures)
+    write_json(path, figures)
     print(path.relative_to(ROOT))
 
 
