@@ -34,7 +34,7 @@ from vlg_lib.data.rooms import RECIPE, split_seeds
 from vlg_lib.store import key_of, save_tensors
 from vlg_lib.train import fit
 from vlg_lib.vision_language.small import VisualTower, text_tower
-from vlg_lib.vision_language.small_words import CONTEXT_LENGTH, tokenize
+from vlg_lib.vision_language.small_words import tokenize
 
 CHECKPOINT_EVERY = 50
 NAMES = {"region": "small-attributes", "grounded": "small-grounded", "clip": "small-clip"}
@@ -102,50 +102,55 @@ def make_batch(kind: str, frames: Frames, recipe: Recipe, step: int, generator: 
     if kind == "region":
         texts = [text for text, _ in said]
         true = truths(facts, [meaning for _, meaning in said])
+    elif kind == "clip":
+        texts = image_sentences(said, owners, len(images), recipe.said, generator)
+        true = torch.eye(len(images), dtype=torch.bool)
     else:
-        texts, true = image_captions(facts, said, owners, len(images), recipe.said, generator, one=kind == "clip")
+        texts, true = image_phrases(facts, said, owners, len(images), recipe.said, generator)
     unique = sorted(set(texts))
     place = {text: row for row, text in enumerate(unique)}
     columns = torch.tensor([place[text] for text in texts])
     return Batch(step, images, regions, owners[:, 0], tokenize(unique, VOCABULARY), columns, true)
 
 
-def image_captions(
+def image_phrases(
     facts: list[Facts],
     said: list[tuple[str, Meaning]],
     owners: Int[Tensor, "R 2"],
     images: int,
     count: int,
     generator: torch.Generator,
-    *,
-    one: bool,
 ) -> tuple[list[str], Bool[Tensor, "B C"]]:
-    """What is said of whole images: of up to ``count`` things in each, as so many phrases or as ``one`` sentence.
+    """What is said of whole images: phrases about up to ``count`` things in each, and which are true of which images.
 
-    Returns the C phrases or sentences and for which images each is right: a phrase for those that it is true of, a
-    sentence for its own. Which region is meant is not told.
+    Which region is meant is not told.
     """
-    order = torch.randperm(len(said), generator=generator).tolist()
     phrases: list[dict[int, int]] = [{} for _ in range(images)]
-    for region in order:
+    for region in torch.randperm(len(said), generator=generator).tolist():
         frame, thing = owners[region].tolist()
         if len(phrases[frame]) < count:
             phrases[frame].setdefault(thing, region)
-    if one:
-        return [join_phrases([said[r][0] for r in found.values()]) for found in phrases], torch.eye(images).bool()
     meanings = dict(said[region] for found in phrases for region in found.values())
     of_regions = truths(facts, list(meanings.values()))
     of_images = torch.zeros(images, len(meanings)).index_add_(0, owners[:, 0], of_regions.float())
     return list(meanings), of_images > 0
 
 
-def join_phrases(phrases: list[str]) -> str:
-    """One sentence of as many phrases as a text may have words."""
-    sentence = ""
-    for phrase in phrases:
-        longer = f"{sentence} and {phrase}" if sentence else phrase
-        sentence = longer if len(longer.split()) < CONTEXT_LENGTH else sentence
-    return sentence or "a room"
+def image_sentences(
+    said: list[tuple[str, Meaning]], owners: Int[Tensor, "R 2"], images: int, count: int, generator: torch.Generator
+) -> list[str]:
+    """One sentence an image, which names up to ``count`` things in it, with their colours where these are said.
+
+    Short, so that a text has room for four: longer ones about fewer things taught a model of this size less.
+    """
+    named: list[dict[int, str]] = [{} for _ in range(images)]
+    for region in torch.randperm(len(said), generator=generator).tolist():
+        frame, thing = owners[region].tolist()
+        meaning = said[region][1]
+        if "name" in meaning and len(named[frame]) < count:
+            words = ("a", meaning.get("color", ""), meaning["name"])
+            named[frame].setdefault(thing, " ".join(word for word in words if word))
+    return ["a room with " + " ".join(found.values()) if found else "a room" for found in named]
 
 
 class Towers(nn.Module):

@@ -10,7 +10,6 @@ import torch
 from vlg_lib.classes import ROOMS_12
 from vlg_lib.data.rooms import make_room, render_frame, room_camera, room_poses, split_seeds
 from vlg_lib.vision_language.small import SMALL_MODELS, SmallModel
-from vlg_lib.vision_language.small_words import tokenize
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "data_scripts"))
 import evaluate_small_vlm as evaluation
@@ -151,23 +150,24 @@ def test_a_phrase_of_images_is_right_for_those_that_it_is_true_of():
     ]  # fmt: skip
     owners = torch.tensor([[0, 0], [0, 1], [1, 2], [1, 2]])  # the last two are regions of one thing
     facts, generator = [*facts, facts[-1]], torch.Generator().manual_seed(0)
-    phrases, true = trainer.image_captions(facts, said, owners, 2, 4, generator, one=False)
+    phrases, true = trainer.image_phrases(facts, said, owners, 2, 4, generator)
     found = dict(zip(phrases, true.T.tolist(), strict=True))
     assert len(found) == 3  # of a thing one phrase is said
     assert found["something red"] == [True, False]
     assert found["a wall"] == [True, False]
     assert found.get("a seat", found.get("something to sit on")) == [True, True]
-    sentences, matched = trainer.image_captions(facts, said, owners, 2, 4, generator, one=True)
-    assert set(sentences[0].split(" and ")) == {"something red", "a wall"}
-    assert sentences[1] in ("a seat", "something to sit on")
-    assert torch.equal(matched, torch.eye(2, dtype=torch.bool))
 
 
-def test_phrases_that_fit_become_one_sentence():
-    long = "there is a small table near the window"
-    assert trainer.join_phrases(["a bed", long, long, "a red chair"]) == f"a bed and {long} and a red chair"
-    assert trainer.join_phrases([]) == "a room"
-    assert tokenize([trainer.join_phrases([long, "a large green plant", "a lamp"])], VOCABULARY).shape == (1, 16)
+def test_a_sentence_names_things_of_its_image():
+    """By hand: a thing is named once, in its colour where that is said; what has no name is left out."""
+    said = [("a red seat", {"name": "chair", "color": "red"}), ("something red", {"color": "red"})]
+    said += [("the wall", {"name": "wall"}), ("a wall", {"name": "wall"})]
+    owners = torch.tensor([[0, 0], [1, 0], [0, 1], [0, 1]])
+    sentences = trainer.image_sentences(said, owners, 2, 4, torch.Generator().manual_seed(0))
+    assert sentences[0] in ("a room with a red chair a wall", "a room with a wall a red chair")
+    assert sentences[1] == "a room"
+    (short, _) = trainer.image_sentences(said, owners, 2, 1, torch.Generator().manual_seed(0))
+    assert short in ("a room with a red chair", "a room with a wall")
 
 
 @pytest.mark.parametrize("kind", list(trainer.NAMES))
