@@ -55,10 +55,12 @@ class Stages(Scenes):
             if not path.is_file():
                 raise StoreError(f"{path}: no such file: a folder of fused embeddings has one for each scene")
             return key_of(path=str(path.resolve()), size=path.stat().st_size, time=path.stat().st_mtime_ns)
+        if "weights" not in self._loaded:  # it is asked for with every scene
+            self._loaded["weights"] = vision_language.weights_key(self.profile.teacher)
         return key_of(
             scene=self._scene_key(scene),
             code=code_key("vlg_lib.fusion", "vlg_lib.vision_language"),
-            teacher=[self.profile.teacher, vision_language.weights_key(self.profile.teacher), self.keep_gb > 0],
+            teacher=[self.profile.teacher, self._loaded["weights"], self.keep_gb > 0],
             visibility=asdict(self._visibility()),
             normalize=self.profile.normalize_views,
         )
