@@ -85,7 +85,7 @@ def test_the_training_of_the_page(monkeypatch):
     assert callable(scan.train_on_scan)
     run(train)
     model = "open_clip/ViT-B-16-quickgelu/openai/naclip"
-    assert asked[0][2:] == (["wall", "floor", "chair", "fridge"], model, "a {name}")
+    assert asked[0][2:] == (["wall", "floor", "chair", "fridge"], model, None)
 
 
 @pytest.mark.parametrize("line", TYPED)

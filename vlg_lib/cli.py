@@ -180,7 +180,7 @@ def scan(
     out: Annotated[Path, typer.Option(help="Folder for what is written.")] = Path("out"),
     tags: Annotated[str, typer.Option(help="Classes in the scene, with commas between: label its points.")] = "",
     model: Annotated[str, typer.Option(help="2D model for --tags; see info.")] = "small-attributes",
-    prompts: Annotated[str, typer.Option(help=f"{PROMPTS}.")] = "a {name}",
+    prompts: Annotated[str | None, typer.Option(help=f"{PROMPTS} [a {{name}}, or the profile's].")] = None,
     train: Annotated[bool, typer.Option("--train", help="With --tags: train a 3D network on this scan.")] = False,
     profile: Annotated[str, typer.Option(help=f"Sizes of --train: auto, {', '.join(PROFILES)}.")] = "auto",
     device: Device = None,

@@ -74,7 +74,7 @@ def scan(folder: Path, out: Path, visibility: Visibility | None = None, *, progr
 
 
 def label_scan(
-    folder: Path, out: Path, tags: Sequence[str], model: str = "small-attributes", prompts: str = "a {name}", *,
+    folder: Path, out: Path, tags: Sequence[str], model: str = "small-attributes", prompts: str | None = None, *,
     progress: bool = True,
 ) -> dict[str, int]:  # fmt: skip
     """Label the points of a scene among ``tags``, the classes that a person says are there: stage 1 (paper, Sec. 3.1).
@@ -86,24 +86,26 @@ def label_scan(
     that the model does not know; then nothing is written.
     """
     scene, teacher = _tagged(folder, tags), create_model(model)
-    texts = class_embeddings(teacher, scene.class_set.names, prompts)
+    texts = class_embeddings(teacher, scene.class_set.names, prompts or "a {name}")
     fused = fuse_scene(scene, teacher.dense_embeddings, progress=progress)
     found = make_pseudo_labels(fused, texts, scene.scene_labels)
     return _write_labels(out / "labelled.ply", scene, found, f"labels from {model} and tags")
 
 
 def train_on_scan(
-    folder: Path, out: Path, tags: Sequence[str], model: str, prompts: str = "a {name}", *, sizes: Profile,
+    folder: Path, out: Path, tags: Sequence[str], model: str, prompts: str | None = None, *, sizes: Profile,
     device: str | None, progress: bool,
 ) -> dict[str, int]:  # fmt: skip
     """Stages 1 to 3 on a single scan: labels from ``tags``, then an adapter and a 3D network that learn from them.
 
     Writes what :func:`label_scan` writes; ``out/trained.ply`` and ``.html``, the labels of the 3D network, which sees
     points and colours only, chosen among the tags; and ``out/network.safetensors``, for ``python -m vlg_lib predict``.
-    ``sizes``: those of the trainings. What is made on the way is kept in the cache folder (VLG_CACHE), so
-    a stopped run goes on. Returns the points of each class, from the network. ValueError as in :func:`label_scan`.
+    ``sizes``: those of the trainings, and the templates where ``prompts`` is None. What is made on the way is kept in
+    the cache folder (VLG_CACHE), so a stopped run goes on. Returns the points of each class, from the network.
+    ValueError as in :func:`label_scan`.
     """
-    sizes, scene, kind = replace(sizes, teacher=model, prompt_template=prompts), _tagged(folder, tags), "3dss-vlg"
+    sizes = replace(sizes, teacher=model, prompt_template=prompts or sizes.prompt_template)
+    scene, kind = _tagged(folder, tags), "3dss-vlg"
     experiment = Experiment.open(sizes, scenes_folder=folder, device=device, progress=progress)
     experiment._folders[scene.name] = folder  # the scene as tagged here, whatever its own scene.json says
     experiment._loaded |= {split: [scene] for split in SPLITS}
