@@ -34,8 +34,8 @@ import torch
 from torch import Tensor
 
 from vlg_lib.vision_language import create_model
-from vlg_lib.vision_language.clip_dense import OpenClipModel
-from vlg_lib.vision_language.clip_readouts import READOUTS
+from vlg_lib.vision_language.open_clip import OpenClipModel
+from vlg_lib.vision_language.readouts import READOUTS
 
 WIDTH, HEIGHT = 320, 240
 

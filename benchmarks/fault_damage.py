@@ -27,7 +27,7 @@ import torch
 from fault_run import PROFILE, cli, command, digests, empty, left_over, run_arguments, stage_of, unlike
 
 from vlg_lib.data.frames import FrameFolder
-from vlg_lib.data.rooms import make_rooms
+from vlg_lib.rooms.scenes import make_rooms
 
 Damage = Callable[[Path], None]
 """Does harm to a scene folder."""

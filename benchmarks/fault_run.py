@@ -21,12 +21,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-
-sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 from tiny import TINY
 
-from vlg_lib import cli, profiles
-from vlg_lib.store import load_tensors, read_json
+from vlg_lib import cli
+from vlg_lib.artifacts import load_tensors, read_json
+from vlg_lib.pipeline import profiles
 
 Main = Callable[[], object]
 """The entry of a command, which reads ``sys.argv``."""

@@ -27,14 +27,12 @@ from pathlib import Path
 import torch
 import typer
 from fault_run import Main, cli, command, digests, empty, left_over, run_arguments, stage_of, times, unlike
-
-sys.path.insert(0, str(Path(__file__).parents[1] / "data_scripts"))
-import convert_s3dis
-import convert_scannet
 from s3dis_files import write_room, write_view
 from scannet_files import floor_shots, write_scan
 
-from vlg_lib.data.rooms import room_scene
+from vlg_lib.convert import s3dis as convert_s3dis
+from vlg_lib.convert import scannet as convert_scannet
+from vlg_lib.rooms.scenes import room_scene
 
 
 @dataclass(frozen=True)

@@ -37,12 +37,12 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from vlg_lib.data.points import VoxelAverager
-from vlg_lib.data.rooms import make_room, render_frame, room_poses
+from vlg_lib.artifacts import load_tensors, save_tensors
+from vlg_lib.data.depth_fusion import VoxelAverager
 from vlg_lib.fusion import ViewAverager
-from vlg_lib.projection import Hits, back_project, visible_points
+from vlg_lib.geometry.cameras import Hits, back_project, visible_points
+from vlg_lib.rooms.scenes import make_room, render_frame, room_poses
 from vlg_lib.scene import Camera
-from vlg_lib.store import load_tensors, save_tensors
 
 CAMERA = Camera(288.9, 288.9, 159.5, 119.5, 320, 240)
 VIEWS, TIMED_FRAMES = 24, 4

@@ -22,8 +22,8 @@ import torch
 from fusion_memory import peak_megabytes
 
 from vlg_lib.data.layout import read_scene, write_scene
-from vlg_lib.data.rooms import room_scene
 from vlg_lib.fusion import fuse_scene
+from vlg_lib.rooms.scenes import room_scene
 from vlg_lib.scene import Scene
 from vlg_lib.vision_language import create_model
 

@@ -27,16 +27,14 @@ from itertools import islice
 from pathlib import Path
 
 import torch
-
-sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 from fuzz_own_files import own_parsers
 from fuzz_parsers import Parser, mutate, parsers, random_edits
-from scan_formats import FORMATS
 from test_scan_formats_fuzz import FILES, two_frames
 
+from vlg_lib.artifacts import StoreError
+from vlg_lib.convert.formats.registry import FORMATS
 from vlg_lib.data.frames import LayoutError
-from vlg_lib.point_network import NetworkSettings, PointNetwork, load_network, save_network
-from vlg_lib.store import StoreError
+from vlg_lib.networks.point_network import NetworkSettings, PointNetwork, load_network, save_network
 
 SECONDS, BYTES = 5.0, 2**31
 

@@ -17,7 +17,6 @@ import argparse
 import io
 import json
 import struct
-import sys
 import tempfile
 import time
 import zlib
@@ -30,11 +29,9 @@ import torch
 from fusion import take_turns
 from PIL import Image
 
-sys.path.insert(0, str(Path(__file__).parents[1] / "data_scripts"))
-from convert_scannet import Settings, Source, convert_scene
-from s3dis_text import read_text
-from sens import SensFile
-
+from vlg_lib.convert.s3dis_text import read_text
+from vlg_lib.convert.scannet import Settings, Source, convert_scene
+from vlg_lib.convert.sens import SensFile
 from vlg_lib.data.ply import write_points
 
 COLOR, DEPTH = (1296, 968), (640, 480)

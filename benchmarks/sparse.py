@@ -39,7 +39,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import conv3d
 
-from vlg_lib.mink_unet import ARCHITECTURES, MinkUNet, create_mink_unet
+from vlg_lib.geometry.voxels import batch_coordinates, step
+from vlg_lib.networks.mink_unet import ARCHITECTURES, MinkUNet, create_mink_unet
 from vlg_lib.sparse import (
     Backend,
     Convolution,
@@ -49,7 +50,6 @@ from vlg_lib.sparse import (
     get_backend,
     kernel_offsets,
 )
-from vlg_lib.voxels import batch_coordinates, step
 
 VOXELS_OF_A_ROOM = 110
 """Surface cells of the room below at one cell a metre, roughly: sets its scale."""

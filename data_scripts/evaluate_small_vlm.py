@@ -30,12 +30,12 @@ from torch.nn.functional import normalize
 from tqdm.auto import tqdm
 
 from vlg_lib.classes import ROOMS_12
-from vlg_lib.data.rooms import make_room, render_frame, room_camera, room_poses, split_seeds
-from vlg_lib.data.rooms_render import RenderedFrame
-from vlg_lib.evaluate import accuracy, confusion, interval, iou_per_class, mean_iou
+from vlg_lib.metrics import accuracy, confusion, interval, iou_per_class, mean_iou
+from vlg_lib.rooms.render import RenderedFrame
+from vlg_lib.rooms.scenes import make_room, render_frame, room_camera, room_poses, split_seeds
 from vlg_lib.vision_language import list_models
 from vlg_lib.vision_language.small import SMALL_MODELS, WEIGHTS, SmallModel
-from vlg_lib.vision_language.small_words import tokenize
+from vlg_lib.vision_language.small_tokenizer import tokenize
 
 SHIFTS = (0.0, 0.25, 0.5, 1.0)
 SAID = {

@@ -24,7 +24,7 @@ from urllib.request import urlopen
 import typer
 from tqdm.auto import tqdm
 
-from vlg_lib.store import atomic_write
+from vlg_lib.artifacts import atomic_write
 
 CATALOGUE = Path(__file__).with_name("hololens.json")
 _TIMEOUT = 60.0

@@ -16,15 +16,16 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from converting import one_line_errors
 from ship_networks import facts
 from tqdm.auto import tqdm
 
+from vlg_lib.convert.batch import one_line_errors
 from vlg_lib.data.layout import read_scene, scene_folders
 from vlg_lib.data.ply import write_points
-from vlg_lib.experiment import NETWORKS, Experiment
-from vlg_lib.point_network import save_network
-from vlg_lib.profiles import get_profile
+from vlg_lib.networks.point_network import save_network
+from vlg_lib.pipeline.networks import NETWORKS
+from vlg_lib.pipeline.profiles import get_profile
+from vlg_lib.pipeline.table import Experiment
 
 
 def label_scenes(experiment: Experiment, kind: str, folders: list[Path], out: Path) -> None:

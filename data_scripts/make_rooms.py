@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 
 from vlg_lib.data.layout import read_point_labels, read_scene
-from vlg_lib.data.rooms import make_rooms, split_seeds
+from vlg_lib.rooms.scenes import make_rooms, split_seeds
 
 
 def main() -> None:

@@ -16,7 +16,7 @@ from jaxtyping import Bool, Float
 from room_words import NAMES
 from torch import Tensor
 
-from vlg_lib.data.rooms import Room
+from vlg_lib.rooms.scenes import Room
 
 USES = {
     "chair": "sit on", "sofa": "sit on", "bed": "sleep on", "table": "put things on", "bookcase": "store things in",

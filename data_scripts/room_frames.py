@@ -12,8 +12,8 @@ from torch import Tensor
 from torch.nn.functional import affine_grid, grid_sample
 from tqdm.auto import tqdm
 
-from vlg_lib.data.rooms import RECIPE, make_room, render_frame, room_camera, room_poses, split_seeds
-from vlg_lib.store import load_tensors, save_tensors
+from vlg_lib.artifacts import load_tensors, save_tensors
+from vlg_lib.rooms.scenes import RECIPE, make_room, render_frame, room_camera, room_poses, split_seeds
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,7 @@
 """Put the trained 3D networks of a run where the library finds them: weights, a card each, and their curves.
 
 ``python data_scripts/ship_networks.py --profile book --seed 0`` trains what is not trained yet (hours on a CPU), writes
-``vlg_lib/checkpoints/NAME.safetensors`` (half precision) and ``NAME.md``, and prints the learning curve of each network
+``vlg_lib/networks/weights/NAME.safetensors`` (half precision) and ``NAME.md``, and prints the learning curve of each network
 as a JSON line (``python tools/record.py command networks-book data_scripts/ship_networks.py ...`` keeps them).
 """
 
@@ -14,10 +14,11 @@ from typing import Any
 import torch
 
 import vlg_lib
-from vlg_lib.checkpoints import FOLDER
-from vlg_lib.experiment import NETWORKS, ROWS_3D, Experiment
-from vlg_lib.point_network import save_network
-from vlg_lib.store import atomic_write, load_tensors
+from vlg_lib.artifacts import atomic_write, load_tensors
+from vlg_lib.networks.point_network import save_network
+from vlg_lib.networks.zoo import FOLDER
+from vlg_lib.pipeline.networks import NETWORKS
+from vlg_lib.pipeline.table import ROWS_3D, Experiment
 
 TAUGHT_BY = {
     "cam": "the tags of each room alone (multiple-instance learning)",

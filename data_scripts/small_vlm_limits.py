@@ -25,7 +25,7 @@ from sklearn.linear_model import LogisticRegression
 from torch import Tensor
 
 from vlg_lib.classes import ROOMS_12
-from vlg_lib.evaluate import confusion, mean_iou
+from vlg_lib.metrics import confusion, mean_iou
 from vlg_lib.vision_language import list_models
 from vlg_lib.vision_language.small import SMALL_MODELS, WEIGHTS, SmallModel
 

@@ -30,11 +30,11 @@ from room_words import VOCABULARY
 from torch import Tensor, nn
 from torch.nn.functional import log_softmax, normalize
 
-from vlg_lib.data.rooms import RECIPE, split_seeds
-from vlg_lib.store import key_of, save_tensors
-from vlg_lib.train import fit
+from vlg_lib.artifacts import key_of, save_tensors
+from vlg_lib.rooms.scenes import RECIPE, split_seeds
+from vlg_lib.training.loop import fit
 from vlg_lib.vision_language.small import VisualTower, text_tower
-from vlg_lib.vision_language.small_words import tokenize
+from vlg_lib.vision_language.small_tokenizer import tokenize
 
 CHECKPOINT_EVERY = 50
 NAMES = {"region": "small-attributes", "grounded": "small-grounded", "clip": "small-clip"}

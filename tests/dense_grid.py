@@ -3,7 +3,7 @@
 import torch
 from torch.nn.functional import conv3d, conv_transpose3d, pad
 
-from vlg_lib.voxels import batch_coordinates
+from vlg_lib.geometry.voxels import batch_coordinates
 
 MARGIN = 2
 

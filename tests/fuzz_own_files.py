@@ -4,7 +4,6 @@ See fuzz_parsers.py, whose list of parsers this one goes on.
 """
 
 import io
-import sys
 from inspect import unwrap  # past the run-time type checks of the tests, which load a frame at random
 from pathlib import Path
 
@@ -13,19 +12,17 @@ from fuzz_parsers import Parser
 from PIL import Image
 from small_scene import floor_frame
 
+from vlg_lib.artifacts import StoreError, load_tensors, read_json, save_tensors
 from vlg_lib.classes import ROOMS_12
-from vlg_lib.cloud_files import read_cloud
+from vlg_lib.convert.openscene_features import read_published
+from vlg_lib.data.depth_fusion import points_from_frames
+from vlg_lib.data.embedding_files import read_fused, write_fused
 from vlg_lib.data.frames import LayoutError, open_frames, read_color, read_depth
 from vlg_lib.data.layout import read_point_labels, read_scene, write_scene
 from vlg_lib.data.ply import PlyError
-from vlg_lib.data.points import points_from_frames
-from vlg_lib.fused_features import read_fused, write_fused
-from vlg_lib.published import _network_weights
+from vlg_lib.data.point_clouds import read_cloud
+from vlg_lib.networks.openscene import _network_weights
 from vlg_lib.scene import Camera, Frame, Scene
-from vlg_lib.store import StoreError, load_tensors, read_json, save_tensors
-
-sys.path.insert(0, str(Path(__file__).parents[1] / "data_scripts"))
-from convert_fused import read_published
 
 Errors = type[Exception] | tuple[type[Exception], ...]
 

@@ -6,7 +6,6 @@ all parsers, with limits of time and memory.
 
 import contextlib
 import random
-import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,18 +24,15 @@ from scannet_files import (
     write_tsv,
 )
 
+from vlg_lib.classes import SCANNET_20
+from vlg_lib.convert.batch import read_tags
+from vlg_lib.convert.s3dis import alignment_angle
+from vlg_lib.convert.s3dis_images import _open
+from vlg_lib.convert.s3dis_text import TextError, read_text
+from vlg_lib.convert.scannet_labels import read_alignment, read_annotations, read_tsv
+from vlg_lib.convert.sens import SensError, SensFile
 from vlg_lib.data.frames import LayoutError, read_matrix
 from vlg_lib.data.ply import PlyError, read_points
-
-sys.path.insert(0, str(Path(__file__).parents[1] / "data_scripts"))
-from convert_s3dis import alignment_angle
-from converting import read_tags
-from s3dis_images import _open
-from s3dis_text import TextError, read_text
-from scannet_labels import read_alignment, read_annotations, read_tsv
-from sens import SensError, SensFile
-
-from vlg_lib.classes import SCANNET_20
 
 OPERATIONS = ("flip", "delete", "insert", "double", "cut", "number", "swap")
 NUMBERS = (b"-1", b"1e999", b"nan", b"99999999999", b"0", b"", b"\x00", b"\xff\xff\xff\xff\xff\xff\xff\x7f", b"[" * 50)

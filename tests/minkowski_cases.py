@@ -9,9 +9,9 @@ import torch
 from dense_grid import cloud
 from safetensors.torch import save_file
 
-from vlg_lib.mink_unet import create_mink_unet
+from vlg_lib.geometry.voxels import pack
+from vlg_lib.networks.mink_unet import create_mink_unet
 from vlg_lib.sparse import get_backend
-from vlg_lib.voxels import pack
 
 GOLDEN = Path(__file__).parent / "golden" / "minkowski.safetensors"
 

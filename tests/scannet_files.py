@@ -12,7 +12,7 @@ import torch
 from PIL import Image
 from small_scene import floor_color, floor_frame
 
-from vlg_lib.projection import resize_camera
+from vlg_lib.geometry.cameras import resize_camera
 from vlg_lib.scene import Camera
 
 COLORS = {"raw": 0, "png": 1, "jpeg": 2}

@@ -8,7 +8,7 @@ import torch
 from PIL import Image
 
 from vlg_lib.classes import ROOMS_12, ClassSet
-from vlg_lib.data.points import points_from_frames
+from vlg_lib.data.depth_fusion import points_from_frames
 from vlg_lib.scene import Camera, Frame, Scene
 
 CAMERA = Camera(fx=20.0, fy=20.0, cx=15.5, cy=11.5, width=32, height=24)

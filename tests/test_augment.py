@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from vlg_lib.augment import NO_AUGMENTATION, Augmentation, augment, crop, rotation_matrix
+from vlg_lib.training.augmentation import NO_AUGMENTATION, Augmentation, augment, crop, rotation_matrix
 
 SEEDS = st.integers(0, 100_000)
 

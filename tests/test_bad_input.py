@@ -16,7 +16,7 @@ from vlg_lib.classes import ROOMS_12, get_class_set, own_class_set
 from vlg_lib.data.frames import LayoutError, open_frames, read_color, read_matrix
 from vlg_lib.data.layout import read_point_labels, read_scene, scene_folders, write_scene
 from vlg_lib.data.ply import PlyError, read_points, write_points
-from vlg_lib.profiles import get_profile
+from vlg_lib.pipeline.profiles import get_profile
 from vlg_lib.scene import Frame, Scene
 
 PNG_WITHOUT_PIXELS = b"\x89PNG\r\n\x1a\n" + b"".join(

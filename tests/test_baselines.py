@@ -13,11 +13,11 @@ from scipy.special import logsumexp
 from torch import Tensor
 from torch.nn.functional import binary_cross_entropy_with_logits
 
-from vlg_lib.augment import NO_AUGMENTATION
 from vlg_lib.baselines import POOLINGS, mil_loss, pool_scores, sub_clouds, train_classifier, train_mil
 from vlg_lib.classes import IGNORE_LABEL
-from vlg_lib.cloud_training import Cloud, TrainingSettings
-from vlg_lib.point_network import NetworkSettings, PointNetwork, point_scores
+from vlg_lib.networks.point_network import NetworkSettings, PointNetwork, point_scores
+from vlg_lib.training.augmentation import NO_AUGMENTATION
+from vlg_lib.training.point_batches import Cloud, TrainingSettings
 
 
 def random_bags(members: int, classes: int, bags: int, seed: int) -> tuple[Tensor, Tensor]:

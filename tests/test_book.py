@@ -3,7 +3,6 @@
 import dataclasses
 import importlib
 import re
-import sys
 from pathlib import Path
 
 import pytest
@@ -11,8 +10,6 @@ import yaml
 
 ROOT = Path(__file__).resolve().parent.parent
 BOOK = ROOT / "book"
-sys.path.insert(0, str(ROOT / "tools"))
-
 import build_site  # noqa: E402
 
 NOTATION = [

@@ -4,16 +4,13 @@ import hashlib
 import os
 import shutil
 import subprocess
-import sys
 import tarfile
 from pathlib import Path
 from types import SimpleNamespace
 
-import pytest
-
-sys.path.insert(0, str(Path(__file__).parent.parent / "data_scripts"))
 import build_minkowski
 import minkowski_tools
+import pytest
 from build_minkowski import RELEASE, Build, BuildError, chosen_build, edit_source, main, make_wheel, try_out
 from minkowski_edits import CUDA_EDITS, SDIST_EDITS, Edit, EditError, apply_edits
 

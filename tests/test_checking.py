@@ -11,15 +11,15 @@ import torch
 from small_scene import floor_scene
 from typer.testing import CliRunner
 
-from vlg_lib import checking
-from vlg_lib.checking import Evidence, check, frame_pairs, signed_permutations
 from vlg_lib.cli import app
+from vlg_lib.data.depth_fusion import points_from_frames
 from vlg_lib.data.frames import read_matrix, write_matrix
 from vlg_lib.data.layout import read_scene, write_scene
-from vlg_lib.data.points import points_from_frames
-from vlg_lib.data.rooms import room_scene
-from vlg_lib.describing import describe
-from vlg_lib.projection import resize_camera
+from vlg_lib.geometry.cameras import resize_camera
+from vlg_lib.own_scan import diagnosis as checking
+from vlg_lib.own_scan.diagnosis import Evidence, check, frame_pairs, signed_permutations
+from vlg_lib.own_scan.summary import describe
+from vlg_lib.rooms.scenes import room_scene
 from vlg_lib.scene import Scene
 
 OPENGL = torch.diag(torch.tensor([1.0, -1.0, -1.0, 1.0], dtype=torch.float64))

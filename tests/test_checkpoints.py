@@ -7,10 +7,10 @@ from pathlib import Path
 import pytest
 import torch
 
-from vlg_lib import checkpoints
-from vlg_lib.checkpoints import list_checkpoints, load_checkpoint
-from vlg_lib.point_network import NetworkSettings, PointNetwork, save_network
-from vlg_lib.store import StoreError
+from vlg_lib.artifacts import StoreError
+from vlg_lib.networks import zoo as checkpoints
+from vlg_lib.networks.point_network import NetworkSettings, PointNetwork, save_network
+from vlg_lib.networks.zoo import list_checkpoints, load_checkpoint
 from vlg_lib.vision_language import create_model, list_models
 
 ROOT = Path(__file__).parent.parent

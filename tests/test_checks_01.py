@@ -6,8 +6,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from vlg_lib.checks import chapter01 as checks
-from vlg_lib.projection import back_project, crop_camera, project, resize_camera
+from vlg_lib.exercises import chapter01 as checks
+from vlg_lib.geometry.cameras import back_project, crop_camera, project, resize_camera
 from vlg_lib.scene import Camera, Frame
 
 

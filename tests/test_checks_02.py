@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch.nn.functional import cross_entropy, normalize
 
-from vlg_lib.checks import chapter02 as checks
+from vlg_lib.exercises import chapter02 as checks
 
 
 def closest_words(pixels, words, temperature):

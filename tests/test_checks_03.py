@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from vlg_lib.checks import chapter03 as checks
+from vlg_lib.exercises import chapter03 as checks
 
 
 def running_mean(frames: Iterator[Tensor]) -> Tensor:

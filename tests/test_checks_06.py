@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from vlg_lib.checks import chapter06 as checks
+from vlg_lib.exercises import chapter06 as checks
 
 
 def test_adapter_parameters(capsys: pytest.CaptureFixture[str]) -> None:

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from vlg_lib.checks import chapter07 as checks
+from vlg_lib.exercises import chapter07 as checks
 from vlg_lib.sparse import kernel_offsets
 
 Pairs = list[tuple[int, int]]

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import normalize
 
-from vlg_lib.checks import chapter08 as checks
+from vlg_lib.exercises import chapter08 as checks
 
 
 def best_vector(targets: Tensor) -> tuple[Tensor, float]:

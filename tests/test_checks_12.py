@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from vlg_lib.checks import chapter12 as checks
+from vlg_lib.exercises import chapter12 as checks
 
 FLIP = torch.diag(torch.tensor([1.0, -1.0, -1.0, 1.0], dtype=torch.float64))
 SCALES = torch.tensor([1000.0, 5000.0, 4000.0, 512.0])

@@ -5,8 +5,9 @@ import pytest
 from tiny import TINY
 from typer.testing import CliRunner
 
-from vlg_lib import cli, profiles
-from vlg_lib.experiment import ROWS
+from vlg_lib import cli
+from vlg_lib.pipeline import profiles
+from vlg_lib.pipeline.table import ROWS
 
 
 def invoke(*arguments: str):

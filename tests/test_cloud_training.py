@@ -7,12 +7,12 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from vlg_lib.augment import NO_AUGMENTATION
-from vlg_lib.cloud_training import Cloud, CloudBatch, TrainingSettings, draw_batch, train_network
-from vlg_lib.point_network import NetworkSettings, PointNetwork, point_features, scaled_colors
-from vlg_lib.store import StoreError
-from vlg_lib.train import constant
-from vlg_lib.voxels import quantize
+from vlg_lib.artifacts import StoreError
+from vlg_lib.geometry.voxels import quantize
+from vlg_lib.networks.point_network import NetworkSettings, PointNetwork, point_features, scaled_colors
+from vlg_lib.training.augmentation import NO_AUGMENTATION
+from vlg_lib.training.loop import constant
+from vlg_lib.training.point_batches import Cloud, CloudBatch, TrainingSettings, draw_batch, train_network
 
 RECIPE = TrainingSettings(steps=4, batch_rooms=2, crop=None, learning_rate=5e-3)
 SETTINGS = NetworkSettings(channels=3, voxel_size=0.4, output="scores")

@@ -1,6 +1,5 @@
 """The own-scan converter: conventions in, the library's layout out, checked on a floor with a known answer."""
 
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -13,15 +12,13 @@ from small_scene import CAMERA, floor_color, floor_frame, looking_down, write_rg
 from typer.testing import CliRunner
 
 from vlg_lib.classes import ROOMS_12, own_class_set
+from vlg_lib.convert.formats import rgbd_folder as convert_rgbd
+from vlg_lib.convert.formats.rgbd_folder import Source, Up, common_grid, convert, open_source, up_advice, up_rotation
 from vlg_lib.data.frames import LayoutError
 from vlg_lib.data.layout import read_scene
 from vlg_lib.data.ply import write_points
-from vlg_lib.projection import project, resize_camera, visible_points
+from vlg_lib.geometry.cameras import project, resize_camera, visible_points
 from vlg_lib.scene import Camera
-
-sys.path.insert(0, str(Path(__file__).parents[1] / "data_scripts"))
-import convert_rgbd
-from convert_rgbd import Source, Up, common_grid, convert, open_source, up_advice, up_rotation
 
 
 @pytest.fixture

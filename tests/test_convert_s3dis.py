@@ -2,7 +2,6 @@
 
 import json
 import math
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -16,17 +15,15 @@ from s3dis_files import FROM_5B, text_of, write_room, write_view
 from typer.testing import CliRunner
 
 from vlg_lib.classes import IGNORE_LABEL, S3DIS_13
+from vlg_lib.convert import s3dis as convert_s3dis
+from vlg_lib.convert.s3dis import ROOMS, class_of, thin, undo_alignment
+from vlg_lib.convert.s3dis_images import AREA_5B, agreement
 from vlg_lib.data.layout import read_manifest, read_point_labels, read_scene
-from vlg_lib.data.rooms import room_scene
 from vlg_lib.fusion import fuse_scene
-from vlg_lib.projection import visible_points
+from vlg_lib.geometry.cameras import visible_points
 from vlg_lib.pseudo_labels import make_pseudo_labels
+from vlg_lib.rooms.scenes import room_scene
 from vlg_lib.scene import Frame, Scene
-
-sys.path.insert(0, str(Path(__file__).parents[1] / "data_scripts"))
-import convert_s3dis
-from convert_s3dis import ROOMS, class_of, thin, undo_alignment
-from s3dis_images import AREA_5B, agreement
 
 SHIFT = np.array([20.0, -30.0, 0.0])  # rooms lie somewhere in their area
 

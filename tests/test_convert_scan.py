@@ -2,7 +2,6 @@
 
 import json
 import math
-import sys
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
@@ -15,18 +14,16 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from vlg_lib.classes import ROOMS_12
+from vlg_lib.convert import scan as convert_scan
+from vlg_lib.convert.depth_maps import is_whole_map, map_size, read_map
+from vlg_lib.convert.formats.registry import FORMATS
+from vlg_lib.convert.scan import Settings, common_camera, convert_one, open_scan
+from vlg_lib.data.depth_fusion import points_from_frames
 from vlg_lib.data.layout import LayoutError, read_manifest, read_scene
-from vlg_lib.data.points import points_from_frames
-from vlg_lib.data.rooms import make_room, render_frame, room_camera, room_poses
-from vlg_lib.projection import project, resize_camera
+from vlg_lib.geometry.cameras import project, resize_camera
+from vlg_lib.geometry.upright import level_normal, rotation_to_z, upright
+from vlg_lib.rooms.scenes import make_room, render_frame, room_camera, room_poses
 from vlg_lib.scene import Camera, Frame, Scene
-
-sys.path.insert(0, str(Path(__file__).parents[1] / "data_scripts"))
-import convert_scan
-from convert_scan import Settings, common_camera, convert_one, open_scan
-from depth_maps import is_whole_map, map_size, read_map
-from gravity import level_normal, rotation_to_z, upright
-from scan_formats import FORMATS
 
 OWN = room_camera(64, 48)
 WRITERS = {

@@ -1,6 +1,5 @@
 """ScanNet in, the library's layout out: every number of files that the test wrote itself, and what goes wrong."""
 
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -29,17 +28,15 @@ from small_scene import floor_frame
 from typer.testing import CliRunner
 
 from vlg_lib.classes import SCANNET_20
+from vlg_lib.convert import scannet as convert_scannet
+from vlg_lib.convert.scannet_labels import NYU40_IDS, read_alignment, to_nyu40, to_scannet20
+from vlg_lib.convert.sens import SensFile
 from vlg_lib.data.layout import LayoutError, read_manifest, read_point_labels, read_scene
-from vlg_lib.data.rooms import room_scene
 from vlg_lib.fusion import fuse_scene
-from vlg_lib.projection import resize_camera, visible_points
+from vlg_lib.geometry.cameras import resize_camera, visible_points
 from vlg_lib.pseudo_labels import make_pseudo_labels
+from vlg_lib.rooms.scenes import room_scene
 from vlg_lib.scene import Camera, Frame, Scene
-
-sys.path.insert(0, str(Path(__file__).parents[1] / "data_scripts"))
-import convert_scannet
-from scannet_labels import NYU40_IDS, read_alignment, to_nyu40, to_scannet20
-from sens import SensFile
 
 
 def run(*arguments):

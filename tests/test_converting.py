@@ -16,19 +16,17 @@ from hypothesis import strategies as st
 from small_scene import floor_scene
 
 from vlg_lib.classes import ROOMS_12
+from vlg_lib.convert import batch as converting
+from vlg_lib.convert.batch import Summary, chosen, convert_all, finish, provenance, read_tags, tags_of
 from vlg_lib.data.layout import read_scene, write_scene
-
-sys.path.insert(0, str(Path(__file__).parents[1] / "data_scripts"))
-import converting
-from converting import Summary, chosen, convert_all, finish, provenance, read_tags, tags_of
 
 SETTINGS = {"every": 2, "size": (32, 24)}
 SLOWLY = """
 import os, sys, time
 from pathlib import Path
 sys.path.insert(0, '{folder}')
-from converting import convert_all
-from vlg_lib.store import write_json
+from vlg_lib.convert.batch import convert_all
+from vlg_lib.artifacts import write_json
 
 def slowly(name, folder):
     write_json(folder.with_name(name + ".pid"), os.getpid())
@@ -90,7 +88,7 @@ class TestConvertAll:
 
     def test_leftovers_of_a_killed_run_go_and_those_of_others_stay(self, tmp_path):
         """What is left is what the library's own writer leaves when it is killed in the middle."""
-        write = "from pathlib import Path; from vlg_lib.store import atomic_folder; import os\n"
+        write = "from pathlib import Path; from vlg_lib.artifacts import atomic_folder; import os\n"
         write += f"with atomic_folder(Path({str(tmp_path / 'a')!r})): os.kill(os.getpid(), 9)"
         assert subprocess.run([sys.executable, "-c", write]).returncode == -signal.SIGKILL
         assert [path.name[:3] for path in tmp_path.iterdir()] == [".a."]

@@ -7,7 +7,6 @@ commands are those of the page.
 import importlib
 import re
 import shlex
-import sys
 import zipfile
 from dataclasses import replace
 from pathlib import Path
@@ -21,16 +20,15 @@ from scannet_files import camera_matrix, mesh_bytes, sens_bytes
 from torch.nn.functional import avg_pool2d, normalize
 from typer.testing import CliRunner
 
-from vlg_lib import cli, profiles, vision_language
+from vlg_lib import cli, vision_language
+from vlg_lib.artifacts import read_json
 from vlg_lib.classes import S3DIS_13
+from vlg_lib.convert.scannet_labels import NYU40_IDS
 from vlg_lib.data.layout import read_scene
-from vlg_lib.data.rooms import room_scene
-from vlg_lib.experiment import ROWS, ROWS_3D, Experiment
-from vlg_lib.store import read_json
+from vlg_lib.pipeline import profiles
+from vlg_lib.pipeline.table import ROWS, ROWS_3D, Experiment
+from vlg_lib.rooms.scenes import room_scene
 from vlg_lib.vision_language import VisionLanguageModel
-
-sys.path.insert(0, str(Path(__file__).parents[1] / "data_scripts"))
-from scannet_labels import NYU40_IDS
 
 ROOT = Path(__file__).parents[1]
 SMALL = {"adapter_steps": 3, "adapter_points_per_room": 500, "network": "MinkUNetSmall", "network_steps": 1,

@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 from tiny import TINY, contents, run_in_new_processes, same, scores
 
-from vlg_lib.experiment import Experiment
-from vlg_lib.store import read_json
+from vlg_lib.artifacts import read_json
+from vlg_lib.pipeline.table import Experiment
 
 
 @pytest.mark.timeout(300)

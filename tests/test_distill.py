@@ -10,11 +10,11 @@ from hypothesis import strategies as st
 from torch import Tensor
 from torch.nn.functional import normalize
 
-from vlg_lib.augment import NO_AUGMENTATION
 from vlg_lib.classes import IGNORE_LABEL
-from vlg_lib.cloud_training import Cloud, TrainingSettings
 from vlg_lib.distill import class_weights, cosine_loss, distill
-from vlg_lib.point_network import NetworkSettings, PointNetwork, point_scores
+from vlg_lib.networks.point_network import NetworkSettings, PointNetwork, point_scores
+from vlg_lib.training.augmentation import NO_AUGMENTATION
+from vlg_lib.training.point_batches import Cloud, TrainingSettings
 
 
 @pytest.fixture(autouse=True)

@@ -9,9 +9,9 @@ from small_scene import floor_scene
 from torch import Tensor
 from torch.nn.functional import normalize
 
+from vlg_lib.artifacts import StoreError
 from vlg_lib.fusion import fuse_scene
-from vlg_lib.projection import Visibility
-from vlg_lib.store import StoreError
+from vlg_lib.geometry.cameras import Visibility
 from vlg_lib.vision_language.base import VisionLanguageModel
 from vlg_lib.vision_language.cache import CachedModel
 

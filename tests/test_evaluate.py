@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from sklearn import metrics
 
 from vlg_lib.classes import IGNORE_LABEL, own_class_set
-from vlg_lib.evaluate import accuracy, confusion, evaluate, interval, iou_per_class, mean_accuracy, mean_iou, seen_only
+from vlg_lib.metrics import accuracy, confusion, evaluate, interval, iou_per_class, mean_accuracy, mean_iou, seen_only
 
 CLASSES = own_class_set(["wall", "floor", "chair"])
 

@@ -6,14 +6,18 @@ import pytest
 import torch
 from tiny import TINY, contents, same, scores
 
+from vlg_lib.artifacts import StoreError, read_json, write_json
 from vlg_lib.classes import IGNORE_LABEL, ROOMS_12
+from vlg_lib.data.embedding_files import write_fused
 from vlg_lib.data.layout import LayoutError
-from vlg_lib.evaluate import evaluate
-from vlg_lib.experiment import NETWORKS, ROWS, Experiment, default_cache, networks, run, stages, table
-from vlg_lib.fused_features import write_fused
-from vlg_lib.point_network import point_scores
-from vlg_lib.profiles import get_profile
-from vlg_lib.store import StoreError, read_json, write_json
+from vlg_lib.metrics import evaluate
+from vlg_lib.networks.point_network import point_scores
+from vlg_lib.pipeline import networks, stages, table
+from vlg_lib.pipeline.networks import NETWORKS
+from vlg_lib.pipeline.profiles import get_profile
+from vlg_lib.pipeline.run import run
+from vlg_lib.pipeline.scenes import default_cache
+from vlg_lib.pipeline.table import ROWS, Experiment
 from vlg_lib.vision_language.small import SmallModel
 
 

@@ -1,6 +1,5 @@
 """Predictions packed for the ScanNet benchmark server: ids, lines, and the check of the archive."""
 
-import sys
 import zipfile
 from pathlib import Path
 
@@ -10,11 +9,9 @@ import typer
 from scannet_files import POINTS, write_scan
 from typer.testing import CliRunner
 
+from vlg_lib.convert import scannet as convert_scannet
+from vlg_lib.convert import scannet_benchmark as export_scannet
 from vlg_lib.data.ply import write_points
-
-sys.path.insert(0, str(Path(__file__).parents[1] / "data_scripts"))
-import convert_scannet
-import export_scannet
 
 
 class TestExport:

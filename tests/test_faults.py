@@ -12,8 +12,8 @@ import pytest
 import torch
 from small_scene import floor_scene
 
+from vlg_lib.artifacts import save_tensors, write_json
 from vlg_lib.data.layout import write_scene
-from vlg_lib.store import save_tensors, write_json
 
 BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
 

@@ -3,19 +3,16 @@
 import hashlib
 import json
 import os
-import sys
 import threading
 from dataclasses import replace
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
-import pytest
-from typer.testing import CliRunner
-
-sys.path.insert(0, str(Path(__file__).parents[1] / "data_scripts"))
 import fetch_hololens
+import pytest
 from fetch_hololens import Catalogue, FetchError, fetch
+from typer.testing import CliRunner
 
 FOLDER = "sample/000"
 ALL = 9

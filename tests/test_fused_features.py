@@ -4,7 +4,6 @@ import io
 import json
 import os
 import struct
-import sys
 import zipfile
 from collections.abc import Callable
 from dataclasses import replace
@@ -21,13 +20,11 @@ from small_scene import floor_scene
 from torch import Tensor
 from typer.testing import CliRunner
 
+from vlg_lib.artifacts import StoreError, load_tensors
+from vlg_lib.convert import openscene_features as convert_fused
+from vlg_lib.convert.openscene_features import read_published
+from vlg_lib.data.embedding_files import read_fused, write_fused
 from vlg_lib.data.layout import write_scene
-from vlg_lib.fused_features import read_fused, write_fused
-from vlg_lib.store import StoreError, load_tensors
-
-sys.path.insert(0, str(Path(__file__).parents[1] / "data_scripts"))
-import convert_fused
-from convert_fused import read_published
 
 APP = typer.Typer()
 APP.command()(convert_fused.main)

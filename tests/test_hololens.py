@@ -7,7 +7,6 @@ within 5 cm: median .962, lowest .859; with inverted poses median .013. Correlat
 
 import os
 import shutil
-import sys
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from itertools import pairwise
@@ -16,18 +15,16 @@ from pathlib import Path
 import pytest
 import torch
 
-from vlg_lib import checking
-from vlg_lib.checking import check
 from vlg_lib.classes import SCANNET_20
+from vlg_lib.convert.formats.rgbd_folder import Source, Up, convert, up_advice, up_rotation
 from vlg_lib.data.frames import read_matrix, write_matrix
 from vlg_lib.data.layout import read_scene
 from vlg_lib.fusion import fuse_scene
-from vlg_lib.projection import PUBLISHED, Visibility, back_project, project
-from vlg_lib.scan import color_correlation, scan
+from vlg_lib.geometry.cameras import PUBLISHED, Visibility, back_project, project
+from vlg_lib.own_scan import diagnosis as checking
+from vlg_lib.own_scan.diagnosis import check
+from vlg_lib.own_scan.label import color_correlation, scan
 from vlg_lib.scene import Frame, Scene
-
-sys.path.insert(0, str(Path(__file__).parents[1] / "data_scripts"))
-from convert_rgbd import Source, Up, convert, up_advice, up_rotation
 
 FOLDER = os.environ.get("VLG_HOLOLENS_DIR", "")
 

@@ -15,10 +15,10 @@ from small_scene import CAMERA, floor_frame, floor_scene
 
 import vlg_lib
 from vlg_lib.classes import IGNORE_LABEL, ROOMS_12, own_class_set
+from vlg_lib.data.depth_fusion import VoxelAverager, points_from_frames
 from vlg_lib.data.frames import FrameFolder, LayoutError, natural_key
 from vlg_lib.data.layout import read_point_labels, read_scene, scene_folders, write_scene
 from vlg_lib.data.ply import read_points, write_points
-from vlg_lib.data.points import VoxelAverager, points_from_frames
 from vlg_lib.scene import Scene
 
 

@@ -8,7 +8,7 @@ import torch
 from dense_grid import cloud, dense_convolution, dense_transposed, random
 
 from vlg_lib import sparse
-from vlg_lib.mink_unet import Architecture, MinkUNet, create_mink_unet
+from vlg_lib.networks.mink_unet import Architecture, MinkUNet, create_mink_unet
 from vlg_lib.sparse import SparseTensor
 
 # Stage by stage, as in MinkowskiEngine's examples/minkunet.py (MinkUNet14A): the names and shapes of a published file.

@@ -9,7 +9,7 @@ from minkowski_cases import GOLDEN, computed, sorted_by_coordinate, wave
 from safetensors.torch import load_file
 
 from vlg_lib import sparse
-from vlg_lib.mink_unet import create_mink_unet
+from vlg_lib.networks.mink_unet import create_mink_unet
 from vlg_lib.sparse import SparseTensor, get_backend
 
 needs_minkowski = pytest.mark.skipif(

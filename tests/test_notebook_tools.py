@@ -1,15 +1,12 @@
 """The hygiene gate of the chapters: each fault that it promises to find is planted once, and found."""
 
 import copy
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 ROOT = Path(__file__).parent.parent
-sys.path.insert(0, str(ROOT / "tools"))
-
 import notebooks as tool  # noqa: E402
 
 

@@ -13,12 +13,12 @@ from safetensors.torch import save_file
 from torch import nn
 from torch.nn.functional import interpolate, normalize
 
-from vlg_lib.store import StoreError
+from vlg_lib.artifacts import StoreError
 from vlg_lib.vision_language import VisionLanguageModel, create_model
-from vlg_lib.vision_language.clip_dense import OpenClipModel, blend_windows, check_weights
-from vlg_lib.vision_language.clip_readouts import NEED_QUERIES, READOUTS
-from vlg_lib.vision_language.clip_towers import resize_positions
+from vlg_lib.vision_language.open_clip import OpenClipModel, blend_windows, check_weights
 from vlg_lib.vision_language.prompts import NAME, class_embeddings, imagenet_templates
+from vlg_lib.vision_language.readouts import NEED_QUERIES, READOUTS
+from vlg_lib.vision_language.towers import resize_positions
 
 SIDE, PATCH, WIDTH, HEADS, DIM = 64, 16, 32, 2, 24
 TEXT = {"context_length": 77, "vocab_size": 49408, "width": 16, "heads": 2, "layers": 1}

@@ -9,9 +9,9 @@ from safetensors.torch import save_file
 from timm.models import ResNet, VisionTransformer
 from timm.models.resnet import BasicBlock
 
-from vlg_lib.store import StoreError
+from vlg_lib.artifacts import StoreError
 from vlg_lib.vision_language import create_model, weights_key
-from vlg_lib.vision_language.clip_dense import OpenClipModel, named_options
+from vlg_lib.vision_language.open_clip import OpenClipModel, named_options
 from vlg_lib.vision_language.prompts import split_synonyms, split_templates
 
 SETTINGS = {

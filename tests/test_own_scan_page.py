@@ -2,7 +2,6 @@
 
 import re
 import shlex
-import sys
 from pathlib import Path
 
 import foreign_files
@@ -10,14 +9,13 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
-from vlg_lib import cli, scan
+from vlg_lib import cli
+from vlg_lib.convert import scan as convert_scan
+from vlg_lib.convert.formats import rgbd_folder as convert_rgbd
+from vlg_lib.convert.formats.registry import FORMATS
 from vlg_lib.data.layout import read_scene
-from vlg_lib.data.rooms import room_scene
-
-sys.path.insert(0, str(Path(__file__).parents[1] / "data_scripts"))
-import convert_rgbd
-import convert_scan
-from scan_formats import FORMATS
+from vlg_lib.own_scan import label as scan
+from vlg_lib.rooms.scenes import room_scene
 
 ROOT = Path(__file__).parents[1]
 PAGE = (ROOT / "book" / "own_scan.md").read_text(encoding="utf8")

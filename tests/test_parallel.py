@@ -12,9 +12,10 @@ from tiny import scores
 from together import FIVE, together
 from torch import nn
 
-from vlg_lib import parallel
-from vlg_lib.experiment import NETWORKS, Experiment
-from vlg_lib.store import load_tensors, read_json, save_tensors
+from vlg_lib.artifacts import load_tensors, read_json, save_tensors
+from vlg_lib.pipeline.networks import NETWORKS
+from vlg_lib.pipeline.table import Experiment
+from vlg_lib.training import distributed as parallel
 
 pytestmark = pytest.mark.timeout(1500)
 

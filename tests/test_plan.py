@@ -1,18 +1,15 @@
 """The planner: sizes computed by hand, rates from records written here, and what it says where it does not know."""
 
 import json
-import sys
 from pathlib import Path
 
 import pytest
 import torch
 from typer.testing import CliRunner
 
-from vlg_lib.fused_features import write_fused
-
-sys.path.insert(0, str(Path(__file__).parents[1] / "data_scripts"))
-import plan
-from plan import Job, Rate, disk, make_job, measured, memory, readable, seconds, with_given
+from vlg_lib import plan as plan
+from vlg_lib.data.embedding_files import write_fused
+from vlg_lib.plan import Job, Rate, disk, make_job, measured, memory, readable, seconds, with_given
 
 JOB = Job(
     scenes=10, points=1000, frames=4, width=32, height=24, dim=8, teacher="small-attributes", network="MinkUNet18A",

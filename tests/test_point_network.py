@@ -9,7 +9,8 @@ import pytest
 import torch
 from torch.nn.functional import normalize
 
-from vlg_lib.point_network import (
+from vlg_lib.artifacts import StoreError, load_tensors, save_tensors
+from vlg_lib.networks.point_network import (
     TURN,
     NetworkSettings,
     PointNetwork,
@@ -20,7 +21,6 @@ from vlg_lib.point_network import (
     scaled_colors,
     voxel_inputs,
 )
-from vlg_lib.store import StoreError, load_tensors, save_tensors
 
 EMBEDDINGS = NetworkSettings(channels=8)
 SCORES = NetworkSettings(channels=5, output="scores")

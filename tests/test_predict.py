@@ -13,15 +13,15 @@ from hypothesis import strategies as st
 from plyfile import PlyData, PlyElement
 from typer.testing import CliRunner
 
+from vlg_lib.artifacts import StoreError, load_tensors, save_tensors
 from vlg_lib.classes import ROOMS_12
 from vlg_lib.cli import app, main
-from vlg_lib.cloud_files import UNITS, UP_AXES, as_bytes, read_cloud, units_factor
 from vlg_lib.data.ply import PlyError
-from vlg_lib.point_network import NetworkSettings, PointNetwork, point_scores, save_network
-from vlg_lib.predict import label_points, predict, tiles
-from vlg_lib.store import StoreError, load_tensors, save_tensors
+from vlg_lib.data.point_clouds import UNITS, UP_AXES, as_bytes, read_cloud, units_factor
+from vlg_lib.geometry.voxels import voxelize
+from vlg_lib.networks.point_network import NetworkSettings, PointNetwork, point_scores, save_network
+from vlg_lib.own_scan.predict import label_points, predict, tiles
 from vlg_lib.vision_language import create_model
-from vlg_lib.voxels import voxelize
 
 RGB = ("red", "green", "blue")
 CLASS_SET = {"name": "rooms-12", "names": list(ROOMS_12.names)}

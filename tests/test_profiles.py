@@ -2,7 +2,7 @@ from dataclasses import asdict
 
 import pytest
 
-from vlg_lib.profiles import PROFILES, get_profile
+from vlg_lib.pipeline.profiles import PROFILES, get_profile
 
 
 def test_auto_follows_the_variable_then_the_device(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 from torch.nn.functional import interpolate
 
-from vlg_lib.projection import (
+from vlg_lib.geometry.cameras import (
     PUBLISHED,
     Visibility,
     back_project,

@@ -25,21 +25,21 @@ def editable(monkeypatch: pytest.MonkeyPatch):
 @pytest.mark.parametrize(
     ("module", "edited", "follows"),
     [
-        ("vlg_lib.data.rooms", "data/rooms.py", True),
-        ("vlg_lib.data.rooms", "data/rooms_plan.py", True),
-        ("vlg_lib.data.rooms", "projection.py", True),
-        ("vlg_lib.data.rooms", "classes.py", True),  # imported by what it imports
-        ("vlg_lib.data.rooms", "assets/rooms.toml", True),  # the palettes, which a module reads
-        ("vlg_lib.data.rooms", "assets/class_sets.toml", True),
+        ("vlg_lib.rooms.scenes", "rooms/scenes.py", True),
+        ("vlg_lib.rooms.scenes", "rooms/plan.py", True),
+        ("vlg_lib.rooms.scenes", "geometry/cameras.py", True),
+        ("vlg_lib.rooms.scenes", "classes.py", True),  # imported by what it imports
+        ("vlg_lib.rooms.scenes", "assets/rooms.toml", True),  # the palettes, which a module reads
+        ("vlg_lib.rooms.scenes", "assets/class_sets.toml", True),
         ("vlg_lib.classes", "assets/rooms.toml", False),
-        ("vlg_lib.data.rooms", "viz/__init__.py", False),
-        ("vlg_lib.data.rooms", "fusion.py", False),
-        ("vlg_lib.fusion", "projection.py", True),
+        ("vlg_lib.rooms.scenes", "viz/__init__.py", False),
+        ("vlg_lib.rooms.scenes", "fusion.py", False),
+        ("vlg_lib.fusion", "geometry/cameras.py", True),
         ("vlg_lib.fusion", "adapter.py", False),
         ("vlg_lib.vision_language", "vision_language/small.py", True),  # through the package
-        ("vlg_lib.adapter", "train.py", True),
+        ("vlg_lib.adapter", "training/loop.py", True),
         ("vlg_lib.adapter", "pseudo_labels.py", False),
-        ("vlg_lib.experiment", "vision_language/base.py", True),
+        ("vlg_lib.pipeline.run", "vision_language/base.py", True),
     ],
 )
 def test_a_key_follows_the_code_it_depends_on(editable, module: str, edited: str, follows: bool) -> None:

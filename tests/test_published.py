@@ -1,24 +1,20 @@
 """Published networks: files of their layout are made here, as ``torch.save`` writes them."""
 
 import pickle
-import sys
 import zipfile
-from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from dense_grid import cloud
 
+from vlg_lib.artifacts import StoreError
+from vlg_lib.convert import openscene_network as convert_checkpoint
 from vlg_lib.data.ply import write_points
-from vlg_lib.mink_unet import create_mink_unet
-from vlg_lib.point_network import load_network
-from vlg_lib.predict import predict
-from vlg_lib.published import load_published
-from vlg_lib.store import StoreError
-
-sys.path.insert(0, str(Path(__file__).parent.parent / "data_scripts"))
-import convert_checkpoint
+from vlg_lib.networks.mink_unet import create_mink_unet
+from vlg_lib.networks.openscene import load_published
+from vlg_lib.networks.point_network import load_network
+from vlg_lib.own_scan.predict import predict
 
 
 def published_file(path, network, prefix="module.net3d.", **more):

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 from tiny import TINY, run_in_new_processes, scores
 
-from vlg_lib.experiment import Experiment
-from vlg_lib.store import read_json
+from vlg_lib.artifacts import read_json
+from vlg_lib.pipeline.table import Experiment
 
 # Where each process dies, in order, and what it must have left behind.
 STAGES = [

@@ -1,8 +1,6 @@
 """Captions of the rooms are true: every sentence is checked against the boxes of its room, by code of its own."""
 
-import sys
 from itertools import product
-from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -10,12 +8,6 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-
-from vlg_lib.data.rooms import make_room, split_seeds
-from vlg_lib.data.rooms_plan import Thing
-from vlg_lib.vision_language.small_words import tokenize
-
-sys.path.insert(0, str(Path(__file__).parents[1] / "data_scripts"))
 from room_captions import (
     HELD_OUT,
     PLACES,
@@ -29,6 +21,10 @@ from room_captions import (
     truths,
 )
 from room_words import COLORS, MATERIALS, NAMES, VOCABULARY
+
+from vlg_lib.rooms.plan import Thing
+from vlg_lib.rooms.scenes import make_room, split_seeds
+from vlg_lib.vision_language.small_tokenizer import tokenize
 
 CANONICAL = {said: name for name, synonyms in NAMES.items() for said in (name, *synonyms)}
 

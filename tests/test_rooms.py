@@ -7,9 +7,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from vlg_lib.classes import IGNORE_LABEL, ROOMS_12
-from vlg_lib.data import rooms_render
 from vlg_lib.data.layout import read_manifest, read_point_labels, read_scene
-from vlg_lib.data.rooms import (
+from vlg_lib.rooms import render as rooms_render
+from vlg_lib.rooms.materials import STYLES, TEXTURES
+from vlg_lib.rooms.plan import ROOM_KINDS, Room, Thing, kind_of
+from vlg_lib.rooms.render import cast_rays, pixel_rays
+from vlg_lib.rooms.scenes import (
     MIN_TAGGED_POINTS,
     make_room,
     make_rooms,
@@ -19,10 +22,7 @@ from vlg_lib.data.rooms import (
     room_scene,
     split_seeds,
 )
-from vlg_lib.data.rooms_palette import STYLES, TEXTURES
-from vlg_lib.data.rooms_plan import ROOM_KINDS, Room, Thing, kind_of
-from vlg_lib.data.rooms_render import cast_rays, pixel_rays
-from vlg_lib.data.rooms_texture import texture_factor
+from vlg_lib.rooms.textures import texture_factor
 
 seeds = st.integers(0, 10_000)
 

@@ -5,9 +5,7 @@ tests (``TestRoundTrip`` of test_convert_scannet.py, the first of ``TestRooms`` 
 are made from depth, and some fall into the next cell of the grid because formats round the digits of poses.
 """
 
-import sys
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 import torch
@@ -16,14 +14,12 @@ from small_scene import write_rgbd
 from test_convert_scan import OWN, WRITERS, converted, room_frames, scan_of
 
 from vlg_lib.classes import ROOMS_12
+from vlg_lib.convert.formats import rgbd_folder as convert_rgbd
+from vlg_lib.data.depth_fusion import points_from_frames
 from vlg_lib.data.layout import read_scene
-from vlg_lib.data.points import points_from_frames
 from vlg_lib.fusion import fuse_scene
 from vlg_lib.pseudo_labels import make_pseudo_labels
 from vlg_lib.scene import Scene
-
-sys.path.insert(0, str(Path(__file__).parents[1] / "data_scripts"))
-import convert_rgbd
 
 TAGS = ("wall", "floor", "table", "chair", "sofa")
 CELL = 0.1

@@ -1,7 +1,6 @@
 """The text files of S3DIS: usual lines as numpy reads them, other spellings, known faults, lines that are no point."""
 
 import io
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -9,9 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-sys.path.insert(0, str(Path(__file__).parents[1] / "data_scripts"))
-import s3dis_text
-from s3dis_text import TextError, read_text
+from vlg_lib.convert import s3dis_text as s3dis_text
+from vlg_lib.convert.s3dis_text import TextError, read_text
 
 
 def written(tmp_path: Path, text: bytes) -> Path:

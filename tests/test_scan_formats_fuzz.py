@@ -1,6 +1,5 @@
 """Damaged files of foreign formats, 500 a format: a reader gives images, or a LayoutError that names the file."""
 
-import sys
 from itertools import islice
 from pathlib import Path
 
@@ -10,11 +9,9 @@ import torch
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
+from vlg_lib.convert.formats.registry import FORMATS
 from vlg_lib.data.frames import LayoutError
 from vlg_lib.scene import Camera, Frame
-
-sys.path.insert(0, str(Path(__file__).parents[1] / "data_scripts"))
-from scan_formats import FORMATS
 
 CAMERA = Camera(6.0, 6.0, 3.5, 2.5, 8, 6)
 FILES = {

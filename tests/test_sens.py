@@ -1,8 +1,5 @@
 """The reader of .sens streams: every number of files that the test wrote byte by byte, and files cut anywhere."""
 
-import sys
-from pathlib import Path
-
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -18,8 +15,7 @@ from scannet_files import (
     sens_bytes,
 )
 
-sys.path.insert(0, str(Path(__file__).parents[1] / "data_scripts"))
-from sens import SensError, SensFile
+from vlg_lib.convert.sens import SensError, SensFile
 
 
 class TestSens:

@@ -9,7 +9,6 @@ import os
 import re
 import shutil
 import subprocess
-import sys
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
@@ -27,8 +26,6 @@ from vlg_lib.viz.pictures import ASSETS
 
 ROOT = Path(__file__).resolve().parent.parent
 HTML = Path(os.environ.get("VLG_SITE", ROOT / "_build" / "html"))
-sys.path.insert(0, str(ROOT / "tools"))
-
 from build_site import toc_pages  # noqa: E402
 from chapters import read_notebook  # noqa: E402
 

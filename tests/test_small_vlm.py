@@ -8,12 +8,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
+from vlg_lib.artifacts import StoreError, load_tensors, save_tensors
 from vlg_lib.classes import ROOMS_12
-from vlg_lib.data.rooms import make_room, render_frame, room_camera, room_poses, split_seeds
-from vlg_lib.store import StoreError, load_tensors, save_tensors
+from vlg_lib.rooms.scenes import make_room, render_frame, room_camera, room_poses, split_seeds
 from vlg_lib.vision_language import VisionLanguageModel, create_model, list_models
 from vlg_lib.vision_language.small import SMALL_MODELS, WEIGHTS, SmallModel, VisualTower
-from vlg_lib.vision_language.small_words import tokenize
+from vlg_lib.vision_language.small_tokenizer import tokenize
 
 SHIPPED = [name for name in SMALL_MODELS if (WEIGHTS / f"{name}.safetensors").is_file()]
 

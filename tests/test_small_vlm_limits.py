@@ -1,15 +1,11 @@
 """What limits a small model: each of the four scores on frames whose answers are known by hand."""
 
 import json
-import sys
-from pathlib import Path
 
+import small_vlm_limits as limits
 import torch
 
 from vlg_lib.classes import ROOMS_12
-
-sys.path.insert(0, str(Path(__file__).parents[1] / "data_scripts"))
-import small_vlm_limits as limits
 
 WORDS = torch.eye(len(ROOMS_12))
 WALL, BED, SOFA = (ROOMS_12.index(name) for name in ("wall", "bed", "sofa"))

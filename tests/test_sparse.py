@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 from torch.nn.functional import avg_pool3d, max_pool3d, pad
 
 from vlg_lib import sparse
+from vlg_lib.geometry.voxels import LIMIT, pack
 from vlg_lib.sparse import CoordinateManager, SparseTensor
-from vlg_lib.voxels import LIMIT, pack
 
 TIGHT = {"atol": 1e-12, "rtol": 1e-12}
 

@@ -11,7 +11,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from vlg_lib.store import (
+from vlg_lib.artifacts import (
     StoreError,
     atomic_folder,
     atomic_write,
@@ -67,7 +67,7 @@ class TestAtomicWrite:
         code = """
             import os, signal, sys
             from pathlib import Path
-            from vlg_lib.store import atomic_write
+            from vlg_lib.artifacts import atomic_write
             with atomic_write(Path(sys.argv[1])) as file:
                 file.write(b"x" * 100000)
                 file.flush()

@@ -4,8 +4,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from vlg_lib.store import StoreError, load_tensors, save_tensors
-from vlg_lib.train import constant, fit, load_model, poly_decay, step_decay, step_seed
+from vlg_lib.artifacts import StoreError, load_tensors, save_tensors
+from vlg_lib.training.loop import constant, fit, load_model, poly_decay, step_decay, step_seed
 
 TARGET = torch.tensor([[1.0, -2.0, 0.5]])
 

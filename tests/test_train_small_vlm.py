@@ -2,21 +2,18 @@ import json
 import math
 import sys
 from dataclasses import replace
-from pathlib import Path
 
-import pytest
-import torch
-
-from vlg_lib.classes import ROOMS_12
-from vlg_lib.data.rooms import make_room, render_frame, room_camera, room_poses, split_seeds
-from vlg_lib.vision_language.small import SMALL_MODELS, SmallModel
-
-sys.path.insert(0, str(Path(__file__).parents[1] / "data_scripts"))
 import evaluate_small_vlm as evaluation
+import pytest
 import room_frames
+import torch
 import train_small_vlm as trainer
 from room_captions import HELD_OUT, Facts, room_facts
 from room_words import VOCABULARY
+
+from vlg_lib.classes import ROOMS_12
+from vlg_lib.rooms.scenes import make_room, render_frame, room_camera, room_poses, split_seeds
+from vlg_lib.vision_language.small import SMALL_MODELS, SmallModel
 
 TINY = replace(
     trainer.PROFILES["fast"], rooms=2, views=2, width=64, height=48, steps=4, batch=2, precision="float32"

@@ -1,22 +1,18 @@
 """Points by TSDF fusion lie on the surfaces of a made room, nearer than averages of the same noisy depth."""
 
 import builtins
-import sys
 from dataclasses import replace
 from functools import cache
-from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from scipy.spatial import cKDTree
 
-from vlg_lib.data.points import points_from_frames
-from vlg_lib.data.rooms import make_room, render_frame, room_camera, room_poses
+from vlg_lib.convert.tsdf import tsdf_points
+from vlg_lib.data.depth_fusion import points_from_frames
+from vlg_lib.rooms.scenes import make_room, render_frame, room_camera, room_poses
 from vlg_lib.scene import Frame
-
-sys.path.insert(0, str(Path(__file__).parents[1] / "data_scripts"))
-from tsdf import tsdf_points
 
 CELL = 0.04
 ROOM = make_room(15_002)

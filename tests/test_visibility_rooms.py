@@ -8,10 +8,10 @@ import torch
 from torch import Tensor
 from torch.nn.functional import max_pool2d
 
-from vlg_lib.data.rooms import make_room, render_frame, room_camera, room_poses, room_scene
-from vlg_lib.data.rooms_plan import Room
-from vlg_lib.data.rooms_render import cast_rays
-from vlg_lib.projection import Visibility, project, visible_points
+from vlg_lib.geometry.cameras import Visibility, project, visible_points
+from vlg_lib.rooms.plan import Room
+from vlg_lib.rooms.render import cast_rays
+from vlg_lib.rooms.scenes import make_room, render_frame, room_camera, room_poses, room_scene
 from vlg_lib.scene import Frame
 
 # Measured on seeds 10,000 to 10,003 with eight views each: 1.0 to 1.8 % of the points in view differ from the ray, and

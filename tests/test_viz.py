@@ -22,7 +22,7 @@ from PIL import Image
 from vlg_lib import viz
 from vlg_lib.classes import IGNORE_LABEL, ROOMS_12, UNLABELLED_COLOR, own_class_set
 from vlg_lib.viz import figure3d
-from vlg_lib.viz.cloud import choose_points, rank_logits
+from vlg_lib.viz.payload import choose_points, rank_logits
 from vlg_lib.viz.pictures import ASSETS
 
 matplotlib.use("Agg")
@@ -118,7 +118,7 @@ def test_nearer_points_hide_farther_ones(monkeypatch):
     labels = torch.cat([torch.full((22500,), 2), torch.full((22500,), 10)])
     order = torch.randperm(45000, generator=torch.Generator().manual_seed(0))
     # Looking along +y, the wall at y = 0 stands in front of the other.
-    monkeypatch.setattr("vlg_lib.viz.cloud.EYE", (0.0, -4.0, 0.0))
+    monkeypatch.setattr("vlg_lib.viz.payload.EYE", (0.0, -4.0, 0.0))
     figure = viz.show3d(points[order], labels[order], class_set=ROOMS_12, alt="x", max_points=45_000)
     picture = np.array(Image.open(io.BytesIO(figure.poster)).convert("RGB"))
     middle = picture[180:260, 300:340].reshape(-1, 3)

@@ -4,7 +4,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.nn.functional import grid_sample
 
-from vlg_lib.voxels import LIMIT, MAX_BATCH, batch_coordinates, coarsen, pack, quantize, step, unpack, voxelize
+from vlg_lib.geometry.voxels import LIMIT, MAX_BATCH, batch_coordinates, coarsen, pack, quantize, step, unpack, voxelize
 
 cell = st.integers(-LIMIT, LIMIT - 1)
 row = st.tuples(st.integers(0, MAX_BATCH - 1), cell, cell, cell)

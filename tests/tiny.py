@@ -10,8 +10,10 @@ from pathlib import Path
 
 import torch
 
-from vlg_lib.experiment import NETWORKS, Experiment, run
-from vlg_lib.profiles import Profile
+from vlg_lib.pipeline.networks import NETWORKS
+from vlg_lib.pipeline.profiles import Profile
+from vlg_lib.pipeline.run import run
+from vlg_lib.pipeline.table import Experiment
 
 TINY = Profile(
     "tiny", train_rooms=2, test_rooms=1, views=3, width=80, height=60, adapter_steps=120,

@@ -23,10 +23,13 @@ import torch
 from tiny import TINY
 from torch import Tensor, nn
 
-from vlg_lib import cli, parallel, profiles
-from vlg_lib.experiment import Experiment, run
-from vlg_lib.store import load_tensors, save_tensors, write_json
-from vlg_lib.train import fit
+from vlg_lib import cli
+from vlg_lib.artifacts import load_tensors, save_tensors, write_json
+from vlg_lib.pipeline import profiles
+from vlg_lib.pipeline.run import run
+from vlg_lib.pipeline.table import Experiment
+from vlg_lib.training import distributed as parallel
+from vlg_lib.training.loop import fit
 
 # Five scenes to learn from and one to test on: neither can be halved. Batch norm, whose moments have to be joined.
 FIVE = replace(

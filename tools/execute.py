@@ -15,8 +15,8 @@ from pathlib import Path
 import papermill
 from chapters import EXECUTED, NOTEBOOKS, ROOT, chapters
 
-from vlg_lib.profiles import get_profile
-from vlg_lib.store import hash_files, read_json, write_json
+from vlg_lib.artifacts import hash_files, read_json, write_json
+from vlg_lib.pipeline.profiles import get_profile
 
 
 def main() -> int:

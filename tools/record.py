@@ -18,8 +18,9 @@ from typing import Any
 
 from chapters import ROOT
 
-from vlg_lib.experiment import NETWORKS, Experiment
-from vlg_lib.store import write_json
+from vlg_lib.artifacts import write_json
+from vlg_lib.pipeline.networks import NETWORKS
+from vlg_lib.pipeline.table import Experiment
 
 PACKAGES = ("torch", "numpy", "open_clip_torch", "embreex")
 

@@ -1,7 +1,7 @@
 """Weakly supervised 3D semantic segmentation from scene-level labels and a frozen 2D vision-language model.
 
 The library behind the book: data walks one way, from posed images to point embeddings, pseudo labels, the adapter
-and the evaluation. Each module is one chapter's subject; start with :mod:`vlg_lib.experiment` for the whole pipeline.
+and the evaluation. Each module is one chapter's subject; start with :mod:`vlg_lib.pipeline.run` for the whole pipeline.
 """
 
 __version__ = "0.1.0"
@@ -13,7 +13,7 @@ def describe() -> str:
 
     import torch
 
-    from vlg_lib.profiles import get_profile
+    from vlg_lib.pipeline.profiles import get_profile
 
     device = torch.cuda.get_device_name() if torch.cuda.is_available() else f"CPU, {torch.get_num_threads()} threads"
     return (

@@ -14,7 +14,7 @@ from torch.nn.functional import cross_entropy, normalize
 
 from vlg_lib.classes import IGNORE_LABEL
 from vlg_lib.scene import PointEmbeddings
-from vlg_lib.train import FitOptions, fit, step_decay
+from vlg_lib.training.loop import FitOptions, fit, step_decay
 
 LabelledRoom = tuple[PointEmbeddings, Int[Tensor, " _"]]  # rooms differ in size
 """The embeddings of a room's points and their pseudo labels (``IGNORE_LABEL`` where a point has none). Tensors may be

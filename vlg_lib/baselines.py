@@ -15,9 +15,9 @@ from torch import Tensor
 from torch.nn.functional import binary_cross_entropy_with_logits, cross_entropy
 
 from vlg_lib.classes import IGNORE_LABEL
-from vlg_lib.cloud_training import Cloud, CloudBatch, TrainingSettings, train_network
-from vlg_lib.point_network import PointNetwork
-from vlg_lib.train import FitOptions
+from vlg_lib.networks.point_network import PointNetwork
+from vlg_lib.training.loop import FitOptions
+from vlg_lib.training.point_batches import Cloud, CloudBatch, TrainingSettings, train_network
 
 POOLINGS = ("average", "max", "log-sum-exp")
 """How the scores of a bag's members become the score of the bag; see :func:`pool_scores`."""

@@ -16,15 +16,16 @@ import torch
 import typer
 
 import vlg_lib
-from vlg_lib import experiment, parallel
-from vlg_lib.checking import check as check_scene
-from vlg_lib.checkpoints import list_checkpoints
-from vlg_lib.cloud_files import UNITS, UP_AXES
-from vlg_lib.describing import describe as describe_scene
-from vlg_lib.predict import predict as predict_cloud
-from vlg_lib.profiles import PROFILES, get_profile
-from vlg_lib.scan import label_scan, train_on_scan
-from vlg_lib.scan import scan as scan_folder
+from vlg_lib.data.point_clouds import UNITS, UP_AXES
+from vlg_lib.networks.zoo import list_checkpoints
+from vlg_lib.own_scan.diagnosis import check as check_scene
+from vlg_lib.own_scan.label import label_scan, train_on_scan
+from vlg_lib.own_scan.label import scan as scan_folder
+from vlg_lib.own_scan.predict import predict as predict_cloud
+from vlg_lib.own_scan.summary import describe as describe_scene
+from vlg_lib.pipeline import run as experiment
+from vlg_lib.pipeline.profiles import PROFILES, get_profile
+from vlg_lib.training import distributed as parallel
 from vlg_lib.vision_language import list_models
 
 app = typer.Typer(

@@ -19,8 +19,8 @@ from torch import Tensor
 from torch.nn.functional import embedding_bag
 from tqdm.auto import tqdm
 
-from vlg_lib.fused_features import write_fused
-from vlg_lib.projection import Hits, Visibility, visible_points
+from vlg_lib.data.embedding_files import write_fused
+from vlg_lib.geometry.cameras import Hits, Visibility, visible_points
 from vlg_lib.scene import Camera, PointEmbeddings, Scene
 
 Embed = Callable[[UInt8[Tensor, "height width 3"]], Float[Tensor, "h w D"]]
@@ -153,7 +153,7 @@ class ViewAverager:
         return PointEmbeddings(self.sums, self.view_counts)
 
     def save(self, path: Path, manifest: Mapping[str, Any] | None = None) -> None:
-        """Write the means in half precision, as :func:`vlg_lib.fused_features.write_fused` does, block after block."""
+        """Write the means in half precision, as :func:`vlg_lib.data.embedding_files.write_fused` does, block after block."""
         write_fused(path, self.means(), self.view_counts, self.sums.shape[1], manifest)
 
 

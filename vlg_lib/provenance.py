@@ -5,7 +5,7 @@ from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
 
-from vlg_lib.store import hash_files, key_of
+from vlg_lib.artifacts import hash_files, key_of
 
 _TABLES = {path.name: path for path in (Path(__file__).parent / "assets").glob("*.toml")}
 

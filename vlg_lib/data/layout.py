@@ -23,11 +23,11 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from vlg_lib.artifacts import StoreError, atomic_folder, read_json, write_json
 from vlg_lib.classes import CLASS_SETS, IGNORE_LABEL, UNLABELLED_COLOR, ClassSet, get_class_set, own_class_set
 from vlg_lib.data.frames import LayoutError, natural_key, open_frames, write_frame, write_intrinsics
 from vlg_lib.data.ply import read_points, write_points
 from vlg_lib.scene import Camera, Frame, Scene
-from vlg_lib.store import StoreError, atomic_folder, read_json, write_json
 
 FORMAT = "vlg-scene-1"
 POINTS, LABELS, MANIFEST = "points.ply", "labels.ply", "scene.json"

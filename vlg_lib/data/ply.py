@@ -9,7 +9,7 @@ from jaxtyping import Float, Shaped, UInt8
 from plyfile import PlyData, PlyElement, PlyParseError
 from torch import Tensor
 
-from vlg_lib.store import atomic_write
+from vlg_lib.artifacts import atomic_write
 
 AXES = ("x", "y", "z")
 CHANNELS = ("red", "green", "blue")

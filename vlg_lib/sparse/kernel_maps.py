@@ -14,7 +14,7 @@ import torch
 from jaxtyping import Int64
 from torch import Tensor
 
-from vlg_lib.voxels import step
+from vlg_lib.geometry.voxels import step
 
 Pair = tuple[Tensor, Tensor]
 Parts = list[tuple[int, slice]]
@@ -108,7 +108,7 @@ def build_kernel_map(
 ) -> KernelMap:
     """The pairs (i, o) with key inputs[i] = key outputs[o] + offset_k * spacing * dilation, for every offset k.
 
-    ``inputs`` and ``outputs`` are sorted keys (:func:`vlg_lib.voxels.pack`), and the coordinates of ``inputs`` are
+    ``inputs`` and ``outputs`` are sorted keys (:func:`vlg_lib.geometry.voxels.pack`), and the coordinates of ``inputs`` are
     multiples of ``spacing``, their stride. Pairs are sorted by row.
 
     Where both grids are one and the kernel is odd, (i, o) belongs to an offset exactly if (o, i) belongs to the

@@ -11,8 +11,8 @@ import torch
 from jaxtyping import Float, Int32, Int64
 from torch import Tensor
 
+from vlg_lib.geometry.voxels import coarsen, pack, unpack
 from vlg_lib.sparse.kernel_maps import KernelMap, build_kernel_map
-from vlg_lib.voxels import coarsen, pack, unpack
 
 
 @dataclass(frozen=True)
@@ -56,7 +56,9 @@ class CoordinateManager:
             keys, rows = keys.sort(stable=True)
         repeated = int((keys[1:] == keys[:-1]).sum())
         if repeated:
-            raise ValueError(f"{repeated} of {len(keys)} coordinates are repeated: pool them first (vlg_lib.voxels)")
+            raise ValueError(
+                f"{repeated} of {len(keys)} coordinates are repeated: pool them first (vlg_lib.geometry.voxels)"
+            )
         self.finest_stride = stride
         self._grids = {stride: Grid(keys, rows)}
         self._kernel_maps: dict[tuple[int, int, int, int], KernelMap] = {}
@@ -169,7 +171,9 @@ def _check_coordinates(coordinates: Tensor, stride: int) -> None:
     if coordinates.ndim != 2 or coordinates.shape[1] != 4:
         raise ValueError(f"expected coordinates (N, 4) = (batch, x, y, z), found shape {tuple(coordinates.shape)}")
     if coordinates.is_floating_point() or coordinates.is_complex() or coordinates.dtype == torch.bool:
-        raise ValueError(f"voxel coordinates are integers, found {coordinates.dtype}: see vlg_lib.voxels.quantize")
+        raise ValueError(
+            f"voxel coordinates are integers, found {coordinates.dtype}: see vlg_lib.geometry.voxels.quantize"
+        )
     if len(coordinates) == 0:
         raise ValueError("a sparse tensor needs at least one voxel, found none")
     if stride < 1 or bool((coordinates[:, 1:] % stride).any()):

@@ -6,9 +6,9 @@ from typing import Any
 
 import torch
 
-from vlg_lib.store import hash_files
+from vlg_lib.artifacts import hash_files
 from vlg_lib.vision_language.base import VisionLanguageModel, hash_folder
-from vlg_lib.vision_language.clip_dense import load_open_clip
+from vlg_lib.vision_language.open_clip import load_open_clip
 from vlg_lib.vision_language.openseg import OpenSegModel
 from vlg_lib.vision_language.small import SMALL_MODELS, WEIGHTS, SmallModel
 
@@ -43,7 +43,7 @@ def create_model(
 
     The small models come with the book: ``small-attributes``, ``small-grounded`` and ``small-clip``.
     ``open_clip/MODEL/TAG/READOUT``, such as ``open_clip/ViT-B-16-quickgelu/openai/naclip``, is a ViT of open_clip;
-    ``options`` are those of :func:`~vlg_lib.vision_language.clip_dense.load_open_clip`, and may follow the name:
+    ``options`` are those of :func:`~vlg_lib.vision_language.open_clip.load_open_clip`, and may follow the name:
     ``.../naclip?window=224``. ``openseg`` is the paper's, see :class:`~vlg_lib.vision_language.openseg.OpenSegModel`.
     """
     family, _, rest = name.partition("/")

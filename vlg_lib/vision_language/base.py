@@ -10,7 +10,7 @@ from jaxtyping import Float, Int, Shaped, UInt8
 from torch import Tensor, nn
 from torch.nn.functional import interpolate
 
-from vlg_lib.store import key_of
+from vlg_lib.artifacts import key_of
 
 
 class VisionLanguageModel(ABC):

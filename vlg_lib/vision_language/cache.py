@@ -10,7 +10,7 @@ from jaxtyping import Float, UInt8
 from torch import Tensor
 from torch.nn.functional import normalize
 
-from vlg_lib.store import StoreError, key_of, load_tensors, save_tensors
+from vlg_lib.artifacts import StoreError, key_of, load_tensors, save_tensors
 from vlg_lib.vision_language.base import VisionLanguageModel
 
 

@@ -2,7 +2,7 @@
 
 Ghiasi et al., "Scaling Open-Vocabulary Image Segmentation with Image-Level Labels", ECCV 2022. It learnt from
 class-agnostic masks and captions. The published model (folder ``exported_model`` of its authors' demo) wants about
-30 GB on a GPU; OpenScene's fused features, made with it, need no TensorFlow (:mod:`vlg_lib.fused_features`).
+30 GB on a GPU; OpenScene's fused features, made with it, need no TensorFlow (:mod:`vlg_lib.data.embedding_files`).
 """
 
 import io
@@ -81,7 +81,7 @@ class OpenSegModel(VisionLanguageModel):
             raise ValueError(
                 f"openseg: expected the folder of a SavedModel (saved_model.pb), found {self._folder}; fetch "
                 "gs://cloud-tpu-checkpoints/detection/projects/openseg/colab/exported_model and let the variable "
-                "VLG_OPENSEG name it, or start from fused features (vlg_lib.fused_features)"
+                "VLG_OPENSEG name it, or start from fused features (vlg_lib.data.embedding_files)"
             )
         if find_spec("tensorflow") is None:
             raise ValueError("openseg: needs TensorFlow: pip install 'vlg-lib[openseg]'")

@@ -17,9 +17,9 @@ from jaxtyping import Float, UInt8
 from torch import Tensor, nn
 from torch.nn.functional import interpolate, normalize
 
-from vlg_lib.store import StoreError, hash_files, load_tensors
+from vlg_lib.artifacts import StoreError, hash_files, load_tensors
 from vlg_lib.vision_language.base import VisionLanguageModel, check_image, check_texts
-from vlg_lib.vision_language.small_words import CONTEXT_LENGTH, tokenize
+from vlg_lib.vision_language.small_tokenizer import CONTEXT_LENGTH, tokenize
 
 if TYPE_CHECKING:
     from open_clip.transformer import TextTransformer

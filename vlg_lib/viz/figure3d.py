@@ -20,9 +20,9 @@ import torch
 from jaxtyping import Bool, Float, Integer, UInt8
 from torch import Tensor
 
+from vlg_lib.artifacts import atomic_write
 from vlg_lib.classes import IGNORE_LABEL, ClassSet
-from vlg_lib.store import atomic_write
-from vlg_lib.viz.cloud import (
+from vlg_lib.viz.payload import (
     choose_points,
     class_fields,
     count_labels,

@@ -1,0 +1,1 @@
+"""Every outside format, turned into the one layout that the library reads."""

@@ -1,0 +1,1 @@
+"""Formats of posed images, one file a format."""

@@ -1,0 +1,1 @@
+"""What a person does with a scan: check it, look at it, label it."""

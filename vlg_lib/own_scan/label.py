@@ -1,0 +1,140 @@
+"""One's own scan: stage 1 with a known answer (colours); with a teacher and tags, labels and a network of its own.
+
+Stage 1 gathers, for each point, what the frames show there, and averages it over the frames. With the colours as
+"embeddings" the result must be the colours of the points; where it is not, poses, intrinsics or depth are wrong.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import torch
+
+from vlg_lib.classes import UNLABELLED_COLOR, own_class_set
+from vlg_lib.data.layout import read_scene
+from vlg_lib.data.ply import write_points
+from vlg_lib.data.point_clouds import write_labelled
+from vlg_lib.fusion import fuse_scene
+from vlg_lib.geometry.cameras import Visibility
+from vlg_lib.networks.point_network import save_network
+from vlg_lib.own_scan.diagnosis import color_correlation
+from vlg_lib.pipeline.profiles import Profile
+from vlg_lib.pipeline.scenes import SPLITS
+from vlg_lib.pipeline.table import Experiment
+from vlg_lib.pseudo_labels import PseudoLabels, make_pseudo_labels, mask_logits
+from vlg_lib.scene import Scene
+from vlg_lib.vision_language import create_model
+from vlg_lib.vision_language.prompts import class_embeddings
+from vlg_lib.viz import save_page3d
+
+
+@dataclass(frozen=True)
+class ScanReport:
+    """What :func:`scan` found.
+
+    ``correlation``: of fused and own colours over the seen points and the three channels, -1 to 1. ``seen``: the share
+    of points that a frame sees. ``skipped``: frames left out by the reader, by reason.
+    """
+
+    points: int
+    frames: int
+    seen: float
+    correlation: float
+    skipped: dict[str, int]
+
+    def __str__(self) -> str:
+        left_out = ", ".join(f"{count} x {reason}" for reason, count in self.skipped.items()) or "none"
+        return (
+            f"{self.points} points, {self.frames} frames (left out: {left_out}); {self.seen:.1%} of the points seen; "
+            f"correlation of fused and own colours {self.correlation:.3f}"
+        )
+
+
+def scan(folder: Path, out: Path, visibility: Visibility | None = None, *, progress: bool = True) -> ScanReport:
+    """Fuse the image colours of a scene and compare them with its points' own colours.
+
+    Reads the scene in ``folder`` (the layout of :mod:`vlg_lib.data.layout`) and writes ``out/fused.ply`` (points with
+    the fused colours, grey where no frame sees them, and ``views``, the number of frames) and ``out/scan.html`` (a page
+    that needs no network). ValueError where the scene is wrong or no frame sees any point; then nothing is written.
+    """
+    scene = read_scene(folder)
+    fused = fuse_scene(scene, lambda image: image.float(), visibility, normalize=False, progress=progress)
+    if not bool(fused.seen.any()):
+        raise ValueError(
+            f"{folder}: no frame sees any point; check the poses (camera-to-world?), intrinsics and depth scale"
+        )
+    colors = fused.embeddings.round().clamp(0, 255).to(torch.uint8)
+    colors[~fused.seen] = torch.tensor(UNLABELLED_COLOR, dtype=torch.uint8)
+    write_points(out / "fused.ply", scene.points, colors, views=fused.view_counts)
+    title = f"{scene.name}: image colours fused onto the points"
+    alt = f"The {len(scene.points)} points of {scene.name}, each in the mean colour of the images that see it."
+    save_page3d(out / "scan.html", scene.points, colors, title=title, alt=alt)
+    correlation = color_correlation(fused.embeddings[fused.seen], scene.colors[fused.seen])
+    seen = float(fused.seen.float().mean())
+    return ScanReport(len(scene.points), len(scene.frames), seen, correlation, dict(scene.skipped))
+
+
+def label_scan(
+    folder: Path, out: Path, tags: Sequence[str], model: str = "small-attributes", prompts: str | None = None, *,
+    progress: bool = True,
+) -> dict[str, int]:  # fmt: skip
+    """Label the points of a scene among ``tags``, the classes that a person says are there: stage 1 (paper, Sec. 3.1).
+
+    Writes ``out/labelled.ply`` (the class colours, ``label`` and ``score``) and ``out/labelled.html``. ``model``: a
+    name of :func:`vlg_lib.vision_language.create_model`; ``prompts``: the templates
+    (:func:`vlg_lib.vision_language.prompts.split_templates`). Returns the points of each class, "not seen" for none.
+    Tags that are not all in the scene's class set make a class set of their own. ValueError for no tags and for words
+    that the model does not know; then nothing is written.
+    """
+    scene, teacher = _tagged(folder, tags), create_model(model)
+    texts = class_embeddings(teacher, scene.class_set.names, prompts or "a {name}")
+    fused = fuse_scene(scene, teacher.dense_embeddings, progress=progress)
+    found = make_pseudo_labels(fused, texts, scene.scene_labels)
+    return _write_labels(out / "labelled.ply", scene, found, f"labels from {model} and tags")
+
+
+def train_on_scan(
+    folder: Path, out: Path, tags: Sequence[str], model: str, prompts: str | None = None, *, sizes: Profile,
+    device: str | None, progress: bool,
+) -> dict[str, int]:  # fmt: skip
+    """Stages 1 to 3 on a single scan: labels from ``tags``, then an adapter and a 3D network that learn from them.
+
+    Writes what :func:`label_scan` writes; ``out/trained.ply`` and ``.html``, the labels of the 3D network, which sees
+    points and colours only, chosen among the tags; and ``out/network.safetensors``, for ``python -m vlg_lib predict``.
+    ``sizes``: those of the trainings, and the templates where ``prompts`` is None. What is made on the way is kept in
+    the cache folder (VLG_CACHE), so a stopped run goes on. Returns the points of each class, from the network.
+    ValueError as in :func:`label_scan`.
+    """
+    sizes = replace(sizes, teacher=model, prompt_template=prompts or sizes.prompt_template)
+    scene, kind = _tagged(folder, tags), "3dss-vlg"
+    experiment = Experiment.open(sizes, scenes_folder=folder, device=device, progress=progress)
+    experiment._folders[scene.name] = folder  # the scene as tagged here, whatever its own scene.json says
+    experiment._loaded |= {split: [scene] for split in SPLITS}
+    _write_labels(out / "labelled.ply", scene, experiment.pseudo_labels(scene), f"labels from {model} and tags")
+    scores = mask_logits(experiment.scores_3d(kind, scene).cpu(), scene.scene_labels) / sizes.temperature
+    confidence, labels = scores.softmax(dim=1).max(dim=1)
+    network, known = experiment.network(kind).cpu(), scene.class_set
+    save_network(
+        out / "network.safetensors", network, class_set={"name": known.name, "names": list(known.names)}, teacher=model,
+        prompt_template=sizes.prompt_template, training={"scan": scene.name, "tags": list(tags), "profile": str(sizes)},
+    )  # fmt: skip
+    return _write_labels(out / "trained.ply", scene, PseudoLabels(labels, confidence), "labels from its own 3D network")
+
+
+def _tagged(folder: Path, tags: Sequence[str]) -> Scene:
+    """The scene with the tags that were typed; tags that are not all of its class set make one of their own."""
+    scene = read_scene(folder)
+    class_set = scene.class_set if set(tags) <= set(scene.class_set.names) else own_class_set(tags)
+    return replace(scene, class_set=class_set, scene_labels=class_set.mask(tags))
+
+
+def _write_labels(path: Path, scene: Scene, found: PseudoLabels, title: str) -> dict[str, int]:
+    """Write the labelled points and a page of them; the points of each tag, and of none as "not seen"."""
+    write_labelled(path, tuple(scene.points.numpy().T), found.labels, found.confidence, scene.class_set)
+    tags = scene.class_set.present(scene.scene_labels)
+    alt = f"The points of {scene.name} in the colours of {', '.join(tags)}."
+    save_page3d(
+        path.with_suffix(".html"), scene.points, found.labels, scene.class_set, f"{scene.name}: {title}", alt=alt
+    )
+    counts = {name: int((found.labels == scene.class_set.index(name)).sum()) for name in tags}
+    return counts | {"not seen": int((found.labels < 0).sum())}

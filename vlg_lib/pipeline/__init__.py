@@ -1,0 +1,1 @@
+"""The whole method from a profile: resumable, each artefact made once."""
