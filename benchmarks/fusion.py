@@ -40,7 +40,8 @@ from torch import Tensor
 from vlg_lib.artifacts import load_tensors, save_tensors
 from vlg_lib.data.depth_fusion import VoxelAverager
 from vlg_lib.fusion import ViewAverager
-from vlg_lib.geometry.cameras import Hits, back_project, visible_points
+from vlg_lib.geometry.cameras import back_project
+from vlg_lib.geometry.visibility import Hits, visible_points
 from vlg_lib.rooms.scenes import make_room, render_frame, room_poses
 from vlg_lib.scene import Camera
 

@@ -25,7 +25,7 @@ from pathlib import Path
 import torch
 
 from vlg_lib.fusion import ViewAverager
-from vlg_lib.geometry.cameras import visible_points
+from vlg_lib.geometry.visibility import visible_points
 from vlg_lib.scene import Camera, Frame
 
 CAMERA = Camera(288.9, 288.9, 159.5, 119.5, 320, 240)

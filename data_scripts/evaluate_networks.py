@@ -10,12 +10,12 @@ import math
 
 import torch
 
+from vlg_lib.geometry.poses import rotation_matrix
 from vlg_lib.metrics import Scores, evaluate
 from vlg_lib.networks.point_network import TURN, point_scores
 from vlg_lib.networks.zoo import list_checkpoints, load_checkpoint
 from vlg_lib.pipeline.scenes import SPLITS
 from vlg_lib.pipeline.table import Experiment
-from vlg_lib.training.augmentation import rotation_matrix
 
 
 def scores(experiment: Experiment, split: str, rooms: int, name: str, degrees: float, passes: int) -> Scores:

@@ -9,7 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from vlg_lib.training.augmentation import NO_AUGMENTATION, Augmentation, augment, crop, rotation_matrix
+from vlg_lib.geometry.poses import rotation_matrix
+from vlg_lib.training.augmentation import NO_AUGMENTATION, Augmentation, augment, crop
 
 SEEDS = st.integers(0, 100_000)
 

@@ -13,7 +13,8 @@ from scipy.special import logsumexp
 from torch import Tensor
 from torch.nn.functional import binary_cross_entropy_with_logits
 
-from vlg_lib.baselines import POOLINGS, mil_loss, pool_scores, sub_clouds, train_classifier, train_mil
+from vlg_lib.baselines import train_classifier
+from vlg_lib.class_activation_maps import POOLINGS, mil_loss, pool_scores, sub_clouds, train_mil
 from vlg_lib.classes import IGNORE_LABEL
 from vlg_lib.networks.point_network import NetworkSettings, PointNetwork, point_scores
 from vlg_lib.training.augmentation import NO_AUGMENTATION

@@ -16,8 +16,9 @@ from vlg_lib.data.depth_fusion import points_from_frames
 from vlg_lib.data.frames import read_matrix, write_matrix
 from vlg_lib.data.layout import read_scene, write_scene
 from vlg_lib.geometry.cameras import resize_camera
+from vlg_lib.geometry.poses import signed_permutations
 from vlg_lib.own_scan import diagnosis as checking
-from vlg_lib.own_scan.diagnosis import Evidence, check, frame_pairs, signed_permutations
+from vlg_lib.own_scan.diagnosis import Evidence, check, frame_pairs
 from vlg_lib.own_scan.summary import describe
 from vlg_lib.rooms.scenes import room_scene
 from vlg_lib.scene import Scene

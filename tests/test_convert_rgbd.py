@@ -13,11 +13,13 @@ from typer.testing import CliRunner
 
 from vlg_lib.classes import ROOMS_12, own_class_set
 from vlg_lib.convert.formats import rgbd_folder as convert_rgbd
-from vlg_lib.convert.formats.rgbd_folder import Source, Up, common_grid, convert, open_source, up_advice, up_rotation
+from vlg_lib.convert.formats.rgbd_folder import Source, Up, common_grid, convert, open_source, up_advice
 from vlg_lib.data.frames import LayoutError
 from vlg_lib.data.layout import read_scene
 from vlg_lib.data.ply import write_points
-from vlg_lib.geometry.cameras import project, resize_camera, visible_points
+from vlg_lib.geometry.cameras import project, resize_camera
+from vlg_lib.geometry.poses import up_rotation
+from vlg_lib.geometry.visibility import visible_points
 from vlg_lib.scene import Camera
 
 

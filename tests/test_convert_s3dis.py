@@ -20,7 +20,7 @@ from vlg_lib.convert.s3dis import ROOMS, class_of, thin, undo_alignment
 from vlg_lib.convert.s3dis_images import AREA_5B, agreement
 from vlg_lib.data.layout import read_manifest, read_point_labels, read_scene
 from vlg_lib.fusion import fuse_scene
-from vlg_lib.geometry.cameras import visible_points
+from vlg_lib.geometry.visibility import visible_points
 from vlg_lib.pseudo_labels import make_pseudo_labels
 from vlg_lib.rooms.scenes import room_scene
 from vlg_lib.scene import Frame, Scene

@@ -33,7 +33,8 @@ from vlg_lib.convert.scannet_labels import NYU40_IDS, read_alignment, to_nyu40, 
 from vlg_lib.convert.sens import SensFile
 from vlg_lib.data.layout import LayoutError, read_manifest, read_point_labels, read_scene
 from vlg_lib.fusion import fuse_scene
-from vlg_lib.geometry.cameras import resize_camera, visible_points
+from vlg_lib.geometry.cameras import resize_camera
+from vlg_lib.geometry.visibility import visible_points
 from vlg_lib.pseudo_labels import make_pseudo_labels
 from vlg_lib.rooms.scenes import room_scene
 from vlg_lib.scene import Camera, Frame, Scene

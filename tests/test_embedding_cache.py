@@ -11,7 +11,7 @@ from torch.nn.functional import normalize
 
 from vlg_lib.artifacts import StoreError
 from vlg_lib.fusion import fuse_scene
-from vlg_lib.geometry.cameras import Visibility
+from vlg_lib.geometry.visibility import Visibility
 from vlg_lib.vision_language.base import VisionLanguageModel
 from vlg_lib.vision_language.cache import CachedModel
 

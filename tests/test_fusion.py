@@ -12,7 +12,7 @@ from torch.nn.functional import grid_sample, normalize
 from vlg_lib import fusion
 from vlg_lib.classes import ROOMS_12
 from vlg_lib.fusion import ViewAverager, fuse_scene, sample_embeddings, sampling_weights
-from vlg_lib.geometry.cameras import Hits, Visibility, visible_points
+from vlg_lib.geometry.visibility import Hits, Visibility, visible_points
 from vlg_lib.scene import Camera, Frame, Scene
 
 CAMERA = Camera(fx=4.0, fy=4.0, cx=3.5, cy=1.5, width=8, height=4)

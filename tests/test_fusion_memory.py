@@ -11,7 +11,7 @@ from torch import Tensor
 from vlg_lib.classes import ROOMS_12
 from vlg_lib.data.embedding_files import read_fused
 from vlg_lib.fusion import ViewAverager, fuse_scene
-from vlg_lib.geometry.cameras import visible_points
+from vlg_lib.geometry.visibility import visible_points
 from vlg_lib.scene import Camera, Frame, Scene
 
 CAMERA = Camera(fx=60.0, fy=60.0, cx=31.5, cy=23.5, width=64, height=48)

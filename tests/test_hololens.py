@@ -16,14 +16,17 @@ import pytest
 import torch
 
 from vlg_lib.classes import SCANNET_20
-from vlg_lib.convert.formats.rgbd_folder import Source, Up, convert, up_advice, up_rotation
+from vlg_lib.convert.formats.rgbd_folder import Source, Up, convert, up_advice
 from vlg_lib.data.frames import read_matrix, write_matrix
 from vlg_lib.data.layout import read_scene
 from vlg_lib.fusion import fuse_scene
-from vlg_lib.geometry.cameras import PUBLISHED, Visibility, back_project, project
+from vlg_lib.geometry.cameras import back_project, project
+from vlg_lib.geometry.poses import up_rotation
+from vlg_lib.geometry.visibility import PUBLISHED, Visibility
 from vlg_lib.own_scan import diagnosis as checking
 from vlg_lib.own_scan.diagnosis import check
-from vlg_lib.own_scan.label import color_correlation, scan
+from vlg_lib.own_scan.fuse import scan
+from vlg_lib.own_scan.label import color_correlation
 from vlg_lib.scene import Frame, Scene
 
 FOLDER = os.environ.get("VLG_HOLOLENS_DIR", "")

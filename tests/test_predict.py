@@ -20,7 +20,8 @@ from vlg_lib.data.ply import PlyError
 from vlg_lib.data.point_clouds import UNITS, UP_AXES, as_bytes, read_cloud, units_factor
 from vlg_lib.geometry.voxels import voxelize
 from vlg_lib.networks.point_network import NetworkSettings, PointNetwork, point_scores, save_network
-from vlg_lib.own_scan.predict import label_points, predict, tiles
+from vlg_lib.networks.tiling import label_points, tiles
+from vlg_lib.own_scan.predict import predict
 from vlg_lib.vision_language import create_model
 
 RGB = ("red", "green", "blue")

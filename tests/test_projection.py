@@ -10,18 +10,15 @@ from torch import Tensor
 from torch.nn.functional import interpolate
 
 from vlg_lib.geometry.cameras import (
-    PUBLISHED,
-    Visibility,
     back_project,
     camera_to_world_points,
-    check_pose,
     crop_camera,
-    depth_from_points,
     project,
     resize_camera,
-    visible_points,
     world_to_camera,
 )
+from vlg_lib.geometry.poses import check_pose
+from vlg_lib.geometry.visibility import PUBLISHED, Visibility, depth_from_points, visible_points
 from vlg_lib.scene import Camera, Frame
 
 CAMERA = Camera(fx=100.0, fy=100.0, cx=79.5, cy=59.5, width=160, height=120)

@@ -3,7 +3,7 @@ from pathlib import Path
 import pytest
 
 from vlg_lib import provenance
-from vlg_lib.provenance import code_key
+from vlg_lib.artifacts import code_key
 
 
 @pytest.fixture

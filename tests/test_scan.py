@@ -18,7 +18,8 @@ from vlg_lib.cli import app, main
 from vlg_lib.data.layout import write_scene
 from vlg_lib.data.ply import read_points, write_points
 from vlg_lib.networks.point_network import PointNetwork, load_network
-from vlg_lib.own_scan.label import color_correlation, label_scan, scan, train_on_scan
+from vlg_lib.own_scan.fuse import scan
+from vlg_lib.own_scan.label import color_correlation, label_scan, train_on_scan
 from vlg_lib.pipeline import networks
 from vlg_lib.pipeline.profiles import get_profile
 from vlg_lib.rooms.scenes import room_scene

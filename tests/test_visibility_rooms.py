@@ -8,7 +8,8 @@ import torch
 from torch import Tensor
 from torch.nn.functional import max_pool2d
 
-from vlg_lib.geometry.cameras import Visibility, project, visible_points
+from vlg_lib.geometry.cameras import project
+from vlg_lib.geometry.visibility import Visibility, visible_points
 from vlg_lib.rooms.plan import Room
 from vlg_lib.rooms.render import cast_rays
 from vlg_lib.rooms.scenes import make_room, render_frame, room_camera, room_poses, room_scene

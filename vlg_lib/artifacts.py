@@ -1,11 +1,14 @@
 """Files between stages: safetensors and JSON, each written whole or not at all, each named by what made it."""
 
+import ast
 import errno
 import hashlib
 import json
 import os
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
+from functools import cache
+from importlib.util import find_spec
 from itertools import count
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -133,3 +136,40 @@ def once(path: Path, make: Callable[[], tuple[Mapping[str, Tensor], Mapping[str,
     if not path.is_file():
         save_tensors(path, *make())
     return load_tensors(path)[0]
+
+
+_TABLES = {path.name: path for path in (Path(__file__).parent / "assets").glob("*.toml")}
+
+
+@cache
+def code_key(*modules: str) -> str:
+    """A hash of the source of modules, of all modules of this library that they import, and of the tables they read.
+
+    A table is a file of ``assets`` that a module names (``"rooms.toml"``).
+
+    >>> code_key("vlg_lib.classes") != code_key("vlg_lib.scene")
+    True
+    """
+    found: dict[str, Path] = {}
+    waiting = list(modules)
+    while waiting:
+        name = waiting.pop()
+        spec = find_spec(name) if name.startswith("vlg_lib.") and name not in found else None
+        if spec is None or spec.origin is None:
+            continue
+        found[name] = Path(spec.origin)
+        for node in ast.walk(ast.parse(found[name].read_text(encoding="utf-8"))):
+            if isinstance(node, ast.ImportFrom) and node.module:
+                waiting.append(node.module)
+                waiting += [f"{node.module}.{alias.name}" for alias in node.names if _is_package(node.module)]
+            elif isinstance(node, ast.Import):
+                waiting += [alias.name for alias in node.names]
+            elif isinstance(node, ast.Constant) and node.value in _TABLES:
+                found[node.value] = _TABLES[node.value]
+    return key_of(**{name: hash_files(path) for name, path in found.items()})
+
+
+@cache
+def _is_package(module: str) -> bool:
+    spec = find_spec(module) if module.split(".")[0] == "vlg_lib" else None
+    return spec is not None and spec.submodule_search_locations is not None

@@ -19,8 +19,8 @@ import vlg_lib
 from vlg_lib.data.point_clouds import UNITS, UP_AXES
 from vlg_lib.networks.zoo import list_checkpoints
 from vlg_lib.own_scan.diagnosis import check as check_scene
+from vlg_lib.own_scan.fuse import scan as scan_folder
 from vlg_lib.own_scan.label import label_scan, train_on_scan
-from vlg_lib.own_scan.label import scan as scan_folder
 from vlg_lib.own_scan.predict import predict as predict_cloud
 from vlg_lib.own_scan.summary import describe as describe_scene
 from vlg_lib.pipeline import run as experiment

@@ -20,7 +20,7 @@ from torch.nn.functional import embedding_bag
 from tqdm.auto import tqdm
 
 from vlg_lib.data.embedding_files import write_fused
-from vlg_lib.geometry.cameras import Hits, Visibility, visible_points
+from vlg_lib.geometry.visibility import Hits, Visibility, visible_points
 from vlg_lib.scene import Camera, PointEmbeddings, Scene
 
 Embed = Callable[[UInt8[Tensor, "height width 3"]], Float[Tensor, "h w D"]]

@@ -10,7 +10,8 @@ from torch.nn.functional import pad
 
 from vlg_lib.convert.registration import common_grid, depth_on_grid, resize_color
 from vlg_lib.data.layout import LayoutError
-from vlg_lib.geometry.cameras import check_pose, resize_camera
+from vlg_lib.geometry.cameras import resize_camera
+from vlg_lib.geometry.poses import check_pose
 from vlg_lib.scene import Camera, Frame
 
 

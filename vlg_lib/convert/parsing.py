@@ -5,49 +5,10 @@ import math
 from bisect import bisect_left
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
-
-import numpy as np
-import torch
-from scipy.spatial.transform import Rotation
-from torch import Tensor
+from typing import Any
 
 from vlg_lib.data.frames import COLOR_SUFFIXES, LayoutError, natural_key
 from vlg_lib.scene import Camera
-
-OPENGL = torch.diag(torch.tensor([1.0, -1.0, -1.0, 1.0], dtype=torch.float64))
-"""From a camera's right, up, backward to right, down, forward, on the right of a camera-to-world pose."""
-
-
-class PosedImage(NamedTuple):
-    """One posed image: ``camera`` of the colour image, ``pose`` (4, 4) camera-to-world, ``depth_scale`` units a metre.
-
-    ``pose`` may be no pose (lost tracking): the converter leaves such images out and counts them.
-    """
-
-    name: str
-    color: Path
-    depth: Path | None
-    camera: Camera
-    pose: Tensor
-    depth_scale: float = 1000.0
-
-
-def pose_from(quaternion: Sequence[float], translation: Sequence[float]) -> Tensor:
-    """A 4x4 pose (float64) from a quaternion x, y, z, w of any length and a translation; NaN where it has no length."""
-    pose = torch.eye(4, dtype=torch.float64)
-    if not np.isfinite(quaternion).all() or np.linalg.norm(quaternion) < 1e-6:
-        return torch.full((4, 4), torch.nan, dtype=torch.float64)
-    pose[:3, :3] = torch.from_numpy(Rotation.from_quat(np.asarray(quaternion, dtype=np.float64)).as_matrix())
-    pose[:3, 3] = torch.tensor(translation, dtype=torch.float64)
-    return pose
-
-
-def inverse(pose: Tensor) -> Tensor:
-    """World-to-camera from camera-to-world and back; what is no pose becomes NaN."""
-    if not bool(pose.isfinite().all()) or abs(float(torch.linalg.det(pose))) < 1e-9:
-        return torch.full((4, 4), torch.nan, dtype=torch.float64)
-    return torch.linalg.inv(pose)
 
 
 def text_rows(path: Path) -> Iterator[tuple[int, list[str]]]:

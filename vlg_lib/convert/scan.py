@@ -27,17 +27,17 @@ from torch import Tensor
 from vlg_lib.classes import ClassSet, get_class_set, own_class_set
 from vlg_lib.convert.batch import convert_all, finish, one_line_errors, provenance
 from vlg_lib.convert.depth_maps import is_whole_map, map_size, read_map
+from vlg_lib.convert.formats.base import PosedImage
 from vlg_lib.convert.formats.registry import FORMATS
-from vlg_lib.convert.formats.rgbd_folder import up_rotation
 from vlg_lib.convert.frames import Shot, Shots, is_usable, usable
 from vlg_lib.convert.image_rotation import sideways, turned_camera, turned_shot
-from vlg_lib.convert.parsing import PosedImage
 from vlg_lib.convert.tsdf import POINTS
 from vlg_lib.data.depth_fusion import points_from_frames
 from vlg_lib.data.frames import LayoutError, image_size, is_whole_image, read_color
 from vlg_lib.data.layout import write_scene
 from vlg_lib.data.ply import read_points
 from vlg_lib.geometry.cameras import resize_camera
+from vlg_lib.geometry.poses import up_rotation
 from vlg_lib.geometry.upright import upright
 from vlg_lib.scene import Camera, Scene
 

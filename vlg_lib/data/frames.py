@@ -14,7 +14,7 @@ from jaxtyping import Float, UInt8
 from PIL import Image
 from torch import Tensor
 
-from vlg_lib.geometry.cameras import check_pose
+from vlg_lib.geometry.poses import check_pose
 from vlg_lib.scene import Camera, Frame
 
 COLOR_SUFFIXES = (".png", ".jpg", ".jpeg")

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
-from vlg_lib.baselines import pool_scores
+from vlg_lib.class_activation_maps import pool_scores
 
 
 def check_log_sum_exp(log_sum_exp: Callable[[Tensor, float], Tensor]) -> None:

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from vlg_lib.own_scan.diagnosis import level_up
+from vlg_lib.geometry.poses import level_up
 
 TILT = 25.0
 """Degrees that the floor may be off the up direction that the cameras suggest."""

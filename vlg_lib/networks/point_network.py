@@ -16,10 +16,10 @@ from torch import Tensor, nn
 from torch.nn.functional import normalize
 
 from vlg_lib.artifacts import StoreError, load_tensors, save_tensors
+from vlg_lib.geometry.poses import rotation_matrix
 from vlg_lib.geometry.voxels import batch_coordinates, voxelize
 from vlg_lib.networks.mink_unet import ARCHITECTURES, create_mink_unet
 from vlg_lib.sparse import VoxelTensor
-from vlg_lib.training.augmentation import rotation_matrix
 
 FORMAT = "vlg_lib point network 1"
 OUTPUTS = ("embeddings", "scores")
@@ -186,3 +186,11 @@ def load_network(path: Path, *, backend: str | None = None) -> tuple[PointNetwor
 
 def _full(tensor: Tensor) -> Tensor:
     return tensor.float() if tensor.is_floating_point() else tensor
+
+
+def _check_classes(network: PointNetwork, counts: set[int]) -> None:
+    settings = network.settings
+    if settings.output != "scores":
+        raise ValueError("a classifier is a network of scores, this one gives embeddings")
+    if counts - {settings.channels}:
+        raise ValueError(f"scene labels of {sorted(counts)} classes, the network scores {settings.channels}")

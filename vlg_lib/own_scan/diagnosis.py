@@ -10,7 +10,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
-from itertools import chain, permutations, product
+from itertools import chain
 from pathlib import Path
 from typing import NamedTuple
 
@@ -20,7 +20,8 @@ from torch import Tensor
 
 from vlg_lib.data.frames import FrameFolder, read_matrix
 from vlg_lib.data.layout import read_manifest, read_scene
-from vlg_lib.geometry.cameras import camera_to_world_points, check_pose, project, resize_camera
+from vlg_lib.geometry.cameras import camera_to_world_points, project, resize_camera
+from vlg_lib.geometry.poses import check_pose, level_up, signed_permutations
 from vlg_lib.scene import Camera, Scene
 
 GOOD, BELIEVED, BETTER, POOR = 0.8, 0.7, 0.15, 0.5
@@ -138,12 +139,6 @@ def point_mistakes(geometry: Geometry, alignment: Float[Tensor, "4 4"]) -> Itera
         new = ", ".join("-"[: int(row.sum() < 0)] + "xyz"[int(row.abs().argmax())] for row in axes[:3, :3])
         mend = f"take {new} of the points for x, y, z; or give the poses the points' axes (converter: --up)"
         yield Mistake(0, fault, mend, replace(geometry, turn=axes @ geometry.turn))
-
-
-def signed_permutations() -> list[Float[Tensor, "4 4"]]:
-    """The 48 matrices that swap and flip three axes, the identity first; half of them are rotations."""
-    flips = [torch.diag(torch.tensor([*signs, 1.0], dtype=torch.float64)) for signs in product((1.0, -1.0), repeat=3)]
-    return [flip[[*order, 3]] for order in permutations(range(3)) for flip in flips]
 
 
 Mistakes = Callable[[Geometry], Iterable[Mistake]]
@@ -290,18 +285,6 @@ def _judge(
     if now < POOR and not found:
         report.findings.append(Finding(f"no agreement {what}; undoing no classic mistake mends it", measured, _ADVICE))
     return found[-1].undone if found else geometry
-
-
-def level_up(poses: Float[Tensor, "F 4 4"]) -> Float[Tensor, " 3"] | None:
-    """The world's up direction, unit length, from poses: the rows of images are level wherever one looks.
-
-    None where it does not show: the cameras hardly turn, or were not held level.
-    """
-    right, down, forward = poses[:, :3, :3].unbind(2)
-    shares, axes = torch.linalg.eigh(right.T @ right / len(right))
-    if shares[0] > 0.3 * shares[1] or shares[1] < 0.05:
-        return None
-    return axes[:, 0] * torch.sign((axes[:, 0] @ (-down - 0.5 * forward).T).sum())
 
 
 def _check_upright(report: CheckReport, poses: Float[Tensor, "F 4 4"]) -> None:

@@ -5,19 +5,14 @@ Stage 1 gathers, for each point, what the frames show there, and averages it ove
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
-import torch
-
-from vlg_lib.classes import UNLABELLED_COLOR, own_class_set
+from vlg_lib.classes import own_class_set
 from vlg_lib.data.layout import read_scene
-from vlg_lib.data.ply import write_points
 from vlg_lib.data.point_clouds import write_labelled
 from vlg_lib.fusion import fuse_scene
-from vlg_lib.geometry.cameras import Visibility
 from vlg_lib.networks.point_network import save_network
-from vlg_lib.own_scan.diagnosis import color_correlation
 from vlg_lib.pipeline.profiles import Profile
 from vlg_lib.pipeline.scenes import SPLITS
 from vlg_lib.pipeline.table import Experiment
@@ -26,52 +21,6 @@ from vlg_lib.scene import Scene
 from vlg_lib.vision_language import create_model
 from vlg_lib.vision_language.prompts import class_embeddings
 from vlg_lib.viz import save_page3d
-
-
-@dataclass(frozen=True)
-class ScanReport:
-    """What :func:`scan` found.
-
-    ``correlation``: of fused and own colours over the seen points and the three channels, -1 to 1. ``seen``: the share
-    of points that a frame sees. ``skipped``: frames left out by the reader, by reason.
-    """
-
-    points: int
-    frames: int
-    seen: float
-    correlation: float
-    skipped: dict[str, int]
-
-    def __str__(self) -> str:
-        left_out = ", ".join(f"{count} x {reason}" for reason, count in self.skipped.items()) or "none"
-        return (
-            f"{self.points} points, {self.frames} frames (left out: {left_out}); {self.seen:.1%} of the points seen; "
-            f"correlation of fused and own colours {self.correlation:.3f}"
-        )
-
-
-def scan(folder: Path, out: Path, visibility: Visibility | None = None, *, progress: bool = True) -> ScanReport:
-    """Fuse the image colours of a scene and compare them with its points' own colours.
-
-    Reads the scene in ``folder`` (the layout of :mod:`vlg_lib.data.layout`) and writes ``out/fused.ply`` (points with
-    the fused colours, grey where no frame sees them, and ``views``, the number of frames) and ``out/scan.html`` (a page
-    that needs no network). ValueError where the scene is wrong or no frame sees any point; then nothing is written.
-    """
-    scene = read_scene(folder)
-    fused = fuse_scene(scene, lambda image: image.float(), visibility, normalize=False, progress=progress)
-    if not bool(fused.seen.any()):
-        raise ValueError(
-            f"{folder}: no frame sees any point; check the poses (camera-to-world?), intrinsics and depth scale"
-        )
-    colors = fused.embeddings.round().clamp(0, 255).to(torch.uint8)
-    colors[~fused.seen] = torch.tensor(UNLABELLED_COLOR, dtype=torch.uint8)
-    write_points(out / "fused.ply", scene.points, colors, views=fused.view_counts)
-    title = f"{scene.name}: image colours fused onto the points"
-    alt = f"The {len(scene.points)} points of {scene.name}, each in the mean colour of the images that see it."
-    save_page3d(out / "scan.html", scene.points, colors, title=title, alt=alt)
-    correlation = color_correlation(fused.embeddings[fused.seen], scene.colors[fused.seen])
-    seen = float(fused.seen.float().mean())
-    return ScanReport(len(scene.points), len(scene.frames), seen, correlation, dict(scene.skipped))
 
 
 def label_scan(

@@ -3,21 +3,20 @@
 This is what the method was for (Sec. 3.4 of the paper): at inference there is a scan and a network, nothing else.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from jaxtyping import Bool, Float, Int64, UInt8
+from jaxtyping import Float, Int64
 from torch import Tensor
-from tqdm.auto import tqdm
 
 from vlg_lib.artifacts import write_json
 from vlg_lib.classes import CLASS_SETS, IGNORE_LABEL, ClassSet, own_class_set
 from vlg_lib.data.point_clouds import UNITS, UP_AXES, metric_points, read_cloud, write_labelled
-from vlg_lib.geometry.voxels import voxelize
-from vlg_lib.networks.point_network import PointNetwork, point_scores
+from vlg_lib.networks.point_network import PointNetwork
+from vlg_lib.networks.tiling import label_points
 from vlg_lib.networks.zoo import load_checkpoint
 from vlg_lib.vision_language import create_model
 from vlg_lib.vision_language.prompts import class_embeddings
@@ -27,11 +26,6 @@ from vlg_lib.viz.payload import count_labels
 TEMPERATURES = {"embeddings": 0.05, "scores": 1.0}
 """What cosines and scores are divided by before the softmax, unless told otherwise."""
 
-TILE_VOXELS = 200_000
-"""Larger clouds go through the network in tiles: about 1 kB a voxel for the small network."""
-
-MARGIN = 32
-"""Voxels around a tile that the network sees and does not label. A whole power of two, as all strides are."""
 
 _LARGEST = 254  # classes in a 3D page
 
@@ -140,54 +134,6 @@ def choose_classes(
     if not about.get("teacher"):
         raise ValueError(f"{name}: the checkpoint does not name the model whose text tower it needs ('teacher')")
     return class_set, class_embeddings(create_model(about["teacher"]), class_set.names, _template(about)), None
-
-
-def label_points(
-    network: PointNetwork, points: Float[Tensor, "N 3"], colors: UInt8[Tensor, "N 3"],
-    text_embeddings: Float[Tensor, "K D"] | None, columns: Sequence[int] | None, temperature: float, passes: int = 1,
-    progress: bool = False, tile_voxels: int = TILE_VOXELS,
-) -> tuple[Int64[Tensor, " N"], Float[Tensor, " N"], int]:  # fmt: skip
-    """The best class of every point, its softmax probability, and how many tiles the cloud was cut into.
-
-    ``columns``: which of the network's own scores are the classes. A tile knows its own floor (and, with instance
-    normalisation, its own statistics), as a room does in training. ValueError for a network that answers with NaN.
-    """
-    labels, scores = torch.empty(len(points), dtype=torch.int64), torch.empty(len(points))
-    cut = list(tiles(points, network.settings.voxel_size, tile_voxels))
-    for seen, own in tqdm(cut, "network", disable=not progress or len(cut) == 1):
-        logits = point_scores(network, points[seen], colors[seen], text_embeddings, passes=passes)[own]
-        logits = logits if columns is None else logits[:, list(columns)]
-        if not bool(logits.isfinite().all()):
-            raise ValueError("the network answers with NaN or infinite scores: its weights are damaged")
-        scores[seen[own]], labels[seen[own]] = (logits / temperature).softmax(dim=1).max(dim=1)
-    return labels, scores, len(cut)
-
-
-def tiles(
-    points: Float[Tensor, "N 3"], voxel_size: float, limit: int, margin: int = MARGIN
-) -> Iterator[tuple[Int64[Tensor, " M"], Bool[Tensor, " M"]]]:
-    """Cut a cloud into upright boxes of at most ``limit`` occupied voxels (or one voxel column): halves of halves.
-
-    For each box: the indices of the points in it and up to ``margin`` voxels beside it, and which of these are its own.
-    Every point is one box's own.
-    """
-    voxels = voxelize(points, voxel_size)
-    columns = voxels.coordinates[:, :2].long()
-    waiting = [torch.arange(len(voxels))]
-    while waiting:
-        rows = waiting.pop()
-        inside = columns[rows]
-        low, high = inside.amin(dim=0), inside.amax(dim=0)
-        axis = int((high - low).argmax())
-        if len(rows) > limit and int(high[axis]) > int(low[axis]):
-            half = inside[:, axis] < max(int(inside[:, axis].median()), int(low[axis]) + 1)
-            waiting += [rows[~half], rows[half]]
-            continue
-        own = torch.zeros(len(voxels), dtype=torch.bool)
-        own[rows] = True
-        near = ((columns >= low - margin) & (columns <= high + margin)).all(dim=1)
-        (seen,) = near[voxels.point_to_voxel].nonzero(as_tuple=True)
-        yield seen, own[voxels.point_to_voxel[seen]]
 
 
 def _class_set(names: tuple[str, ...], own: tuple[str, ...]) -> ClassSet:

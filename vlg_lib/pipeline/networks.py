@@ -9,13 +9,13 @@ import torch
 from jaxtyping import Float, Float16, Int
 from torch import Tensor
 
-from vlg_lib.artifacts import key_of, load_tensors, once
-from vlg_lib.baselines import train_classifier, train_mil
+from vlg_lib.artifacts import code_key, key_of, load_tensors, once
+from vlg_lib.baselines import train_classifier
+from vlg_lib.class_activation_maps import train_mil
 from vlg_lib.classes import IGNORE_LABEL
 from vlg_lib.distill import class_weights, distill
 from vlg_lib.networks.point_network import NetworkSettings, PointNetwork, point_scores
 from vlg_lib.pipeline.stages import Stages
-from vlg_lib.provenance import code_key
 from vlg_lib.scene import Scene
 from vlg_lib.training.loop import SCHEDULES, load_model
 from vlg_lib.training.point_batches import Cloud, TrainingSettings

@@ -9,11 +9,10 @@ from typing import Any
 from jaxtyping import Int
 from torch import Tensor
 
-from vlg_lib.artifacts import key_of
+from vlg_lib.artifacts import code_key, key_of
 from vlg_lib.classes import ClassSet
 from vlg_lib.data.layout import read_point_labels, read_scene, scene_folders
 from vlg_lib.pipeline.profiles import Profile
-from vlg_lib.provenance import code_key
 from vlg_lib.rooms.scenes import make_rooms, split_seeds
 from vlg_lib.scene import Scene
 from vlg_lib.training import distributed as parallel

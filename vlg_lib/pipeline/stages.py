@@ -10,12 +10,11 @@ from torch import Tensor, nn
 
 from vlg_lib import vision_language
 from vlg_lib.adapter import adapt, create_adapter, train_adapter
-from vlg_lib.artifacts import StoreError, key_of, load_tensors, once
+from vlg_lib.artifacts import StoreError, code_key, key_of, load_tensors, once
 from vlg_lib.data.embedding_files import read_fused
 from vlg_lib.fusion import fuse_scene
-from vlg_lib.geometry.cameras import Visibility
+from vlg_lib.geometry.visibility import Visibility
 from vlg_lib.pipeline.scenes import Scenes
-from vlg_lib.provenance import code_key
 from vlg_lib.pseudo_labels import PseudoLabels, make_pseudo_labels
 from vlg_lib.scene import PointEmbeddings, Scene
 from vlg_lib.training.loop import load_model

@@ -11,12 +11,11 @@ from torch import Tensor
 from torch.nn.functional import one_hot
 
 from vlg_lib.adapter import adapt
-from vlg_lib.artifacts import key_of, load_tensors, read_json, write_json
+from vlg_lib.artifacts import code_key, key_of, load_tensors, read_json, write_json
 from vlg_lib.metrics import confusion, score
 from vlg_lib.pipeline.networks import NETWORKS, Networks
 from vlg_lib.pipeline.profiles import Profile, get_profile
 from vlg_lib.pipeline.scenes import SPLITS, default_cache
-from vlg_lib.provenance import code_key
 from vlg_lib.pseudo_labels import make_pseudo_labels
 from vlg_lib.scene import Scene
 from vlg_lib.training import distributed as parallel

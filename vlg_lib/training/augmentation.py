@@ -9,8 +9,9 @@ from dataclasses import dataclass
 
 import torch
 from jaxtyping import Float, Int
-from scipy.spatial.transform import Rotation
 from torch import Tensor
+
+from vlg_lib.geometry.poses import rotation_matrix
 
 
 @dataclass(frozen=True)
@@ -34,16 +35,6 @@ class Augmentation:
 
 NO_AUGMENTATION = Augmentation(turn=0.0, tilt=0.0, scale=0.0, flip=0.0, gain=0.0, offset=0.0, noise=0.0)
 """Leaves a cloud as it is."""
-
-
-def rotation_matrix(yaw: float, roll: float = 0.0, pitch: float = 0.0) -> Float[Tensor, "3 3"]:
-    """R = Rz(yaw) Ry(pitch) Rx(roll), float32, angles in radians: ``points @ R.T`` turns points.
-
-    >>> (torch.tensor([[1.0, 0.0, 0.0]]) @ rotation_matrix(math.pi / 2).T).round().int().tolist()
-    [[0, 1, 0]]
-    """
-    turn = Rotation.from_euler("xyz", [roll, pitch, yaw])  # small letters: about the fixed axes, one after the other
-    return torch.from_numpy(turn.as_matrix()).float()
 
 
 def augment(

@@ -15,22 +15,20 @@ import torch
 from scipy.spatial.transform import Rotation
 from torch import Tensor
 
+from vlg_lib.convert.formats.base import PosedImage
 from vlg_lib.convert.parsing import (
-    OPENGL,
-    PosedImage,
     TimedRow,
     camera_of,
     floats_of,
     images_in,
-    inverse,
     json_object,
     nearest_in_time,
     numbers_of,
-    pose_from,
     stamped_rows,
     text_rows,
 )
 from vlg_lib.data.frames import LayoutError
+from vlg_lib.geometry.poses import OPENGL, inverse, pose_from
 from vlg_lib.scene import Camera
 
 SAME_FRAME = 0.005

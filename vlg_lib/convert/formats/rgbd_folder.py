@@ -44,7 +44,8 @@ from vlg_lib.data.frames import (
 )
 from vlg_lib.data.layout import write_scene
 from vlg_lib.data.ply import read_points
-from vlg_lib.geometry.cameras import check_pose, resize_camera
+from vlg_lib.geometry.cameras import resize_camera
+from vlg_lib.geometry.poses import check_pose, up_rotation
 from vlg_lib.scene import Camera, Frame, Scene
 
 
@@ -92,21 +93,6 @@ class Source:
     def __post_init__(self) -> None:
         if not self.depth_scale > 0 or self.every < 1:
             raise ValueError(f"depth scale and every must be positive, found {self.depth_scale} and {self.every}")
-
-
-def up_rotation(up: str) -> Tensor:
-    """The 4x4 rotation (float64) that turns the axis ``up`` ("x", "-y", ...) of a world onto z.
-
-    >>> up_rotation("y") @ torch.tensor([0.0, 1.0, 0.0, 1.0], dtype=torch.float64)
-    tensor([0., 0., 1., 1.], dtype=torch.float64)
-    """
-    axis, sign = "xyz".index(up[-1]), -1.0 if up.startswith("-") else 1.0
-    rotation = torch.eye(4, dtype=torch.float64)
-    rotation[:3, :3] = 0.0
-    rotation[2, axis] = sign
-    rotation[0, (axis + 1) % 3] = 1.0
-    rotation[1, :3] = torch.linalg.cross(rotation[2, :3], rotation[0, :3])
-    return rotation
 
 
 @dataclass(frozen=True, eq=False)
