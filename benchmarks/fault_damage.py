@@ -5,7 +5,7 @@
 
 Each line is one JSON object. ``disk``: the smallest run over twelve rooms (fault_run.py) with all that it writes on a
 tmpfs of a random size, then the disk is made larger and the run started again. ``scenes``: the run over a folder of
-twelve scenes of which one is damaged, then the scene is mended and the run started again. Told are the exit status,
+twelve scenes of which one is damaged, then the scene is fixed and the run started again. Told are the exit status,
 what the first run said (its folder left out), how many scenes were fused all the same, whether anything under a final
 name is not what an undisturbed run has, and whether the second start ends with all of it. (Of the cache of the
 undisturbed run, the 3D networks are kept for ``scenes``, to save time.)

@@ -131,7 +131,7 @@ def kills(work: Work, folder: Path, count: int, seed: int) -> Iterator[dict[str,
 
 
 def wrong(line: dict[str, object]) -> bool:
-    """Whether a line tells of a fault that was not mended."""
+    """Whether a line tells of a fault that was not fixed."""
     return bool(line["status"] != 0 or line.get("partial") or line.get("equal") is False or line.get("outlived"))
 
 

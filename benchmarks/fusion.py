@@ -40,8 +40,8 @@ from torch import Tensor
 from vlg_lib.artifacts import load_tensors, save_tensors
 from vlg_lib.data.depth_fusion import VoxelAverager
 from vlg_lib.fusion import ViewAverager
-from vlg_lib.geometry.cameras import back_project
-from vlg_lib.geometry.visibility import Hits, visible_points
+from vlg_lib.geometry.cameras import unproject
+from vlg_lib.geometry.visibility import PointPixelPairs, visible_points
 from vlg_lib.rooms.scenes import make_room, render_frame, room_poses
 from vlg_lib.scene import Camera
 
@@ -49,21 +49,21 @@ CAMERA = Camera(288.9, 288.9, 159.5, 119.5, 320, 240)
 VIEWS, TIMED_FRAMES = 24, 4
 
 
-def make_hits(points: int, seed: int = 0) -> tuple[list[Hits], float]:
+def make_hits(points: int, seed: int = 0) -> tuple[list[PointPixelPairs], float]:
     """What a few frames of a room see of ``points`` points spread over its surfaces; seconds to find it, per frame."""
     room = make_room(10_000 + seed)
     frames = [render_frame(room, CAMERA, pose).frame for pose in room_poses(room, VIEWS)]
     cells = VoxelAverager(0.015, channels=1)
     for frame in frames:
-        positions, _ = back_project(frame.depth, CAMERA, frame.camera_to_world)
+        positions, _ = unproject(frame.depth, CAMERA, frame.camera_to_world)
         cells.add(positions, torch.ones(len(positions), 1))
     cloud = cells.result()[0]
     generator = torch.Generator().manual_seed(seed)
     cloud = cloud[torch.randperm(len(cloud), generator=generator)[:points]].float()
     start = time.perf_counter()
-    hits = [visible_points(cloud, frame) for frame in frames]
+    pairs = [visible_points(cloud, frame) for frame in frames]
     seconds = (time.perf_counter() - start) / len(frames)
-    middle = sorted(hits, key=len)[len(hits) // 2 - TIMED_FRAMES // 2 :][:TIMED_FRAMES]
+    middle = sorted(pairs, key=len)[len(pairs) // 2 - TIMED_FRAMES // 2 :][:TIMED_FRAMES]
     return middle, seconds
 
 
@@ -83,10 +83,10 @@ class GatherThenMask:
         return self.sums / self.counter.clamp(min=1)
 
 
-def for_every_point(hits: Hits, points: int) -> tuple[Tensor, Tensor]:
+def for_every_point(pairs: PointPixelPairs, points: int) -> tuple[Tensor, Tensor]:
     """The baseline's input: a pixel (0, 0 where hidden) and a mask for each of all points."""
     pixels, mask = torch.zeros(points, 2, dtype=torch.int64), torch.zeros(points)
-    pixels[hits.indices], mask[hits.indices] = hits.pixels, 1.0
+    pixels[pairs.indices], mask[pairs.indices] = pairs.pixels, 1.0
     return pixels, mask
 
 
@@ -129,20 +129,20 @@ def peak_megabytes() -> float:
     return int(status.split("VmHWM:")[1].split()[0]) / 1024
 
 
-def run_alone(side: str, hits: list[Hits], points: int, dim: int) -> None:
+def run_alone(side: str, pairs: list[PointPixelPairs], points: int, dim: int) -> None:
     """Add all frames one way and print the peak memory above that of an idle process, in MB."""
     idle = peak_megabytes()
     dense = make_dense(dim)
     if side == "ours":
         averager = ViewAverager(points, dim, normalize=False)
-        for hit in hits:
-            averager.add_view(dense, hit, CAMERA)
+        for pair in pairs:
+            averager.add_view(dense, pair, CAMERA)
         averager.result()
     else:
         dense = dense.permute(2, 0, 1).clone(memory_format=torch.contiguous_format)
         baseline = GatherThenMask(points, dim)
-        for hit in hits:
-            baseline.add_view(dense, *for_every_point(hit, points))
+        for pair in pairs:
+            baseline.add_view(dense, *for_every_point(pair, points))
         baseline.result()
     print(peak_megabytes() - idle)
 
@@ -154,17 +154,17 @@ def peak_of(side: str, path: Path, arguments: argparse.Namespace) -> float:
     return float(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
 
 
-def race(hits: list[Hits], points: int, dim: int, runs: int, seconds_to_see: float, cpu_time: bool) -> None:
+def race(pairs: list[PointPixelPairs], points: int, dim: int, runs: int, seconds_to_see: float, cpu_time: bool) -> None:
     """Check that both sides agree, then time them."""
     clock, unit = (time.process_time, "CPU ms") if cpu_time else (time.perf_counter, "ms")
     last = make_dense(dim)
     first = last.permute(2, 0, 1).clone(memory_format=torch.contiguous_format)
-    everywhere = [for_every_point(hit, points) for hit in hits]
+    everywhere = [for_every_point(pair, points) for pair in pairs]
     ours, baseline = ViewAverager(points, dim, normalize=False), GatherThenMask(points, dim)
 
     def add_ours(dense: Tensor) -> None:
-        for hit in hits:
-            ours.add_view(dense, hit, CAMERA)
+        for pair in pairs:
+            ours.add_view(dense, pair, CAMERA)
 
     def add_baseline(dense: Tensor, channel_last: bool = False) -> None:
         for pixels, mask in everywhere:
@@ -181,8 +181,8 @@ def race(hits: list[Hits], points: int, dim: int, runs: int, seconds_to_see: flo
         "baseline": lambda: add_baseline(first),
         "baseline, channel-last": lambda: add_baseline(last, channel_last=True),
     }
-    times = {name: 1e3 * seconds / len(hits) for name, seconds in take_turns(functions, runs, clock).items()}
-    visible = sum(len(hit) for hit in hits) / len(hits)
+    times = {name: 1e3 * seconds / len(pairs) for name, seconds in take_turns(functions, runs, clock).items()}
+    visible = sum(len(pair) for pair in pairs) / len(pairs)
     moved = 3 * 4 * dim * visible / 1e9  # a row read, its sum read, its sum written
     copy, achieved = copy_gigabytes_per_second(clock), moved / times["ours"] * 1e3
     facts = {"points": points, "dim": dim, "visible": round(visible), "largest_difference": round(difference, 7)}
@@ -208,19 +208,19 @@ def main() -> None:
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
     if arguments.alone:
-        stored = load_tensors(arguments.hits)[0]
+        stored = load_tensors(arguments.pairs)[0]
         count = len(stored) // 3
-        hits = [Hits(*(stored[f"{part}{i}"] for part in ("indices", "pixels", "depth"))) for i in range(count)]
-        run_alone(arguments.alone, hits, arguments.points, arguments.dim)
+        pairs = [PointPixelPairs(*(stored[f"{part}{i}"] for part in ("indices", "pixels", "depth"))) for i in range(count)]
+        run_alone(arguments.alone, pairs, arguments.points, arguments.dim)
         return
     print(json.dumps({"torch": torch.__version__, "processor": platform.processor() or platform.machine()}))
-    hits, seconds_to_see = make_hits(arguments.points)
+    pairs, seconds_to_see = make_hits(arguments.points)
     with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "hits.safetensors"
-        save_tensors(path, {f"{name}{i}": value for i, hit in enumerate(hits) for name, value in vars(hit).items()})
+        path = Path(folder) / "pairs.safetensors"
+        save_tensors(path, {f"{name}{i}": value for i, pair in enumerate(pairs) for name, value in vars(pair).items()})
         peaks = [peak_of(side, path, arguments) for side in ("ours", "baseline")]
     report("fusion, peak memory", *peaks, "MB", 1)
-    race(hits, arguments.points, arguments.dim, arguments.runs, seconds_to_see, arguments.cpu_time)
+    race(pairs, arguments.points, arguments.dim, arguments.runs, seconds_to_see, arguments.cpu_time)
 
 
 if __name__ == "__main__":

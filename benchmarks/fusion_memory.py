@@ -56,9 +56,9 @@ def fuse(points: int, dim: int, frames: int, max_memory: int | None, out: Path) 
     for index in range(frames):
         frame = view(index, frames)
         dense = torch.randn(CAMERA.height, CAMERA.width, dim, generator=generator)
-        hits = visible_points(cloud, frame)
-        visible += len(hits)
-        averager.add_view(dense, hits, CAMERA)
+        pairs = visible_points(cloud, frame)
+        visible += len(pairs)
+        averager.add_view(dense, pairs, CAMERA)
     averager.save(out)
     seconds = time.perf_counter() - start
     print(json.dumps({"MB": peak_megabytes(), "seconds": seconds, "visible": visible // frames}))

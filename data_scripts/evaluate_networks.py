@@ -18,14 +18,14 @@ from vlg_lib.pipeline.scenes import SPLITS
 from vlg_lib.pipeline.table import Experiment
 
 
-def scores(experiment: Experiment, split: str, rooms: int, name: str, degrees: float, passes: int) -> Scores:
+def scores(experiment: Experiment, split: str, rooms: int, name: str, degrees: float, augmentations: int) -> Scores:
     """How well a network names the points of rooms that stand at an angle to the voxel grid."""
     network, _ = load_checkpoint(name)
     texts = experiment.text_embeddings() if network.settings.output == "embeddings" else None
     scenes = experiment.scenes(split)[:rooms]
     turn = rotation_matrix(math.radians(degrees) - TURN).T  # point_scores turns by TURN itself
     predicted = [
-        point_scores(network, scene.points @ turn, scene.colors, texts, passes=passes).argmax(dim=1) for scene in scenes
+        point_scores(network, scene.points @ turn, scene.colors, texts, augmentations=augmentations).argmax(dim=1) for scene in scenes
     ]
     return evaluate(predicted, [experiment.truth(scene) for scene in scenes], experiment.class_set)
 
@@ -39,18 +39,18 @@ def main() -> None:
     parser.add_argument("--rooms", type=int, default=16)
     parser.add_argument("--networks", nargs="+", choices=list_checkpoints(), default=list_checkpoints())
     parser.add_argument("--degrees", type=float, nargs="+", default=[0, 20, 40])
-    parser.add_argument("--passes", type=int, nargs="+", default=[1])
+    parser.add_argument("--augmentations", type=int, nargs="+", default=[1])
     parser.add_argument("--threads", type=int, default=1)
     given = parser.parse_args()
     torch.set_num_threads(given.threads)
     experiment = Experiment.open(given.profile, given.seed, progress=False)
     for name in given.networks:
         for degrees in given.degrees:
-            for passes in given.passes:
-                found = scores(experiment, given.split, given.rooms, name, degrees, passes)
+            for augmentations in given.augmentations:
+                found = scores(experiment, given.split, given.rooms, name, degrees, augmentations)
                 low, high = found.miou_interval
                 shares = {"miou": found.miou, "miou_low": low, "miou_high": high, "accuracy": found.accuracy}
-                line = {"network": name, "degrees": degrees, "passes": passes}
+                line = {"network": name, "degrees": degrees, "passes": augmentations}
                 print(json.dumps(line | {key: round(100 * share, 1) for key, share in shares.items()}), flush=True)
 
 

@@ -59,7 +59,7 @@ class Catalogue:
 def fetch(out: Path, catalogue: Catalogue) -> int:
     """Fetch what is missing and rename the folder into place; returns the number of files fetched.
 
-    FetchError, naming the file and the mend, without a network or for a file with another checksum; ``out`` does not
+    FetchError, naming the file and the fix, without a network or for a file with another checksum; ``out`` does not
     exist then, and the files that were right wait in ``out.part``.
     """
     if out.exists():

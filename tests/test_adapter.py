@@ -13,7 +13,7 @@ TEXTS = torch.eye(DIM)[:CLASSES]
 
 
 def tilted_room(seed: int, points: int = 400) -> tuple[PointEmbeddings, torch.Tensor]:
-    """Points of four classes whose embeddings all lean towards class 0: a systematic error that a map can mend."""
+    """Points of four classes whose embeddings all lean towards class 0: a systematic error that a map can fix."""
     generator = torch.Generator().manual_seed(seed)
     labels = torch.randint(0, CLASSES, (points,), generator=generator)
     lean = 1.2 * TEXTS[0] + 0.1 * torch.randn(points, DIM, generator=generator)

@@ -161,10 +161,10 @@ def test_a_crop_reaches_from_floor_to_ceiling_and_a_large_one_takes_all() -> Non
 def test_a_point_without_a_chance_is_never_the_centre(seed: int) -> None:
     generator = torch.Generator().manual_seed(seed)
     points = torch.arange(6).float()[:, None] * torch.tensor([[10.0, 0.0, 0.0]])
-    chances = (torch.rand(6, generator=generator) < 0.4).float()
-    kept = crop(points, 1.0, generator, chances)
+    sampling_weights = (torch.rand(6, generator=generator) < 0.4).float()
+    kept = crop(points, 1.0, generator, sampling_weights)
     assert len(kept) == 1  # the points lie far apart: a crop holds its centre alone
-    assert float(chances[kept]) == 1 or not bool(chances.any())
+    assert float(sampling_weights[kept]) == 1 or not bool(sampling_weights.any())
 
 
 def test_chances_are_kept() -> None:

@@ -1,4 +1,4 @@
-"""Bad input gives an error that names the file, what was expected, what was found and the mend, or a counted skip."""
+"""Bad input gives an error that names the file, what was expected, what was found and the fix, or a counted skip."""
 
 import json
 import struct

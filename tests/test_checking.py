@@ -214,7 +214,7 @@ def test_the_commands(room, tmp_path):
     assert (good.exit_code, bad.exit_code) == (0, 1)
     assert "no fault found" in good.output
     assert "FAULT: the poses are inverted" in bad.output
-    assert "mend: invert each matrix" in bad.output
+    assert "fix: invert each matrix" in bad.output
     said = CliRunner().invoke(app, ["describe", str(tmp_path / "good")])
     assert said.exit_code == 0
     assert said.output.strip() == describe(tmp_path / "good")

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from vlg_lib.exercises import chapter01 as checks
-from vlg_lib.geometry.cameras import back_project, crop_camera, project, resize_camera
+from vlg_lib.geometry.cameras import crop_camera, project, resize_camera, unproject
 from vlg_lib.scene import Camera, Frame
 
 
@@ -85,7 +85,7 @@ def test_pose_direction() -> None:
     def solution(first: Frame, second: Frame) -> str:
         def agreement(invert: bool) -> float:
             one, other = (torch.linalg.inv(f.camera_to_world) if invert else f.camera_to_world for f in (first, second))
-            points, _ = back_project(first.depth, first.camera, one)
+            points, _ = unproject(first.depth, first.camera, one)
             positions, z = project(points, second.camera, other)
             u, v = (positions + 0.5).floor().long().unbind(-1)
             inside = (z > 0) & (u >= 0) & (u < second.camera.width) & (v >= 0) & (v < second.camera.height)

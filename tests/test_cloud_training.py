@@ -201,7 +201,7 @@ def test_a_checkpoint_of_another_run_is_refused(tmp_path: Path) -> None:
 
 
 def test_the_gradient_is_clipped() -> None:
-    recipe = replace(RECIPE, steps=1, weight_decay=0.0, clip=1e-9)
+    recipe = replace(RECIPE, steps=1, weight_decay=0.0, max_grad_norm=1e-9)
     seen: list[float] = []
     original = torch.optim.AdamW.step
 

@@ -184,7 +184,7 @@ class TestRooms:
         result = run(rooms, tmp_path / "out")
         assert result.exit_code == 0, result.output
         folder = tmp_path / "out" / "Area_1_office_1"
-        assert read_manifest(folder)["provenance"]["faults"]["mended line"] == 1
+        assert read_manifest(folder)["provenance"]["faults"]["fixed line"] == 1
         labels = read_point_labels(folder)
         scene = read_scene(folder)
         assert labels[(scene.points == 0).all(1)].tolist() == [S3DIS_13.index("clutter")] * 2

@@ -32,7 +32,7 @@ from vlg_lib.vision_language import VisionLanguageModel
 
 ROOT = Path(__file__).parents[1]
 SMALL = {"adapter_steps": 3, "adapter_points_per_room": 500, "network": "MinkUNetSmall", "network_steps": 1,
-         "network_batch_rooms": 2, "voxel_size": 0.2, "passes": 1, "cam_steps": 1, "cam_batch_rooms": 2}  # fmt: skip
+         "network_batch_rooms": 2, "voxel_size": 0.2, "augmentations": 1, "cam_steps": 1, "cam_batch_rooms": 2}  # fmt: skip
 
 ASKED: list[str] = []
 """The 2D models that were asked for."""

@@ -116,10 +116,10 @@ def test_each_network_is_taught_by_what_it_is_said_to_be(
     # All but CAM, which knows no class of a point, look at rare classes as often as at frequent ones.
     for cloud, labels in zip(clouds, (experiment._balance(kind, room) for room in rooms), strict=True):
         if kind == "cam":
-            assert cloud.chances is None
+            assert cloud.sampling_weights is None
         else:
-            assert bool((cloud.chances[labels == IGNORE_LABEL] == 0).all())
-            floor, rare = (float(cloud.chances[labels == k].mean()) for k in labels[labels >= 0].bincount().argsort(
+            assert bool((cloud.sampling_weights[labels == IGNORE_LABEL] == 0).all())
+            floor, rare = (float(cloud.sampling_weights[labels == k].mean()) for k in labels[labels >= 0].bincount().argsort(
                 descending=True)[[0, int((labels[labels >= 0].bincount() > 0).sum()) - 1]].tolist())  # fmt: skip
             assert rare > 2 * floor
 
@@ -272,7 +272,7 @@ def test_the_published_protocol_runs_on_scenes_of_a_folder(cache: Path, tmp_path
             shutil.copytree(made._folder_of(scene), tmp_path / "scenes" / split / scene.name)
     small = replace(
         get_profile("paper-scannet"), teacher="small-attributes", adapter_steps=20, network="MinkUNetSmall",
-        network_steps=2, voxel_size=0.2, passes=2, checkpoint_every=10,
+        network_steps=2, voxel_size=0.2, augmentations=2, checkpoint_every=10,
     )  # fmt: skip
     experiment = open_tiny(tmp_path / "cache", small, scenes_folder=tmp_path / "scenes")
     rows = {row["row"]: row for row in experiment.table(["3dss-vlg"])}
@@ -281,7 +281,7 @@ def test_the_published_protocol_runs_on_scenes_of_a_folder(cache: Path, tmp_path
     assert float(plain[plain.any(dim=1)].norm(dim=1).min()) < 0.99  # means of views, not brought to length one
     network, texts = experiment.network("3dss-vlg"), experiment.text_embeddings("a {name} in a scene")
     assert not torch.equal(texts, experiment.text_embeddings())
-    labels = point_scores(network, room.points, room.colors, texts, passes=2).argmax(1)
+    labels = point_scores(network, room.points, room.colors, texts, augmentations=2).argmax(1)
     expected = evaluate([labels], [experiment.truth(room)], ROOMS_12, convention="openscene")
     assert rows["3DSS-VLG"]["miou"] == pytest.approx(100 * expected.miou)
     assert network.settings.height is False
@@ -364,7 +364,7 @@ def test_bad_scenes_are_named_when_stage_1_of_the_others_is_done(cache: Path, tm
         experiment.scenes()
     shutil.rmtree(second)
     shutil.copy(made._folder_of(rooms[0]) / "points.ply", first / "points.ply")
-    assert len(experiment.scenes()) == len(rooms) - 1  # mended: read again
+    assert len(experiment.scenes()) == len(rooms) - 1  # fixed: read again
 
 
 def test_bad_arguments_are_refused(cache: Path, tmp_path: Path) -> None:

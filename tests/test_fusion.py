@@ -12,7 +12,7 @@ from torch.nn.functional import grid_sample, normalize
 from vlg_lib import fusion
 from vlg_lib.classes import ROOMS_12
 from vlg_lib.fusion import ViewAverager, fuse_scene, sample_embeddings, sampling_weights
-from vlg_lib.geometry.visibility import Hits, Visibility, visible_points
+from vlg_lib.geometry.visibility import PointPixelPairs, Visibility, visible_points
 from vlg_lib.scene import Camera, Frame, Scene
 
 CAMERA = Camera(fx=4.0, fy=4.0, cx=3.5, cy=1.5, width=8, height=4)
@@ -40,8 +40,8 @@ def average_by_loop(scene: Scene, normalized: bool) -> tuple[Tensor, Tensor]:
     """The definition: for each point the list of its rows, one view and one pixel after another."""
     rows: list[list[Tensor]] = [[] for _ in scene.points]
     for frame in scene.frames:
-        hits = visible_points(scene.points, frame)
-        for index, (u, v) in zip(hits.indices.tolist(), hits.pixels.tolist(), strict=True):
+        pairs = visible_points(scene.points, frame)
+        for index, (u, v) in zip(pairs.indices.tolist(), pairs.pixels.tolist(), strict=True):
             row = pixel_values(frame.color)[v, u]
             rows[index].append(row / row.norm() if normalized else row)
     means = [torch.stack(row).mean(dim=0) if row else torch.zeros(3) for row in rows]
@@ -161,9 +161,9 @@ def test_any_memory_layout_gives_the_same(sampling: str) -> None:
 def test_half_precision_maps_are_summed_in_float32() -> None:
     """2,049 ones: in float16 the sum would stop at 2,048."""
     averager = ViewAverager(1, 1, normalize=False)
-    hits = Hits(torch.tensor([0]), torch.tensor([[0, 0]]), torch.tensor([1.0]))
+    pairs = PointPixelPairs(torch.tensor([0]), torch.tensor([[0, 0]]), torch.tensor([1.0]))
     for _ in range(2049):
-        averager.add_view(torch.ones(1, 1, 1, dtype=torch.float16), hits, CAMERA)
+        averager.add_view(torch.ones(1, 1, 1, dtype=torch.float16), pairs, CAMERA)
     assert float(averager.sums) == 2049
     assert averager.result().embeddings.tolist() == [[1.0]]
 

@@ -20,7 +20,7 @@ from vlg_lib.convert.formats.rgbd_folder import Source, Up, convert, up_advice
 from vlg_lib.data.frames import read_matrix, write_matrix
 from vlg_lib.data.layout import read_scene
 from vlg_lib.fusion import fuse_scene
-from vlg_lib.geometry.cameras import back_project, project
+from vlg_lib.geometry.cameras import project, unproject
 from vlg_lib.geometry.poses import up_rotation
 from vlg_lib.geometry.visibility import PUBLISHED, Visibility
 from vlg_lib.own_scan import diagnosis as checking
@@ -61,7 +61,7 @@ def reprojection_errors(first: Frame, second: Frame, poses: tuple[torch.Tensor, 
     """|depth of the second frame - depth expected from the first|, metres, at the pixels that both have measured."""
     assert first.depth is not None
     assert second.depth is not None
-    points, _ = back_project(first.depth, first.camera, poses[0])
+    points, _ = unproject(first.depth, first.camera, poses[0])
     positions, depth = project(points, second.camera, poses[1])
     u, v = (positions + 0.5).floor().long().unbind(1)
     inside = (depth > 0) & (u >= 0) & (u < second.camera.width) & (v >= 0) & (v < second.camera.height)
@@ -222,4 +222,4 @@ def test_check_says_that_y_points_up(tmp_path):
     """The scan's own world has y up; converted as if it were z."""
     convert(Source(Path(FOLDER), every=2), tmp_path / "a", SCANNET_20, [], cell=0.1)
     (finding,) = check(tmp_path / "a").findings
-    assert finding.mend == "convert with --up y"
+    assert finding.fix == "convert with --up y"

@@ -469,14 +469,14 @@ def test_names_that_are_not_known(name, message):
 def test_the_guard_of_the_activation_goes_both_ways(monkeypatch):
     import open_clip
 
-    mended = 0
+    fixed = 0
     for model, tag in open_clip.list_pretrained():
         try:
             check_weights(model, tag)
         except ValueError as error:
             check_weights(str(error).split("'")[-2], tag)  # The name that the message gives is right.
-            mended += 1
-    assert 10 < mended < 50
+            fixed += 1
+    assert 10 < fixed < 50
     monkeypatch.setattr(open_clip, "get_pretrained_cfg", lambda model, tag: {"quick_gelu": False})
     with pytest.raises(ValueError, match="use 'ViT-B-16'"):
         check_weights("ViT-B-16-quickgelu", "openai")

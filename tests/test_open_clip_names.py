@@ -1,4 +1,4 @@
-"""Names with options, and what cannot be loaded: each a message that names the cause and the mend."""
+"""Names with options, and what cannot be loaded: each a message that names the cause and the fix."""
 
 import json
 

@@ -15,7 +15,7 @@ from torch import nn
 from vlg_lib.artifacts import load_tensors, read_json, save_tensors
 from vlg_lib.pipeline.networks import NETWORKS
 from vlg_lib.pipeline.table import Experiment
-from vlg_lib.training import distributed as parallel
+from vlg_lib.training import distributed
 
 pytestmark = pytest.mark.timeout(1500)
 
@@ -227,10 +227,10 @@ def test_the_launcher_starts_a_run_that_prints_once(done, tmp_path: Path) -> Non
 
 def test_in_one_process_nothing_is_joined(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("WORLD_SIZE", raising=False)
-    parallel.start("cpu")
-    assert (parallel.count(), parallel.rank()) == (1, 0)
+    distributed.start("cpu")
+    assert (distributed.world_size(), distributed.rank()) == (1, 0)
     model = nn.Sequential(nn.BatchNorm1d(2))
-    assert parallel.wrap(model) is model
+    assert distributed.wrap(model) is model
     assert type(model[0]) is nn.BatchNorm1d
     assert not torch.distributed.is_initialized()
 
@@ -238,11 +238,11 @@ def test_in_one_process_nothing_is_joined(monkeypatch: pytest.MonkeyPatch) -> No
 def test_the_precision_is_what_the_launcher_says(monkeypatch: pytest.MonkeyPatch) -> None:
     cpu, cuda = torch.device("cpu"), torch.device("cuda")
     monkeypatch.delenv("ACCELERATE_MIXED_PRECISION", raising=False)
-    assert parallel.mixed_precision(cpu) is None
-    assert parallel.mixed_precision(cuda) is torch.float16
+    assert distributed.mixed_precision(cpu) is None
+    assert distributed.mixed_precision(cuda) is torch.float16
     for said, expected in (("no", None), ("bf16", torch.bfloat16), ("fp16", torch.float16)):
         monkeypatch.setenv("ACCELERATE_MIXED_PRECISION", said)
-        assert parallel.mixed_precision(cuda) is expected
+        assert distributed.mixed_precision(cuda) is expected
     monkeypatch.setenv("ACCELERATE_MIXED_PRECISION", "fp8")
     with pytest.raises(ValueError, match="unknown mixed precision 'fp8'; known: no, fp16, bf16"):
-        parallel.mixed_precision(cuda)
+        distributed.mixed_precision(cuda)

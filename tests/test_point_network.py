@@ -113,8 +113,8 @@ class TestScores:
     def test_the_order_of_the_points_only_permutes_the_scores(self, network):
         points, colors = cloud()
         order = torch.randperm(len(points), generator=torch.Generator().manual_seed(3))
-        scores = point_scores(network, points, colors, words(), passes=2)
-        shuffled = point_scores(network, points[order], colors[order], words(), passes=2)
+        scores = point_scores(network, points, colors, words(), augmentations=2)
+        shuffled = point_scores(network, points[order], colors[order], words(), augmentations=2)
         torch.testing.assert_close(shuffled, scores[order], atol=1e-5, rtol=1e-4)
         assert scores.std(dim=0).min() > 1e-3, "else the order could not show"
 
@@ -161,7 +161,7 @@ class TestScores:
     @pytest.mark.parametrize("norm", ["batch", "instance"])
     def test_one_point(self, norm):
         network = PointNetwork(NetworkSettings(channels=8, norm=norm))
-        scores = point_scores(network, *cloud(1), words(), passes=3)
+        scores = point_scores(network, *cloud(1), words(), augmentations=3)
         assert scores.shape == (1, 3)
         assert bool(scores.isfinite().all())
 
@@ -191,29 +191,29 @@ class TestTestTimeAugmentation:
             for view in views:
                 inputs, rows = voxel_inputs(classifier, [(view, features)])
                 outputs.append(classifier(inputs)[rows])
-        scores = point_scores(classifier, points, colors, passes=3, seed=4)
+        scores = point_scores(classifier, points, colors, augmentations=3, seed=4)
         torch.testing.assert_close(scores, torch.stack(outputs).mean(dim=0), atol=1e-5, rtol=1e-5)
 
     def test_a_seed_decides(self, network):
-        ask = [point_scores(network, *cloud(), words(), passes=2, seed=seed) for seed in (0, 0, 1)]
+        ask = [point_scores(network, *cloud(), words(), augmentations=2, seed=seed) for seed in (0, 0, 1)]
         assert torch.equal(ask[0], ask[1])
         assert not torch.equal(ask[0], ask[2])
 
     def test_cosines_stay_cosines(self, network):
-        scores = point_scores(network, *cloud(), words(), passes=4)
+        scores = point_scores(network, *cloud(), words(), augmentations=4)
         assert scores.abs().max() <= 1.0 + 1e-5
 
     def test_points_of_one_voxel_may_differ_after_more_passes(self, classifier):
         """The grid is moved within a voxel: two points that share one voxel need not share the next."""
         points = torch.tensor([[0.0, 0.0, 0.0], [0.02, 0.02, 0.02], [0.5, 0.5, 0.5]])
         colors = torch.tensor([[0, 0, 0], [255, 0, 0], [0, 255, 0]]).byte()
-        scores = point_scores(classifier, points, colors, passes=4)
+        scores = point_scores(classifier, points, colors, augmentations=4)
         assert not torch.equal(scores[0], scores[1])
 
-    @pytest.mark.parametrize("passes", [0, -1])
-    def test_no_passes(self, network, passes):
-        with pytest.raises(ValueError, match=f"at least one is needed, found {passes}"):
-            point_scores(network, *cloud(20), words(), passes=passes)
+    @pytest.mark.parametrize("augmentations", [0, -1])
+    def test_no_passes(self, network, augmentations):
+        with pytest.raises(ValueError, match=f"at least one is needed, found {augmentations}"):
+            point_scores(network, *cloud(20), words(), augmentations=augmentations)
 
 
 class TestFile:

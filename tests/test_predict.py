@@ -105,14 +105,14 @@ class TestTheResult:
 
     def test_stands_in_three_files(self, tmp_path, scorer):
         cloud = write(tmp_path / "a.ply", *room())
-        found = ask(cloud, scorer, tmp_path / "new" / "folder" / "b.ply", passes=2)
+        found = ask(cloud, scorer, tmp_path / "new" / "folder" / "b.ply", augmentations=2)
         assert sorted(path.name for path in (tmp_path / "new" / "folder").iterdir()) == ["b.html", "b.json", "b.ply"]
         summary = json.loads((tmp_path / "new" / "folder" / "b.json").read_text())
         assert summary == found.summary
         counts = torch.bincount(found.labels, minlength=12).tolist()
         assert summary["counts"] == {name: n for name, n in zip(ROOMS_12.names, counts, strict=True) if n}
         assert (summary["points"], summary["labelled"], summary["skipped"]) == (400, 400, {})
-        assert (summary["units"], summary["units_given"], summary["passes"]) == ("m", False, 2)
+        assert (summary["units"], summary["units_given"], summary["augmentations"]) == ("m", False, 2)
         page = (tmp_path / "new" / "folder" / "b.html").read_text(encoding="utf8")
         assert "a.ply: predicted classes" in page
         without_plotly = re.sub(r"(?s)<script>.{100000,}?</script>", "", page)
@@ -121,7 +121,7 @@ class TestTheResult:
     def test_is_the_same_twice(self, tmp_path, scorer):
         cloud = write(tmp_path / "a.ply", *room())
         for name in ("b", "c"):
-            ask(cloud, scorer, tmp_path / name / "x.ply", passes=3)
+            ask(cloud, scorer, tmp_path / name / "x.ply", augmentations=3)
         for ending in ("ply", "html", "json"):
             assert (tmp_path / "b" / f"x.{ending}").read_bytes() == (tmp_path / "c" / f"x.{ending}").read_bytes()
 
@@ -144,7 +144,7 @@ class TestTheResult:
 
     def test_more_passes_change_it(self, tmp_path, scorer):
         cloud = write(tmp_path / "a.ply", *room())
-        assert not torch.equal(ask(cloud, scorer).scores, ask(cloud, scorer, passes=3).scores)
+        assert not torch.equal(ask(cloud, scorer).scores, ask(cloud, scorer, augmentations=3).scores)
 
 
 def half(tensor):
@@ -302,7 +302,7 @@ class TestSinglePoints:
     def test_one_point(self, tmp_path, shelf):
         cloud = write(tmp_path / "a.ply", np.array([[1.0, 2.0, 3.0]], np.float32), np.array([[9, 8, 7]], np.uint8))
         for name in ("embeddings", "scores"):
-            found = ask(cloud, shelf / f"{name}.safetensors", passes=2)
+            found = ask(cloud, shelf / f"{name}.safetensors", augmentations=2)
             assert 0 <= int(found.labels[0]) < 12
             assert len(rows(tmp_path / "out" / "labels.ply")) == 1
 
@@ -471,7 +471,7 @@ class TestOptions:
         [
             ({"units": "inch"}, "unknown units 'inch'; known: m, cm, mm"),
             ({"up": "w"}, "unknown axis 'w'; known: z, -z, y"),
-            ({"passes": 0}, "expected at least one pass, found 0"),
+            ({"augmentations": 0}, "expected at least one pass, found 0"),
             ({"temperature": 0.0}, "the temperature must be above zero, found 0"),
             ({"temperature": float("nan")}, "the temperature must be above zero, found nan"),
             ({"device": "abacus"}, "unknown device 'abacus'; known: cpu, cuda"),
@@ -550,7 +550,7 @@ class TestCommand:
             (["a.ply", "--classes", "wall,plant"], "error: scores.safetensors: this network scores a fixed set"),
             (["a.ply", "--units", "mile"], "error: unknown units 'mile'; known: m, cm, mm"),
             (["grey.ply"], "error: grey.ply: expected colours (red green blue), found none"),
-            (["a.ply", "--passes", "many"], "Invalid value for '--passes'"),
+            (["a.ply", "--augmentations", "many"], "Invalid value for '--augmentations'"),
         ],
     )
     def test_bad_input_is_one_line(self, tmp_path, scorer, monkeypatch, capsys, arguments, message):

@@ -33,7 +33,7 @@ def test_the_published_protocol_and_the_corrected_one_differ_in_the_corrections_
         published, corrected = PROFILES[name], PROFILES[f"{name}-corrected"]
         assert published.network_steps == corrected.network_steps == steps  # 100 epochs x 5 x scenes / 8, rounded down
         assert {field for field, value in asdict(published).items() if asdict(corrected)[field] != value} == {
-            "name", "normalize_views", "temperature", "depth_tolerance", "depth_slack", "balance", "passes",
+            "name", "normalize_views", "temperature", "depth_tolerance", "depth_slack", "balance", "augmentations",
             "convention",
         }  # fmt: skip
 

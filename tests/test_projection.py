@@ -10,11 +10,11 @@ from torch import Tensor
 from torch.nn.functional import interpolate
 
 from vlg_lib.geometry.cameras import (
-    back_project,
     camera_to_world_points,
     crop_camera,
     project,
     resize_camera,
+    unproject,
     world_to_camera,
 )
 from vlg_lib.geometry.poses import check_pose
@@ -78,7 +78,7 @@ def test_a_point_by_hand() -> None:
 
 
 def test_depth_is_along_the_axis_not_along_the_ray() -> None:
-    points, pixels = back_project(wall(2.0), CAMERA, torch.eye(4))
+    points, pixels = unproject(wall(2.0), CAMERA, torch.eye(4))
     assert len(points) == 160 * 120
     assert torch.equal(points[:, 2], torch.full((len(points),), 2.0, dtype=torch.float64))
     assert pixels[1].tolist() == [1, 0]  # row after row, as (column, row)
@@ -86,13 +86,13 @@ def test_depth_is_along_the_axis_not_along_the_ray() -> None:
 
 @given(seed=seeds)
 @settings(max_examples=30, deadline=None)
-def test_back_projection_and_projection_are_inverse(seed: int) -> None:
+def test_unprojection_and_projection_are_inverse(seed: int) -> None:
     generator = torch.Generator().manual_seed(seed)
     camera = crop_camera(random_camera(generator), 300, 200, 40, 30)
     pose = random_pose(generator)
     depth = 0.2 + 5 * torch.rand(30, 40, generator=generator)
     depth[torch.rand(30, 40, generator=generator) < 0.3] = 0
-    points, pixels = back_project(depth, camera, pose)
+    points, pixels = unproject(depth, camera, pose)
     assert len(points) == int((depth > 0).sum())
     positions, z = project(points, camera, pose)
     assert torch.allclose(positions, pixels.double(), atol=1e-6, rtol=0)
@@ -134,7 +134,7 @@ def test_a_resized_camera_finds_the_point_in_the_resized_image() -> None:
     small = resize_camera(camera, 40, 60)
     v, u = torch.meshgrid(torch.arange(120.0), torch.arange(160.0), indexing="ij")
     resized = interpolate(torch.stack([u, v])[None], size=(60, 40), mode="area")[0]
-    points, pixels = back_project(wall(2.0, small), small, torch.eye(4))
+    points, pixels = unproject(wall(2.0, small), small, torch.eye(4))
     where_in_large, _ = project(points, camera, torch.eye(4))
     assert torch.allclose(where_in_large.float(), resized[:, pixels[:, 1], pixels[:, 0]].T, atol=1e-4)
 
@@ -175,9 +175,9 @@ def test_what_a_pixel_covers() -> None:
     """Pixel i covers i - 1/2 <= u < i + 1/2: the left edge of the image belongs to it and the right edge does not."""
     positions = torch.tensor([-0.51, -0.5, 0.49, 0.5, 158.5, 159.49, 159.5])
     points = torch.stack([(positions.double() - 79.5) / 100 * 2, torch.zeros(7), torch.full((7,), 2.0)], dim=1)
-    hits = visible_points(points.double(), frame_with(wall(2.0)))
-    assert hits.indices.tolist() == [1, 2, 3, 4, 5]
-    assert hits.pixels[:, 0].tolist() == [0, 0, 1, 159, 159]
+    pairs = visible_points(points.double(), frame_with(wall(2.0)))
+    assert pairs.indices.tolist() == [1, 2, 3, 4, 5]
+    assert pairs.pixels[:, 0].tolist() == [0, 0, 1, 159, 159]
 
 
 def test_depth_decides_within_the_stated_tolerance() -> None:
@@ -187,8 +187,8 @@ def test_depth_decides_within_the_stated_tolerance() -> None:
     assert visible_points(points, frame, Visibility(tolerance=0.03, slack=0.04)).indices.tolist() == [1, 2, 3]
     assert visible_points(points, frame, Visibility(tolerance=0.0, slack=0.0)).indices.tolist() == [2]
     assert len(visible_points(points, frame, PUBLISHED)) == 5
-    hits = visible_points(points, frame, PUBLISHED)
-    assert torch.allclose(hits.depth.float(), z)
+    pairs = visible_points(points, frame, PUBLISHED)
+    assert torch.allclose(pairs.depth.float(), z)
 
 
 def test_missing_depth_sees_nothing() -> None:
@@ -207,12 +207,12 @@ def test_points_behind_the_camera_or_in_its_centre_are_not_seen() -> None:
 
 
 def test_the_border_is_cut_on_all_sides() -> None:
-    points, pixels = back_project(wall(2.0), CAMERA, torch.eye(4))
-    hits = visible_points(points, frame_with(wall(2.0)), Visibility(border=10))
-    assert len(hits) == 140 * 100
-    assert hits.pixels.min(dim=0).values.tolist() == [10, 10]
-    assert hits.pixels.max(dim=0).values.tolist() == [149, 109]
-    assert torch.equal(hits.pixels, pixels[hits.indices])
+    points, pixels = unproject(wall(2.0), CAMERA, torch.eye(4))
+    pairs = visible_points(points, frame_with(wall(2.0)), Visibility(border=10))
+    assert len(pairs) == 140 * 100
+    assert pairs.pixels.min(dim=0).values.tolist() == [10, 10]
+    assert pairs.pixels.max(dim=0).values.tolist() == [149, 109]
+    assert torch.equal(pairs.pixels, pixels[pairs.indices])
 
 
 def test_a_frame_without_depth_uses_the_points_themselves() -> None:
@@ -222,9 +222,9 @@ def test_a_frame_without_depth_uses_the_points_themselves() -> None:
     far = torch.stack([x, y, torch.full_like(x, 3.0)], dim=-1).reshape(-1, 3)
     near = torch.stack([x / 2, y / 2, torch.full_like(x, 1.5)], dim=-1).reshape(-1, 3)
     near = near[near[:, 0] < 0]
-    hits = visible_points(torch.cat([far, near]), frame_with(None), Visibility(point_radius=0.01))
+    pairs = visible_points(torch.cat([far, near]), frame_with(None), Visibility(point_radius=0.01))
     seen = torch.zeros(len(far) + len(near), dtype=torch.bool)
-    seen[hits.indices] = True
+    seen[pairs.indices] = True
     assert seen[len(far) :].all()  # the near wall sees itself
     assert not seen[: len(far)][far[:, 0] < -0.05].any()
     assert seen[: len(far)][far[:, 0] > 0.05].all()
@@ -243,9 +243,9 @@ def test_the_z_buffer_by_hand() -> None:
 
 def test_no_point_in_view_gives_no_hit() -> None:
     for depth in (wall(2.0), None):
-        hits = visible_points(torch.tensor([[0.0, 0.0, -1.0]]), frame_with(depth))
-        assert len(hits) == 0
-        assert hits.pixels.shape == (0, 2)
+        pairs = visible_points(torch.tensor([[0.0, 0.0, -1.0]]), frame_with(depth))
+        assert len(pairs) == 0
+        assert pairs.pixels.shape == (0, 2)
 
 
 def test_a_depth_map_of_another_size_is_refused() -> None:
@@ -253,7 +253,7 @@ def test_a_depth_map_of_another_size_is_refused() -> None:
     with pytest.raises(ValueError, match="80 x 60 pixels, its camera 160 x 120"):
         visible_points(torch.zeros(1, 3), frame_with(depth))
     with pytest.raises(ValueError, match="80 x 60 pixels, its camera 160 x 120"):
-        back_project(depth, CAMERA, torch.eye(4))
+        unproject(depth, CAMERA, torch.eye(4))
 
 
 @pytest.mark.parametrize("setting", ["tolerance", "slack", "border", "point_radius"])

@@ -30,11 +30,11 @@ class TestText:
         lines = [f"{x / 1000:.3f} {y / 1000:.3f} {z / 1000:.3f} {r} {g} {b}" for x, y, z, r, g, b in rows]
         text = ("\n".join(lines) + "\n" * last_newline).encode()
         path = written(tmp_path_factory.getbasetemp(), text)
-        points, colors, mended = read_text(path)
+        points, colors, fixed = read_text(path)
         expected = np.loadtxt(io.BytesIO(text), ndmin=2)
         assert np.array_equal(points.numpy(), expected[:, :3].astype(np.float32))
         assert np.array_equal(colors.numpy(), expected[:, 3:])
-        assert mended == 0
+        assert fixed == 0
 
     @settings(max_examples=60, deadline=None)
     @given(
@@ -47,21 +47,21 @@ class TestText:
         numbers = [abs(number) if form.startswith("+") else number for number in numbers]
         words = [form.format(number) for number in numbers]
         lines = ["1.000 2.000 3.000 4 5 6", separator.join([*words, "7", "8.0", "255"]), "-0.001 0.000 9.999 0 10 100"]
-        points, colors, mended = read_text(written(tmp_path_factory.getbasetemp(), (end.join(lines) + end).encode()))
+        points, colors, fixed = read_text(written(tmp_path_factory.getbasetemp(), (end.join(lines) + end).encode()))
         assert points.tolist() == [
             [1, 2, 3], [float(np.float32(float(word))) for word in words],
             [float(np.float32(number)) for number in (-0.001, 0, 9.999)],
         ]  # fmt: skip
         assert colors.tolist() == [[4, 5, 6], [7, 8, 255], [0, 10, 100]]
-        assert mended == (separator in ("\x10", " \x00"))
+        assert fixed == (separator in ("\x10", " \x00"))
 
     def test_the_known_fault_of_area_5(self, tmp_path):
         """A control character where a blank belongs, as in Area_5/hallway_6; and one within a number."""
         for line in (b"22.346 6.692 3.048 185\x10187 182", b"22.346 6.692 3.048 18\x105 187 182"):
-            points, colors, mended = read_text(written(tmp_path, b"1.000 2.000 3.000 4 5 6\n" + line + b"\n"))
+            points, colors, fixed = read_text(written(tmp_path, b"1.000 2.000 3.000 4 5 6\n" + line + b"\n"))
             assert colors.tolist() == [[4, 5, 6], [185, 187, 182]]
             assert points[1].tolist() == pytest.approx([22.346, 6.692, 3.048])
-            assert mended == 1
+            assert fixed == 1
 
     @pytest.mark.parametrize(
         "line",

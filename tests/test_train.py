@@ -41,7 +41,7 @@ def train(checkpoint: Path | None, *, steps: int = 40, seed: int = 0, stop_at: i
 
     optimizer = torch.optim.AdamW(model.parameters(), lr=0.02)
     losses = fit(model, interrupted, squared, steps=steps, optimizer=optimizer, schedule=poly_decay, seed=seed,
-                 checkpoint=checkpoint, checkpoint_every=7, clip=1.0)  # fmt: skip
+                 checkpoint=checkpoint, checkpoint_every=7, max_grad_norm=1.0)  # fmt: skip
     return model, losses
 
 
@@ -109,7 +109,7 @@ def test_clipping_limits_a_step() -> None:
     model = nn.Linear(1, 1, bias=False)
     nn.init.zeros_(model.weight)
     fit(model, lambda step, generator: None, lambda m, batch: -1000 * m.weight.sum(), steps=1,
-        optimizer=torch.optim.SGD(model.parameters(), lr=1.0), clip=0.5)  # fmt: skip
+        optimizer=torch.optim.SGD(model.parameters(), lr=1.0), max_grad_norm=0.5)  # fmt: skip
     assert model.weight.item() == pytest.approx(0.5, rel=1e-4)
 
 

@@ -28,7 +28,7 @@ from vlg_lib.artifacts import load_tensors, save_tensors, write_json
 from vlg_lib.pipeline import profiles
 from vlg_lib.pipeline.run import run
 from vlg_lib.pipeline.table import Experiment
-from vlg_lib.training import distributed as parallel
+from vlg_lib.training import distributed
 from vlg_lib.training.loop import fit
 
 # Five scenes to learn from and one to test on: neither can be halved. Batch norm, whose moments have to be joined.
@@ -49,11 +49,11 @@ def learn(
     def draw(step: int, generator: torch.Generator) -> list[int]:
         if step == stop and not die:
             raise KeyboardInterrupt
-        if step == stop and parallel.rank() == 1:
+        if step == stop and distributed.rank() == 1:
             os.kill(os.getpid(), signal.SIGKILL)
         return torch.randperm(items, generator=generator)[:3].tolist()
 
-    def join(chosen: list[int]) -> tuple[Tensor, Tensor]:
+    def collate(chosen: list[int]) -> tuple[Tensor, Tensor]:
         return torch.cat([rows[index] for index in chosen]), torch.cat([wanted[index] for index in chosen])
 
     def loss(model: nn.Module, batch: tuple[Tensor, Tensor]) -> tuple[Tensor, float]:
@@ -63,12 +63,12 @@ def learn(
     layers = [nn.Linear(3, 8), nn.BatchNorm1d(8), nn.ReLU(), nn.Linear(8, 4), nn.BatchNorm1d(4), nn.Linear(4, 1)]
     model = nn.Sequential(*(layer for layer in layers if norms or not isinstance(layer, nn.BatchNorm1d)))
     optimizer = torch.optim.SGD(model.parameters(), lr=0.05, momentum=0.9)
-    return model, fit(model, draw, loss, join=join, steps=12, optimizer=optimizer, seed=2, clip=1.0,
+    return model, fit(model, draw, loss, collate=collate, steps=12, optimizer=optimizer, seed=2, max_grad_norm=1.0,
                       checkpoint=checkpoint, checkpoint_every=4)  # fmt: skip
 
 
 def kept(folder: Path, model: nn.Module, losses: list[float]) -> None:
-    save_tensors(folder / f"of-{parallel.rank()}.safetensors",
+    save_tensors(folder / f"of-{distributed.rank()}.safetensors",
                  model.state_dict() | {"losses": torch.tensor(losses, dtype=torch.float64)})  # fmt: skip
 
 
@@ -91,7 +91,7 @@ def job_forget(folder: Path) -> None:
 def job_table(folder: Path) -> None:
     """What each process takes for the table of a run."""
     table = Experiment.open(FIVE, 0, folder / "cache", device="cpu", progress=False).table()
-    write_json(folder / f"table-{parallel.rank()}.json", table)
+    write_json(folder / f"table-{distributed.rank()}.json", table)
 
 
 def job_spoil(folder: Path) -> None:
@@ -132,22 +132,22 @@ def job_resumed(folder: Path) -> None:
 def job_norm(folder: Path) -> None:
     """A batch norm over rows that are shared 3 : 1, and then with all of them in process 0."""
     inputs, weights = load_tensors(folder / "rows.safetensors")[0].values()
-    whole = {0: [slice(0, 30), slice(0, 40)], 1: [slice(30, 40), slice(5, 9)]}[parallel.rank()]
-    for number, (share, counts) in enumerate(zip(whole, (True, parallel.rank() == 0), strict=True)):
+    whole = {0: [slice(0, 30), slice(0, 40)], 1: [slice(30, 40), slice(5, 9)]}[distributed.rank()]
+    for number, (share, counts) in enumerate(zip(whole, (True, distributed.rank() == 0), strict=True)):
         norm = nn.BatchNorm1d(3)
-        wrapped = parallel.wrap(norm)
-        parallel.SyncedBatchNorm1d.counts = counts
+        wrapped = distributed.wrap(norm)
+        distributed.SyncedBatchNorm1d.counts = counts
         own = inputs[share].clone().requires_grad_()
         outputs = wrapped(own)
-        ((outputs * weights[share]).sum() * counts * parallel.count()).backward()
+        ((outputs * weights[share]).sum() * counts * distributed.world_size()).backward()
         assert norm.weight.grad is not None and norm.bias.grad is not None  # noqa: PT018
         gradients = {
-            "inputs": own.grad / parallel.count(),
+            "inputs": own.grad / distributed.world_size(),
             "weight.grad": norm.weight.grad,
             "bias.grad": norm.bias.grad,
         }
         save_tensors(
-            folder / f"norm-{number}-{parallel.rank()}.safetensors",
+            folder / f"norm-{number}-{distributed.rank()}.safetensors",
             {"outputs": outputs} | gradients | norm.state_dict(),
         )
 
@@ -161,13 +161,13 @@ def job_each(folder: Path) -> None:
         (folder / f"{error.__name__}-{len(bad)}-{item}").touch()
         return 10 * item
 
-    said = {"good": parallel.each(range(6), lambda item: work([], ValueError, item))}
+    said = {"good": distributed.each(range(6), lambda item: work([], ValueError, item))}
     for bad, error in (([3], ValueError), ([3, 4], ValueError), ([1], OSError)):
         try:
-            parallel.each(range(6), lambda item: work(bad, error, item))  # noqa: B023
+            distributed.each(range(6), lambda item: work(bad, error, item))  # noqa: B023
         except (ValueError, OSError) as raised:
             said[f"{error.__name__} {bad}"] = [type(raised).__name__, str(raised)]
-    write_json(folder / f"said-{parallel.rank()}.json", said)
+    write_json(folder / f"said-{distributed.rank()}.json", said)
 
 
 JOBS = {name.removeprefix("job_"): job for name, job in list(globals().items()) if name.startswith("job_")}
@@ -190,9 +190,9 @@ def _child(job: Callable[[Path], None], folder: Path, environment: dict[str, str
             with errors.open("w") as file:
                 os.dup2(file.fileno(), 2)
             os.environ.update(environment)
-            parallel.start("cpu")
+            distributed.start("cpu")
             job(folder)
-            parallel.finish()
+            distributed.finish()
             status = 0
         except BaseException:
             traceback.print_exc()

@@ -1,7 +1,7 @@
 """Stage 2, Embeddings Specialization (ESS): an adapter moves point embeddings towards the pseudo labels (chapter 06).
 
 The text embeddings stay frozen; only the adapter learns, from the pseudo labels of the training scenes. It sees one
-point's embedding at a time, so it can mend what is systematic in the teacher's errors, not what is particular.
+point's embedding at a time, so it can fix what is systematic in the teacher's errors, not what is particular.
 """
 
 from collections.abc import Sequence
@@ -104,7 +104,7 @@ def train_adapter(
             drawn.append((i, points[torch.randperm(len(points), generator=generator)[:points_per_room]]))
         return drawn
 
-    def join(drawn: list[tuple[int, Tensor]]) -> tuple[Tensor, Tensor]:
+    def collate(drawn: list[tuple[int, Tensor]]) -> tuple[Tensor, Tensor]:
         embeddings = torch.cat([labelled[i][0][points] for i, points in drawn])  # all that is read of a mapped file
         return embeddings.to(device).float(), torch.cat([labelled[i][1][points] for i, points in drawn]).to(device)
 
@@ -115,7 +115,7 @@ def train_adapter(
         adapter,
         draw,
         loss,
-        join=join,
+        collate=collate,
         steps=steps,
         optimizer=torch.optim.Adam(adapter.parameters(), lr=learning_rate, weight_decay=weight_decay),
         schedule=step_decay,

@@ -22,7 +22,7 @@ _MANIFEST = "manifest"
 
 
 class StoreError(ValueError):
-    """A stored file is missing, cut short or foreign; the message names the file and the mend."""
+    """A stored file is missing, cut short or foreign; the message names the file and the fix."""
 
 
 @contextmanager
@@ -34,8 +34,8 @@ def _room_for(path: Path) -> Iterator[None]:
     except OSError as error:
         if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
             raise
-        mend = "make room or choose another folder and run again: what is finished is kept"
-        raise OSError(error.errno, f"{os.strerror(error.errno)}; {mend}", str(path)) from error
+        fix = "make room or choose another folder and run again: what is finished is kept"
+        raise OSError(error.errno, f"{os.strerror(error.errno)}; {fix}", str(path)) from error
 
 
 @contextmanager

@@ -25,7 +25,7 @@ from vlg_lib.own_scan.predict import predict as predict_cloud
 from vlg_lib.own_scan.summary import describe as describe_scene
 from vlg_lib.pipeline import run as experiment
 from vlg_lib.pipeline.profiles import PROFILES, get_profile
-from vlg_lib.training import distributed as parallel
+from vlg_lib.training import distributed
 from vlg_lib.vision_language import list_models
 
 app = typer.Typer(
@@ -115,10 +115,10 @@ def run(
         source, sizes, seed, out, scenes_folder=scenes, fused_folder=fused, cache_folder=cache, keep_gb=keep_frames,
         device=device, progress=not quiet,
     )  # fmt: skip
-    if parallel.rank() == 0:
+    if distributed.rank() == 0:
         print(_table(rows))
         print(f"table: {out / 'table.json'}")
-    parallel.finish()
+    distributed.finish()
 
 
 @command
@@ -135,7 +135,7 @@ def predict(
     ),
     units: Annotated[str | None, typer.Option(help=f"One of {', '.join(UNITS)} [m, where the size allows it].")] = None,
     up: Annotated[str, typer.Option(help=f"The axis that points up: {', '.join(UP_AXES)}.")] = "z",
-    passes: Annotated[int, typer.Option(help="Turned copies of the cloud whose scores are averaged.")] = 1,
+    augmentations: Annotated[int, typer.Option(help="Turned copies of the cloud whose scores are averaged.")] = 1,
     temperature: Annotated[
         float | None, typer.Option(help="Divides what the softmax turns into scores [0.05 embeddings, 1 scores].")
     ] = None,
@@ -153,7 +153,7 @@ def predict(
 
       python -m vlg_lib predict room.ply                     the classes that the network was trained with
       python -m vlg_lib predict room.ply --classes "wall,floor,chair" --out out/room.ply
-      python -m vlg_lib predict phone.ply --units mm --up y --passes 5
+      python -m vlg_lib predict phone.ply --units mm --up y --augmentations 5
       python -m vlg_lib predict room.ply --checkpoint my_network.safetensors
 
     Writes::
@@ -168,7 +168,7 @@ def predict(
     mid-grey.
     """
     prediction = predict_cloud(
-        cloud, checkpoint, classes, out, units=units, up=up, passes=passes, temperature=temperature,
+        cloud, checkpoint, classes, out, units=units, up=up, augmentations=augmentations, temperature=temperature,
         use_color=not no_color, device=device, progress=not quiet,
     )  # fmt: skip
     print(prediction)
@@ -237,7 +237,7 @@ def check(folder: SceneFolder) -> None:
     Depth pixels of a frame, moved into another, must agree with its depth; the points must lie on the frames' surfaces
     and have the images' colours; z must point up. Where they do not, inverted poses, another depth scale, swapped axes,
     intrinsics of another image size, other units and a one-sided alignment are undone on trial: what makes things fit
-    is the fault, and is printed with its mend.
+    is the fault, and is printed with its fix.
 
     Example::
 

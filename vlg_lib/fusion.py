@@ -20,7 +20,7 @@ from torch.nn.functional import embedding_bag
 from tqdm.auto import tqdm
 
 from vlg_lib.data.embedding_files import write_fused
-from vlg_lib.geometry.visibility import Hits, Visibility, visible_points
+from vlg_lib.geometry.visibility import PointPixelPairs, Visibility, visible_points
 from vlg_lib.scene import Camera, PointEmbeddings, Scene
 
 Embed = Callable[[UInt8[Tensor, "height width 3"]], Float[Tensor, "h w D"]]
@@ -118,7 +118,7 @@ class ViewAverager:
             self._held = 0
 
     def add_view(
-        self, dense: Float[Tensor, "h w D"], hits: Hits, camera: Camera, sampling: Sampling = "nearest"
+        self, dense: Float[Tensor, "h w D"], pairs: PointPixelPairs, camera: Camera, sampling: Sampling = "nearest"
     ) -> None:
         """Add what one view's map holds at the pixels of its visible points; ValueError for another dimension.
 
@@ -128,8 +128,8 @@ class ViewAverager:
         if dim != self.sums.shape[1]:
             raise ValueError(f"expected embeddings of {self.sums.shape[1]} dimensions, found {dim}")
         rows = dense.reshape(height * width, dim).contiguous()
-        cells, weights = sampling_weights(hits.pixels, camera, width, height, sampling)
-        parts = zip(*(array.split(ROWS_AT_A_TIME) for array in (hits.indices, cells, weights)), strict=True)
+        cells, weights = sampling_weights(pairs.pixels, camera, width, height, sampling)
+        parts = zip(*(array.split(ROWS_AT_A_TIME) for array in (pairs.indices, cells, weights)), strict=True)
         for indices, part_cells, part_weights in parts:
             self.add(indices, _weighted_rows(rows, part_cells, part_weights).float())
 

@@ -78,12 +78,12 @@ class Source:
 
 @dataclass(frozen=True)
 class Room:
-    """A room's points (N, 3) float32, colours (N, 3) uint8, labels (N,) int64 or None, and what had to be mended."""
+    """A room's points (N, 3) float32, colours (N, 3) uint8, labels (N,) int64 or None, and what had to be fixed."""
 
     points: Tensor
     colors: Tensor
     labels: Tensor | None
-    mended: dict[str, int]
+    fixed: dict[str, int]
 
 
 def room_names(rooms: Path) -> dict[str, Path]:
@@ -101,15 +101,15 @@ def read_room(folder: Path) -> Room:
     files = [path for path in files if not path.name.startswith(".")]
     if not files:
         raise LayoutError(f"{folder}: expected Annotations/*.txt or {folder.name}.txt, found neither")
-    parts, mended = [], Counter[str]()
+    parts, fixed = [], Counter[str]()
     for path in files:
-        points, colors, mends = read_text(path)
+        points, colors, fixes = read_text(path)
         label = class_of(path.stem) if annotations else IGNORE_LABEL
-        mended["mended line"] += mends
-        mended["object of an unknown class"] += bool(annotations and label == IGNORE_LABEL)
+        fixed["fixed line"] += fixes
+        fixed["object of an unknown class"] += bool(annotations and label == IGNORE_LABEL)
         parts.append((points, colors, torch.full((len(points),), label)))
     points, colors, labels = (torch.cat(column) for column in zip(*parts, strict=True))
-    return Room(points, colors, labels if annotations else None, {key: count for key, count in mended.items() if count})
+    return Room(points, colors, labels if annotations else None, {key: count for key, count in fixed.items() if count})
 
 
 def class_of(name: str) -> int:
@@ -187,7 +187,7 @@ def convert_room(name: str, folder: Path, source: Source, settings: Settings, ro
         tags = read_tags(source.tags, S3DIS_13).get(name, tags)
     elif labels is not None:
         tags = tags_of(labels, S3DIS_13, settings.least_points)
-    facts = {"agreement": fit, "scene_labels": "typed" if source.tags else "point labels", "faults": room.mended}
+    facts = {"agreement": fit, "scene_labels": "typed" if source.tags else "point labels", "faults": room.fixed}
     write_scene(
         folder,
         Scene(name, points, room.colors[keep], frames, S3DIS_13, tags, frames.skipped),

@@ -2,7 +2,7 @@
 
 Almost every line looks like ``-15.609 39.505 2.214 71 61 55``. Blocks of such lines are parsed by arithmetic on whole
 arrays: the last digits of all numbers of a column are gathered at once, then the digits before these, and so on. A
-block with anything else in it is read line by line, so that other spellings are understood, the known faults are mended
+block with anything else in it is read line by line, so that other spellings are understood, the known faults are fixed
 (a control character between two numbers of Area_5/hallway_6, tabs, several blanks, commas) and an error names its line.
 """
 
@@ -22,30 +22,30 @@ _TO_BLANKS = bytes.maketrans(_CONTROLS + b",;\t\r\x0b\x0c", b" " * (len(_CONTROL
 
 
 class TextError(ValueError):
-    """A text file of S3DIS is missing or holds a line that is no point; the message names file, line and mend."""
+    """A text file of S3DIS is missing or holds a line that is no point; the message names file, line and fix."""
 
 
 def read_text(path: Path) -> tuple[Tensor, Tensor, int]:
-    """(points (N, 3) float32 metres, colours (N, 3) uint8, how many lines had to be mended) of a text file.
+    """(points (N, 3) float32 metres, colours (N, 3) uint8, how many lines had to be fixed) of a text file.
 
     TextError where the file is missing or empty, or a line is not three coordinates and three colours from 0 to 255.
     """
     if not path.is_file():
         raise TextError(f"{path}: no such file")
-    points, colors, line, mended = [], [], 1, 0
+    points, colors, line, fixed = [], [], 1, 0
     for block in _blocks(path):
         parsed = _parse_fast(block)
         if parsed is not None:
             line += len(parsed[0])
         else:
-            parsed, mends = _parse_lines(path, block, line)
-            mended += mends
+            parsed, fixes = _parse_lines(path, block, line)
+            fixed += fixes
             line += block.count(b"\n")
         points.append(parsed[0])
         colors.append(parsed[1])
     if sum(map(len, points)) == 0:
         raise TextError(f"{path}: expected lines 'x y z red green blue', found none; unpack the data set again")
-    return torch.from_numpy(np.concatenate(points)), torch.from_numpy(np.concatenate(colors)), mended
+    return torch.from_numpy(np.concatenate(points)), torch.from_numpy(np.concatenate(colors)), fixed
 
 
 def _blocks(path: Path) -> Iterator[bytes]:
@@ -118,8 +118,8 @@ def _numbers(
 
 
 def _parse_lines(path: Path, block: bytes, first: int) -> tuple[tuple[np.ndarray, np.ndarray], int]:
-    """Points, colours and the number of mended lines of a block, line by line; ``first``: the number of its first."""
-    points, colors, mended = [], [], 0
+    """Points, colours and the number of fixed lines of a block, line by line; ``first``: the number of its first."""
+    points, colors, fixed = [], [], 0
     for number, line in enumerate(block.split(b"\n")[:-1], start=first):
         blanks = line.translate(_TO_BLANKS)
         words = blanks.split()
@@ -135,8 +135,8 @@ def _parse_lines(path: Path, block: bytes, first: int) -> tuple[tuple[np.ndarray
             )
         points.append(point)
         colors.append(color)
-        mended += any(byte in _CONTROLS for byte in line)
-    return (np.array(points, np.float32).reshape(-1, 3), np.array(colors, np.uint8).reshape(-1, 3)), mended
+        fixed += any(byte in _CONTROLS for byte in line)
+    return (np.array(points, np.float32).reshape(-1, 3), np.array(colors, np.uint8).reshape(-1, 3)), fixed
 
 
 def _point(words: list[bytes]) -> tuple[list[float] | None, list[int]]:

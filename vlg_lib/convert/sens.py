@@ -40,7 +40,7 @@ _IMAGE_ERRORS = (OSError, SyntaxError, ValueError, EOFError, Image.Decompression
 
 
 class SensError(ValueError):
-    """A ``.sens`` file is missing, cut short or foreign; the message names the file and the mend."""
+    """A ``.sens`` file is missing, cut short or foreign; the message names the file and the fix."""
 
 
 class SensFile:

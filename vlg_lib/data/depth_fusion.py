@@ -6,7 +6,7 @@ import torch
 from jaxtyping import Float, Int, Shaped, UInt8
 from torch import Tensor
 
-from vlg_lib.geometry.cameras import back_project
+from vlg_lib.geometry.cameras import unproject
 from vlg_lib.geometry.voxels import batch_coordinates, pack, quantize
 from vlg_lib.scene import Frame
 
@@ -59,7 +59,7 @@ def points_from_frames(
     for frame in frames:
         if frame.depth is None:
             raise ValueError(f"frame {frame.name!r} has no depth map to make points from")
-        points, pixels = back_project(frame.depth, frame.camera, frame.camera_to_world)
+        points, pixels = unproject(frame.depth, frame.camera, frame.camera_to_world)
         averager.add(points, frame.color[pixels[:, 1], pixels[:, 0]])
     points, colors, _ = averager.result()
     if len(points) == 0:

@@ -29,7 +29,7 @@ _IMAGE_ERRORS = (
 
 
 class LayoutError(ValueError):
-    """A file of a scene folder is missing or wrong: the message names it, what was expected and found, and the mend."""
+    """A file of a scene folder is missing or wrong: the message names it, what was expected and found, and the fix."""
 
 
 @dataclass(frozen=True, eq=False)

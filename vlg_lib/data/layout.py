@@ -112,7 +112,7 @@ def read_scene(folder: Path) -> Scene:
     """Read a scene: points, colours, scene labels, and frames that load when they are asked for.
 
     Frames that cannot be used (missing or unreadable image, invalid pose) are left out and counted in
-    ``Scene.skipped``. LayoutError or PlyError, naming the file and the mend, where the scene itself is wrong: no
+    ``Scene.skipped``. LayoutError or PlyError, naming the file and the fix, where the scene itself is wrong: no
     ``scene.json``, no points, a scene label outside the class set, wrong intrinsics, depth of another size than colour.
     Point labels are never opened here. A class set of one's own takes its colours from the common palette.
     """

@@ -16,7 +16,7 @@ CHANNELS = ("red", "green", "blue")
 
 
 class PlyError(ValueError):
-    """A PLY file is missing, cut short, or holds no such points as expected; the message names it and the mend."""
+    """A PLY file is missing, cut short, or holds no such points as expected; the message names it and the fix."""
 
 
 def read_columns(path: Path) -> tuple[np.ndarray, set[str]]:

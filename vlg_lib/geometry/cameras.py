@@ -47,7 +47,7 @@ def project(
     return torch.stack([camera.fx * x / depth + camera.cx, camera.fy * y / depth + camera.cy], dim=-1), depth
 
 
-def back_project(
+def unproject(
     depth: Float[Tensor, "height width"], camera: Camera, camera_to_world: Float[Tensor, "4 4"]
 ) -> tuple[Float[Tensor, "M 3"], Int[Tensor, "M 2"]]:
     """World points (float64, metres) of the M pixels that have a depth, row after row, and these pixels (u, v).

@@ -37,7 +37,7 @@ PUBLISHED = Visibility(tolerance=0.25, slack=0.0, border=10)
 
 
 @dataclass(frozen=True)
-class Hits:
+class PointPixelPairs:
     """The V points that a frame sees: which points of the cloud, on which pixels they fall, and how far away they are.
 
     ``indices``: (V,) int64, ascending, each point at most once. ``pixels``: (V, 2) int64, (u, v). ``depth``: (V,)
@@ -52,7 +52,7 @@ class Hits:
         return len(self.indices)
 
 
-def visible_points(points: Float[Tensor, "N 3"], frame: Frame, visibility: Visibility | None = None) -> Hits:
+def visible_points(points: Float[Tensor, "N 3"], frame: Frame, visibility: Visibility | None = None) -> PointPixelPairs:
     """The points that a frame sees, and the pixel that each of them falls on (paper, Sec. 3.1).
 
     A point is seen where it lies in front of the camera, its nearest pixel lies inside the image (less the border), and
@@ -68,7 +68,7 @@ def visible_points(points: Float[Tensor, "N 3"], frame: Frame, visibility: Visib
     measured = measured_map.to(points.device)[pixels[:, 1], pixels[:, 0]].double()
     near = (measured - depth).abs() <= visibility.slack + visibility.tolerance * measured
     seen = (measured > 0) & measured.isfinite() & near
-    return Hits(indices[seen], pixels[seen], depth[seen])
+    return PointPixelPairs(indices[seen], pixels[seen], depth[seen])
 
 
 def depth_from_points(

@@ -110,31 +110,31 @@ def scaled_colors(colors: UInt8[Tensor, "N 3"]) -> Float[Tensor, "N 3"]:
 @torch.no_grad()
 def point_scores(
     network: PointNetwork, points: Float[Tensor, "N 3"], colors: UInt8[Tensor, "N 3"],
-    text_embeddings: Float[Tensor, "K D"] | None = None, *, passes: int = 1, seed: int = 0,
+    text_embeddings: Float[Tensor, "K D"] | None = None, *, augmentations: int = 1, seed: int = 0,
 ) -> Float[Tensor, "N K"]:  # fmt: skip
     """The scores of every class at every point, on the CPU: cosines with the text, or the network's own scores.
 
     ``text_embeddings`` is needed by a network of embeddings and refused by one of scores. The cloud is first turned
     off its axes (:data:`TURN`) and moved to the origin, so its place does not matter. With more passes than one it is
     also turned about z by as many even steps and moved at random within a voxel, and the scores are averaged
-    (test-time augmentation; the paper adds up five passes). ValueError for fewer passes than one.
+    (test-time augmentation; the paper adds up five). ValueError for fewer passes than one.
     """
     _check_text(network, text_embeddings)
-    if passes < 1:
-        raise ValueError(f"the scores are a mean over passes: at least one is needed, found {passes}")
+    if augmentations < 1:
+        raise ValueError(f"the scores are a mean over augmentations: at least one is needed, found {augmentations}")
     network.eval()
     features = point_features(points, scaled_colors(colors), network.settings.height)
     generator = torch.Generator().manual_seed(seed)
     total: Tensor | float = 0.0
-    for index in range(passes):
-        moved = points @ rotation_matrix(TURN + 2 * math.pi * index / passes).T
+    for index in range(augmentations):
+        moved = points @ rotation_matrix(TURN + 2 * math.pi * index / augmentations).T
         shift = torch.rand(3, generator=generator) if index else torch.full((3,), 0.5)
         moved = moved - moved.amin(dim=0) + shift * network.settings.voxel_size
         voxels, rows = voxel_inputs(network, [(moved, features)])
         outputs = network(voxels).float()
         if text_embeddings is not None:
             outputs = normalize(outputs, dim=1) @ normalize(text_embeddings.to(outputs), dim=1).T
-        total = total + outputs[rows].cpu() / passes
+        total = total + outputs[rows].cpu() / augmentations
     assert isinstance(total, Tensor)
     return total
 

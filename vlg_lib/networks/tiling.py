@@ -20,7 +20,7 @@ MARGIN = 32
 
 def label_points(
     network: PointNetwork, points: Float[Tensor, "N 3"], colors: UInt8[Tensor, "N 3"],
-    text_embeddings: Float[Tensor, "K D"] | None, columns: Sequence[int] | None, temperature: float, passes: int = 1,
+    text_embeddings: Float[Tensor, "K D"] | None, columns: Sequence[int] | None, temperature: float, augmentations: int = 1,
     progress: bool = False, tile_voxels: int = TILE_VOXELS,
 ) -> tuple[Int64[Tensor, " N"], Float[Tensor, " N"], int]:  # fmt: skip
     """The best class of every point, its softmax probability, and how many tiles the cloud was cut into.
@@ -31,7 +31,7 @@ def label_points(
     labels, scores = torch.empty(len(points), dtype=torch.int64), torch.empty(len(points))
     cut = list(tiles(points, network.settings.voxel_size, tile_voxels))
     for seen, own in tqdm(cut, "network", disable=not progress or len(cut) == 1):
-        logits = point_scores(network, points[seen], colors[seen], text_embeddings, passes=passes)[own]
+        logits = point_scores(network, points[seen], colors[seen], text_embeddings, augmentations=augmentations)[own]
         logits = logits if columns is None else logits[:, list(columns)]
         if not bool(logits.isfinite().all()):
             raise ValueError("the network answers with NaN or infinite scores: its weights are damaged")

@@ -1,4 +1,4 @@
-"""What is wrong with a scan, found by measurement: the classic mistakes, each with its mend.
+"""What is wrong with a scan, found by measurement: the classic mistakes, each with its fix.
 
 Two frames of a scan show the same surfaces: a depth pixel of one, moved into the other, must agree with the depth
 there. The points must lie where the frames measure surfaces, and have the colours of the images. Where they do not,
@@ -41,14 +41,14 @@ _EYE = torch.eye(4, dtype=torch.float64)
 
 
 class Finding(NamedTuple):
-    """A fault in words, the measurement that shows it, and how to mend it."""
+    """A fault in words, the measurement that shows it, and how to fix it."""
 
     fault: str
     measured: str
-    mend: str
+    fix: str
 
     def __str__(self) -> str:
-        return f"FAULT: {self.fault}\n  measured: {self.measured}\n  mend: {self.mend}"
+        return f"FAULT: {self.fault}\n  measured: {self.measured}\n  fix: {self.fix}"
 
 
 @dataclass
@@ -81,14 +81,14 @@ class Geometry:
 
 
 class Mistake(NamedTuple):
-    """A classic mistake: its name and mend, and the geometry with it undone.
+    """A classic mistake: its name and fix, and the geometry with it undone.
 
     ``order``: mistakes of a lower number are undone first where there are two; those of 0 are only tried alone.
     """
 
     order: int
     fault: str
-    mend: str
+    fix: str
     undone: Geometry
 
 
@@ -106,22 +106,22 @@ def frame_mistakes(geometry: Geometry, alignment: Float[Tensor, "4 4"], depth_sc
     for axes in [swap for swap in signed_permutations()[1:] if torch.linalg.det(swap) > 0]:
         found = ", ".join(_WORDS[int(row.abs().argmax())][int(row.sum() < 0)] for row in axes[:3, :3])
         fault = f"swapped camera axes: expected right, down, forward, found {found}{_USUAL.get(found, '')}"
-        mend = f"multiply each pose from the right by {axes[:3, :3].int().tolist()} (converter: --camera-axes)"
-        yield Mistake(2 * (found in _USUAL), fault, mend, replace(geometry, poses=poses @ axes))
+        fix = f"multiply each pose from the right by {axes[:3, :3].int().tolist()} (converter: --camera-axes)"
+        yield Mistake(2 * (found in _USUAL), fault, fix, replace(geometry, poses=poses @ axes))
     for scale in dict.fromkeys([*_DEPTH_SCALES, *(depth_scale * k for k in (10.0, 0.1, 5.0, 0.2))]):
         fault = f"wrong depth scale: the depth is {scale / depth_scale:g} times what fits the poses"
-        mend = (
+        fix = (
             f"set depth_scale in scene.json from {depth_scale:g} to {scale:g} (converter: --depth-scale), or give the "
         )
-        mend += "poses' translations in metres, where the depth is right"
-        yield Mistake(3, fault, mend, replace(geometry, factor=depth_scale / scale))
+        fix += "poses' translations in metres, where the depth is right"
+        yield Mistake(3, fault, fix, replace(geometry, factor=depth_scale / scale))
     sizes = [(round(camera.width * k), round(camera.height * k)) for k in _SIZES]
     middle = (round(2 * camera.cx + 1), round(2 * camera.cy + 1))  # the size whose middle the principal point is
     for w, h in [*sizes, middle] if min(middle) > 0 else sizes:
         right = resize_camera(replace(camera, width=w, height=h), camera.width, camera.height)
         fault = f"wrong intrinsics size: they are of images of {w} x {h} pixels, not of {size}"
-        mend = f"set fx {right.fx:.2f}, fy {right.fy:.2f}, cx {right.cx:.2f}, cy {right.cy:.2f}"
-        yield Mistake(4, fault, mend, replace(geometry, camera=right))
+        fix = f"set fx {right.fx:.2f}, fy {right.fy:.2f}, cx {right.cx:.2f}, cy {right.cy:.2f}"
+        yield Mistake(4, fault, fix, replace(geometry, camera=right))
 
 
 def point_mistakes(geometry: Geometry, alignment: Float[Tensor, "4 4"]) -> Iterator[Mistake]:
@@ -137,8 +137,8 @@ def point_mistakes(geometry: Geometry, alignment: Float[Tensor, "4 4"]) -> Itera
     fault = "swapped axes: the world of the points is not that of the poses"
     for axes in signed_permutations()[1:]:
         new = ", ".join("-"[: int(row.sum() < 0)] + "xyz"[int(row.abs().argmax())] for row in axes[:3, :3])
-        mend = f"take {new} of the points for x, y, z; or give the poses the points' axes (converter: --up)"
-        yield Mistake(0, fault, mend, replace(geometry, turn=axes @ geometry.turn))
+        fix = f"take {new} of the points for x, y, z; or give the poses the points' axes (converter: --up)"
+        yield Mistake(0, fault, fix, replace(geometry, turn=axes @ geometry.turn))
 
 
 Mistakes = Callable[[Geometry], Iterable[Mistake]]
@@ -260,7 +260,7 @@ def check(folder: Path) -> CheckReport:
     if not report.findings:
         geometry = _judge(report, "of points and frames", evidence.of_points, geometry, points)
     elif evidence.of_points(geometry) < GOOD:
-        report.notes.append("the points do not fit the mended frames: convert again, then check again")
+        report.notes.append("the points do not fit the fixed frames: convert again, then check again")
     report.measures["correlation of colours"] = evidence.depth_and_colors(geometry)[1]
     _check_upright(report, geometry.poses)
     return report
@@ -281,9 +281,9 @@ def _judge(
         if best < max(BELIEVED, now + BETTER):
             found = []
     measured = f"agreement {what} {now:.3f}" + (f", and {best:.3f} with this undone" if found else "")
-    report.findings += [Finding(mistake.fault, measured, mistake.mend) for mistake in found]
+    report.findings += [Finding(mistake.fault, measured, mistake.fix) for mistake in found]
     if now < POOR and not found:
-        report.findings.append(Finding(f"no agreement {what}; undoing no classic mistake mends it", measured, _ADVICE))
+        report.findings.append(Finding(f"no agreement {what}; undoing no classic mistake fixes it", measured, _ADVICE))
     return found[-1].undone if found else geometry
 
 

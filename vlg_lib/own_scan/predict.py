@@ -51,7 +51,7 @@ class Prediction:
 
 def predict(
     cloud: Path, checkpoint: str | Path, classes: str | Sequence[str] | None, out: Path, *, units: str | None = None,
-    up: str = "z", passes: int = 1, temperature: float | None = None, use_color: bool = True,
+    up: str = "z", augmentations: int = 1, temperature: float | None = None, use_color: bool = True,
     device: str | None = None, progress: bool = True,
 ) -> Prediction:  # fmt: skip
     """Label every point of the PLY file ``cloud`` and write ``out`` (.ply), a 3D page and a summary beside it.
@@ -59,7 +59,7 @@ def predict(
     ``checkpoint``: a name of :func:`vlg_lib.networks.zoo.list_checkpoints` or a file. ``classes``: the words to choose
     from, as a list or with commas between; None takes those of the checkpoint. A network of embeddings takes any words
     that its text tower knows, one of scores only words that it was trained with. ``units``: one of UNITS, or None for
-    metres unless the size of the cloud contradicts. ``up``: one of UP_AXES. ``passes``: see
+    metres unless the size of the cloud contradicts. ``up``: one of UP_AXES. ``augmentations``: see
     :func:`vlg_lib.networks.point_network.point_scores`. ``temperature``: see TEMPERATURES. ``device``: None takes CUDA where
     there is one.
 
@@ -67,7 +67,7 @@ def predict(
     the page, ``out`` with the ending .html, is in metres, z up; the summary ends in .json. Errors are ValueErrors that
     name what to do, and come before anything is written.
     """
-    _check_options(cloud, out, units, up, passes, temperature)
+    _check_options(cloud, out, units, up, augmentations, temperature)
     chosen_device = _device(device)
     network, about = load_checkpoint(checkpoint)
     class_set, texts, columns = choose_classes(network, about, classes, checkpoint)
@@ -78,7 +78,7 @@ def predict(
         raise ValueError(f"{cloud}: {error}") from error
     temperature = temperature or TEMPERATURES[network.settings.output]
     found, confidence, tiles = label_points(
-        network.to(chosen_device), points, file.colors[usable], texts, columns, temperature, passes, progress
+        network.to(chosen_device), points, file.colors[usable], texts, columns, temperature, augmentations, progress
     )
     labels = torch.full((len(file),), IGNORE_LABEL)
     scores = torch.zeros(len(file))
@@ -94,7 +94,7 @@ def predict(
         "units": units or "m", "units_given": units is not None, "up": up, "size_m": [round(side, 3) for side in size],
         "colors": file.color_scale, "checkpoint": str(checkpoint), "output": network.settings.output,
         "teacher": about.get("teacher"), "prompt_template": _template(about), "voxel_size": network.settings.voxel_size,
-        "passes": passes, "temperature": temperature, "tiles": tiles, "device": str(chosen_device),
+        "augmentations": augmentations, "temperature": temperature, "tiles": tiles, "device": str(chosen_device),
         "notes": file.notes + notes,
     }  # fmt: skip
     write_labelled(out, file.axes, labels, scores, class_set)
@@ -162,13 +162,13 @@ def _device(name: str | None) -> torch.device:
     return device
 
 
-def _check_options(cloud: Path, out: Path, units: str | None, up: str, passes: int, temperature: float | None) -> None:
+def _check_options(cloud: Path, out: Path, units: str | None, up: str, augmentations: int, temperature: float | None) -> None:
     if units is not None and units not in UNITS:
         raise ValueError(f"unknown units {units!r}; known: {', '.join(UNITS)}")
     if up not in UP_AXES:
         raise ValueError(f"unknown axis {up!r}; known: {', '.join(UP_AXES)}")
-    if passes < 1:
-        raise ValueError(f"expected at least one pass, found {passes}")
+    if augmentations < 1:
+        raise ValueError(f"expected at least one pass, found {augmentations}")
     if temperature is not None and not 0 < temperature < float("inf"):
         raise ValueError(f"the temperature must be above zero, found {temperature}")
     if out.suffix.lower() != ".ply" or out.is_dir():

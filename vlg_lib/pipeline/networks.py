@@ -59,7 +59,7 @@ class Networks(Stages):
             crop=profile.cam_crop if cam else profile.network_crop,
             learning_rate=profile.network_learning_rate,
             weight_decay=profile.network_weight_decay,
-            clip=profile.network_clip,
+            max_grad_norm=profile.network_clip,
             schedule=SCHEDULES[profile.network_schedule],
         )
 
@@ -164,7 +164,7 @@ class Networks(Stages):
         texts = None
         if network.settings.output == "embeddings":
             texts = self.text_embeddings(profile.evaluation_template)
-        return point_scores(network, scene.points, scene.colors, texts, passes=profile.passes, seed=self.seed)
+        return point_scores(network, scene.points, scene.colors, texts, augmentations=profile.augmentations, seed=self.seed)
 
     def predict_3d(self, kind: str, scene: Scene) -> Int[Tensor, " N"]:
         """The labels that a 3D network gives to the points of a scene, (N,) int64, from points and colours alone."""

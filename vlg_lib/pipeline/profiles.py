@@ -20,7 +20,7 @@ class Profile:
     ``prompt_template``: one template, several with ``|`` between them, or ``imagenet`` for CLIP's 80; ``synonyms``:
     further names of classes, as in ``sofa = couch, settee``; all are averaged (:mod:`vlg_lib.vision_language.prompts`).
     ``normalize_views``: whether views vote with vectors of length one. ``evaluation_template``: the prompt that 3D
-    networks are asked with, where it is another than the one that made the pseudo labels. ``passes``: turned copies of
+    networks are asked with, where it is another than the one that made the pseudo labels. ``augmentations``: turned copies of
     a cloud whose scores are averaged. ``convention``: of the mean IoU, see :mod:`vlg_lib.metrics`.
     ``checkpoint_every``: steps between two stored states of a training.
     """
@@ -65,7 +65,7 @@ class Profile:
     cam_batch_rooms: int = 4
     cam_pooling: str = "log-sum-exp"
     cam_cells: int | None = None
-    passes: int = 1
+    augmentations: int = 1
     convention: str = "present"
     checkpoint_every: int = 100
 
@@ -93,7 +93,7 @@ _SCANNET = Profile(
     network="MinkUNet18A", network_norm="batch", network_height=False, voxel_size=0.02,  # paper
     network_steps=100 * 5 * 1201 // 8, network_batch_rooms=8, network_crop=None,  # release: a scene 5 times an epoch
     network_learning_rate=1e-3, network_schedule="poly_decay", network_weight_decay=0.0, network_clip=None,
-    balance=False, passes=5, convention="openscene",  # release: the sum of five passes
+    balance=False, augmentations=5, convention="openscene",  # release: the sum of five passes
     cam_steps=10_000, cam_crop=5.0, checkpoint_every=1000,  # ours: the paper's CAM is that of other methods
 )  # fmt: skip
 
@@ -112,7 +112,7 @@ def corrected(published: Profile) -> Profile:
     """
     return replace(
         published, name=f"{published.name}-corrected", normalize_views=True, temperature=0.05,
-        depth_tolerance=0.01, depth_slack=0.05, balance=True, passes=1, convention="present",
+        depth_tolerance=0.01, depth_slack=0.05, balance=True, augmentations=1, convention="present",
     )  # fmt: skip
 
 

@@ -23,7 +23,7 @@ from vlg_lib.pipeline.networks import NETWORKS
 from vlg_lib.pipeline.profiles import Profile
 from vlg_lib.pipeline.scenes import SPLITS, default_cache
 from vlg_lib.pipeline.table import ROWS, ROWS_3D, Experiment
-from vlg_lib.training import distributed as parallel
+from vlg_lib.training import distributed
 
 __all__ = ["NETWORKS", "ROWS", "ROWS_3D", "SOURCES", "SPLITS", "Experiment", "default_cache", "run"]
 
@@ -57,11 +57,11 @@ def run(
     rows = experiment.table()
     skipped = {s.name: dict(s.skipped) for split in SPLITS for s in experiment.scenes(split) if s.skipped}
     versions = {"vlg_lib": vlg_lib.__version__, "torch": torch.__version__, "python": platform.python_version()}
-    if parallel.rank() > 0:
+    if distributed.rank() > 0:
         return rows
     write_json(Path(out) / "run.json", {
         "source": source, "seed": seed, "profile": asdict(experiment.profile), "device": experiment.device,
-        "threads": torch.get_num_threads(), "processes": parallel.count(), "versions": versions, "skipped": skipped,
+        "threads": torch.get_num_threads(), "processes": distributed.world_size(), "versions": versions, "skipped": skipped,
         "seconds": time.perf_counter() - started,
     })  # fmt: skip
     write_json(Path(out) / "table.json", rows)

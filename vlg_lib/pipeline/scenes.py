@@ -15,7 +15,7 @@ from vlg_lib.data.layout import read_point_labels, read_scene, scene_folders
 from vlg_lib.pipeline.profiles import Profile
 from vlg_lib.rooms.scenes import make_rooms, split_seeds
 from vlg_lib.scene import Scene
-from vlg_lib.training import distributed as parallel
+from vlg_lib.training import distributed
 
 SPLITS = ("train", "test")
 
@@ -129,4 +129,4 @@ class Scenes:
 
     def _each(self, doing: str, items: Sequence[Any], work: Callable[[Any], Any]) -> list[Any]:
         """The (small) results of ``work``, which the processes of a run share. It may not ask for work to share."""
-        return parallel.each(items, work, doing if self.progress else None)
+        return distributed.each(items, work, doing if self.progress else None)

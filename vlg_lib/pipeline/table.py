@@ -18,7 +18,7 @@ from vlg_lib.pipeline.profiles import Profile, get_profile
 from vlg_lib.pipeline.scenes import SPLITS, default_cache
 from vlg_lib.pseudo_labels import make_pseudo_labels
 from vlg_lib.scene import Scene
-from vlg_lib.training import distributed as parallel
+from vlg_lib.training import distributed
 
 ROWS_3D = {
     "CAM": "cam",
@@ -52,7 +52,7 @@ class Experiment(Networks):
         every profile but ``fast``. In processes that a launcher started (:mod:`vlg_lib.training.distributed`) all of them open it
         and call the same methods in the same order. ValueError for an unknown profile and a negative seed.
         """
-        parallel.start(device)
+        distributed.start(device)
         chosen = profile if isinstance(profile, Profile) else get_profile(profile)
         if seed < 0:
             raise ValueError(f"a seed is a whole number from 0, found {seed}")
@@ -62,7 +62,7 @@ class Experiment(Networks):
             fused_folder=Path(fused_folder) if fused_folder is not None else None,
             keep_gb=keep_gb,
             device=device or ("cuda" if torch.cuda.is_available() else "cpu"),
-            progress=(chosen.name != "fast" if progress is None else progress) and parallel.rank() == 0,
+            progress=(chosen.name != "fast" if progress is None else progress) and distributed.rank() == 0,
         )  # fmt: skip
 
     def table(self, networks: Sequence[str] = NETWORKS) -> list[dict[str, Any]]:
@@ -91,14 +91,14 @@ class Experiment(Networks):
                 split: self._each("scores", self.scenes(split), partial(self._answer, rows_3d)) for split in SPLITS
             }
             rows = [self._row(row, answers) for row in ROWS if row not in ROWS_3D or row in rows_3d]
-            if parallel.rank() == 0:
+            if distributed.rank() == 0:
                 write_json(path, rows)
-            parallel.wait()
+            distributed.barrier()
         table: list[dict[str, Any]] = read_json(path)
         return table
 
     def _fuse_all(self) -> None:
-        """Stage 1 of all scenes that can be read: they need not wait for the mend of one that fails, which is named."""
+        """Stage 1 of all scenes that can be read: they need not wait for the fix of one that fails, which is named."""
         scenes = {scene.name: scene for split in SPLITS for scene in self._readable(split)[0]}
         self._each("stage 1", list(scenes.values()), lambda scene: len(self._fused_rows(scene).embeddings))
 
@@ -107,7 +107,7 @@ class Experiment(Networks):
         return key_of(
             adapter=self._adapter_path().name,
             networks=[self.network_path(kind).name for kind in rows_3d.values()],
-            scoring=[self.profile.evaluation_template, self.profile.passes, self.profile.convention],
+            scoring=[self.profile.evaluation_template, self.profile.augmentations, self.profile.convention],
             scenes=[self._pseudo_key(scene) for split in SPLITS for scene in self.scenes(split)],
             truth=[path.stat().st_mtime_ns if path.is_file() else None for path in labels],
             code=code_key("vlg_lib.pipeline.table", "vlg_lib.metrics"),

@@ -18,7 +18,7 @@ from tqdm.auto import tqdm
 from vlg_lib.classes import IGNORE_LABEL, ROOMS_12
 from vlg_lib.data.depth_fusion import VoxelAverager
 from vlg_lib.data.layout import LayoutError, read_manifest, write_scene
-from vlg_lib.geometry.cameras import back_project
+from vlg_lib.geometry.cameras import unproject
 from vlg_lib.rooms.plan import Room, kind_of, make_room
 from vlg_lib.rooms.render import cast_rays, pixel_rays, render_frame
 from vlg_lib.scene import Camera, Scene
@@ -118,7 +118,7 @@ def room_scene(
         rendered = render_frame(room, camera, pose, seed=view, name=f"{view:04d}")
         frame = rendered.frame
         assert frame.depth is not None
-        points, pixels = back_project(frame.depth, camera, frame.camera_to_world)
+        points, pixels = unproject(frame.depth, camera, frame.camera_to_world)
         u, v = pixels.unbind(1)
         # One column a class, the last for "no class": averages of these are votes.
         votes = one_hot(rendered.labels[v, u].where(rendered.labels[v, u] >= 0, len(ROOMS_12)), len(ROOMS_12) + 1)

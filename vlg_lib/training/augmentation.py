@@ -61,16 +61,16 @@ def crop(
     points: Float[Tensor, "N 3"],
     size: float,
     generator: torch.Generator,
-    chances: Float[Tensor, " N"] | None = None,
+    sampling_weights: Float[Tensor, " N"] | None = None,
 ) -> Int[Tensor, " M"]:
     """The indices of the points in a square column of side ``size`` metres around a random point of the cloud.
 
-    ``chances``: how likely each point is to be the centre, relative to the others; all alike if None or all zero.
+    ``sampling_weights``: how likely each point is to be the centre, relative to the others; all alike if None or all zero.
     """
-    if chances is None or not bool(chances.any()):
+    if sampling_weights is None or not bool(sampling_weights.any()):
         index = int(torch.randint(len(points), (1,), generator=generator))
     else:
-        heaped = chances.double().cumsum(0)
+        heaped = sampling_weights.double().cumsum(0)
         drawn = torch.rand(1, generator=generator, dtype=torch.float64) * heaped[-1]
         index = min(int(torch.searchsorted(heaped, drawn, right=True)), len(points) - 1)
     centre = points[index]

@@ -11,7 +11,8 @@ from typing import Any
 
 import torch
 from jaxtyping import Float
-from torch import Tensor, distributed, nn
+from torch import Tensor, nn
+from torch import distributed as processes
 from tqdm.auto import tqdm
 
 PATIENCE = timedelta(hours=6)
@@ -26,32 +27,32 @@ def start(device: str | None = None) -> None:
 
     With NCCL on GPUs, of which each process gets its own as ``cuda``; with gloo where ``device`` is "cpu".
     """
-    if int(os.environ.get("WORLD_SIZE", "1")) > 1 and count() == 1:
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1 and world_size() == 1:
         from accelerate import PartialState  # here, not above: a run in one process does without it
 
         PartialState(cpu=device == "cpu" or not torch.cuda.is_available(), timeout=PATIENCE)
 
 
-def count() -> int:
+def world_size() -> int:
     """The number W of processes."""
-    return distributed.get_world_size() if distributed.is_available() and distributed.is_initialized() else 1
+    return processes.get_world_size() if processes.is_available() and processes.is_initialized() else 1
 
 
 def rank() -> int:
     """The number of this process, 0 ... W - 1. Number 0 is the main one, which prints and writes what is one a run."""
-    return distributed.get_rank() if count() > 1 else 0
+    return processes.get_rank() if world_size() > 1 else 0
 
 
-def wait() -> None:
+def barrier() -> None:
     """Go on when all processes have come here: what one of them wrote before, all can read after it."""
-    if count() > 1:
-        distributed.barrier()
+    if world_size() > 1:
+        processes.barrier()
 
 
 def finish() -> None:
     """Leave the other processes, which leave as well."""
-    if count() > 1:
-        distributed.destroy_process_group()
+    if world_size() > 1:
+        processes.destroy_process_group()
 
 
 def each(items: Sequence[Any], work: Callable[[Any], Any], title: str | None = None) -> list[Any]:
@@ -63,7 +64,7 @@ def each(items: Sequence[Any], work: Callable[[Any], Any], title: str | None = N
     them by the items' names.
     """
     done, failed, caught = [], [], None
-    for item in tqdm(items[rank() :: count()], desc=title, disable=title is None):
+    for item in tqdm(items[rank() :: world_size()], desc=title, disable=title is None):
         try:
             done.append(work(item))
         except (ValueError, OSError, RuntimeError) as error:
@@ -71,33 +72,33 @@ def each(items: Sequence[Any], work: Callable[[Any], Any], title: str | None = N
             caught = caught or error
             if not isinstance(error, ValueError):
                 break
-    shares: list[Any] = [(done, failed)] * count()
-    if count() > 1:
-        distributed.all_gather_object(shares, (done, failed))
+    shares: list[Any] = [(done, failed)] * world_size()
+    if world_size() > 1:
+        processes.all_gather_object(shares, (done, failed))
     failed = [message for _, messages in shares for message in messages]
     if caught is not None and len(failed) == 1:
         raise caught
     if failed:
         raise ValueError("\n".join([f"{len(failed)} of {len(items)} failed:", *failed])) from caught
-    return [shares[index % count()][0][index // count()] for index in range(len(items))]
+    return [shares[index % world_size()][0][index // world_size()] for index in range(len(items))]
 
 
-def total(value: Tensor) -> Tensor:
+def all_reduce(value: Tensor) -> Tensor:
     """The sum of a tensor over all processes, in each of them. Gradients go to all that have a share in it."""
-    return value if count() == 1 else _Total.apply(value)
+    return value if world_size() == 1 else _AllReduce.apply(value)
 
 
-class _Total(torch.autograd.Function):
+class _AllReduce(torch.autograd.Function):
     """What one process's value does to the sum, it does to the sum in all of them: gradients are summed up, too."""
 
     @staticmethod
     def forward(context: Any, value: Tensor) -> Tensor:
-        distributed.all_reduce(value := value.clone())
+        processes.all_reduce(value := value.clone())
         return value
 
     @staticmethod
     def backward(context: Any, gradient: Tensor) -> Tensor:
-        return _Total.apply(gradient)
+        return _AllReduce.apply(gradient)
 
 
 def mixed_precision(device: torch.device) -> torch.dtype | None:
@@ -121,12 +122,12 @@ def wrap(model: nn.Module) -> nn.Module:
 
     In one process it is the model itself. The weights start as those of process 0.
     """
-    if count() == 1:
+    if world_size() == 1:
         return model
     for module in model.modules():
         if type(module) is nn.BatchNorm1d:  # also the one inside a sparse batch norm, of either engine
             module.__class__ = SyncedBatchNorm1d  # weights and statistics stay where optimizer and files find them
-    return nn.parallel.DistributedDataParallel(model)
+    return nn.distributed.DistributedDataParallel(model)
 
 
 class SyncedBatchNorm1d(nn.BatchNorm1d):
@@ -145,7 +146,7 @@ class SyncedBatchNorm1d(nn.BatchNorm1d):
         variance, mean = torch.var_mean(input.float(), dim=0, correction=0)
         # Sums of x, of x^2 and of rows; float64, since the variance is a small difference of them.
         moments = torch.cat([mean, variance + mean.square(), mean.new_ones(1)]).double()
-        *sums, rows = total(moments * (len(input) * self.counts)).split([*[len(mean)] * 2, 1])
+        *sums, rows = all_reduce(moments * (len(input) * self.counts)).split([*[len(mean)] * 2, 1])
         mean = sums[0] / rows
         variance = sums[1] / rows - mean.square()
         with torch.no_grad():

@@ -18,7 +18,7 @@ from torch.optim import Optimizer
 from tqdm.auto import tqdm
 
 from vlg_lib.artifacts import StoreError, load_tensors, save_tensors
-from vlg_lib.training import distributed as parallel
+from vlg_lib.training import distributed
 
 Batch = TypeVar("Batch")
 Loss = Callable[[nn.Module, Batch], Tensor | tuple[Tensor, Tensor | float]]
@@ -70,28 +70,28 @@ def step_seed(seed: int, step: int) -> int:
 
 def fit(
     model: nn.Module, batches: Callable[[int, torch.Generator], Any], loss: Loss[Batch], *,
-    join: Callable[[Any], Batch] | None = None, steps: int, optimizer: Optimizer, schedule: Schedule = constant,
-    seed: int = 0, checkpoint: Path | None = None, checkpoint_every: int = 100, clip: float | None = None,
+    collate: Callable[[Any], Batch] | None = None, steps: int, optimizer: Optimizer, schedule: Schedule = constant,
+    seed: int = 0, checkpoint: Path | None = None, checkpoint_every: int = 100, max_grad_norm: float | None = None,
     half_precision: bool = False, progress: str | None = None,
 ) -> list[float]:  # fmt: skip
     """Train ``model`` in place for ``steps`` steps and return the loss of each.
 
     ``batches(step, generator)`` makes the batch of a step, with a CPU generator that is seeded for that step;
-    ``loss(model, batch)`` returns a scalar. ``clip`` limits the gradient's norm. ``half_precision``: the model runs in
+    ``loss(model, batch)`` returns a scalar. ``max_grad_norm`` limits the gradient's norm. ``half_precision``: the model runs in
     float16, so the loss is scaled up before it is differentiated, lest small gradients become zero, and a step whose
     gradients overflow is left out. ``progress`` titles a progress bar; None shows none. With ``checkpoint`` the state
     is stored there every ``checkpoint_every`` steps and after the last, and a run that finds a stored state continues
     from it (a finished one only loads).
 
-    With ``join`` the batch of a step is a list, and ``join`` makes what ``loss`` takes of some of its items. Then the
+    With ``collate`` the batch of a step is a list, and ``collate`` makes what ``loss`` takes of some of its items. Then the
     processes of a run share the items of a step, and each takes its share in parts, one after another, where less
     memory is wanted (:mod:`vlg_lib.training.distributed`). The parts' losses count by the weights that come with them, so the step
     is that of one process with the whole batch, up to rounding; but a batch norm sees one part of every process at a
-    time. Without ``join`` all processes do the same.
+    time. Without ``collate`` all processes do the same.
 
     Raises ValueError for a loss that is not finite, and StoreError for a checkpoint of another model, seed or length.
     """
-    wrapped = parallel.wrap(model)
+    wrapped = distributed.wrap(model)
     rates = [float(group["lr"]) for group in optimizer.param_groups]
     run = {"seed": seed, "steps": steps}
     losses: list[float] = []
@@ -111,33 +111,33 @@ def fit(
             for group, rate in zip(optimizer.param_groups, rates, strict=True):
                 group["lr"] = rate * schedule(step / steps)
             optimizer.zero_grad(set_to_none=True)
-            parts = [(drawn, True, True)] if join is None else _parts(drawn, join)
+            parts = [(drawn, True, True)] if collate is None else _parts(drawn, collate)
             losses.append(value := _differentiate(wrapped, loss, parts, scaler))
             if not math.isfinite(value):
                 raise ValueError(f"the loss is {value} at step {step}: lower the learning rate or look for bad input")
-            if clip is not None:
+            if max_grad_norm is not None:
                 scaler.unscale_(optimizer)
-                nn.utils.clip_grad_norm_(model.parameters(), clip)
+                nn.utils.clip_grad_norm_(model.parameters(), max_grad_norm)
             scaler.step(optimizer)
             scaler.update()
             bar.update()
-            if checkpoint and parallel.rank() == 0 and ((step + 1) % checkpoint_every == 0 or step + 1 == steps):
+            if checkpoint and distributed.rank() == 0 and ((step + 1) % checkpoint_every == 0 or step + 1 == steps):
                 _store(checkpoint, model, optimizer, run, losses, time.perf_counter() - started)
-    parallel.wait()
+    distributed.barrier()
     model.eval()
     return losses
 
 
-def _parts(drawn: Sequence[Any], join: Callable[[Any], Batch]) -> Iterator[tuple[Batch, bool, bool]]:
+def _parts(drawn: Sequence[Any], collate: Callable[[Any], Batch]) -> Iterator[tuple[Batch, bool, bool]]:
     """What a process does of a step: (a batch, whether it counts or is only borrowed, whether it is the last).
 
     All processes have equally many, since they wait for each other in each of them.
     """
-    processes = parallel.count()
-    parts = min(parallel.accumulation(), math.ceil(len(drawn) / processes))
+    processes = distributed.world_size()
+    parts = min(distributed.accumulation(), math.ceil(len(drawn) / processes))
     for part in range(parts):
-        share = drawn[part * processes + parallel.rank() :: parts * processes]
-        yield join(share or drawn[:1]), bool(share), part + 1 == parts
+        share = drawn[part * processes + distributed.rank() :: parts * processes]
+        yield collate(share or drawn[:1]), bool(share), part + 1 == parts
 
 
 def _differentiate(
@@ -146,17 +146,17 @@ def _differentiate(
     """The loss of a step, the mean over all processes' parts by their weights; its gradients are left in the model."""
     scale = weights = summed = torch.zeros(())
     for batch, counts, last in parts:
-        parallel.SyncedBatchNorm1d.counts = counts
+        distributed.SyncedBatchNorm1d.counts = counts
         with nullcontext() if last else getattr(model, "no_sync", nullcontext)():
             result = loss(model, batch)
             value, weight = result if isinstance(result, tuple) else (result, 1.0)
             weight = torch.as_tensor(weight).to(value) * counts
-            weights = weights + parallel.total(weight)
+            weights = weights + distributed.all_reduce(weight)
             if not scale:  # what later parts weigh is not known yet: all is scaled again at the end
                 scale = weights + (weights == 0)
             value = value * (weight / scale)
-            scaler.scale(value * parallel.count()).backward()  # times W, since gradients are averaged
-        summed = summed + parallel.total(value.detach())
+            scaler.scale(value * distributed.world_size()).backward()  # times W, since gradients are averaged
+        summed = summed + distributed.all_reduce(value.detach())
     scale = scale / (weights + (weights == 0))
     for parameter in model.parameters():
         if parameter.grad is not None:

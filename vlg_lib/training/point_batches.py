@@ -22,12 +22,12 @@ from vlg_lib.training.loop import FitOptions, Schedule, fit, one_cycle
 class Cloud:
     """What stage 3 may see of a scene: ``points`` (N, 3) float32, metres, z up; ``colors`` (N, 3) uint8.
 
-    ``chances``: (N,) float32 or None, how likely each point is to be the centre of a crop, relative to the others.
+    ``sampling_weights``: (N,) float32 or None, how likely each point is to be the centre of a crop, relative to the others.
     """
 
     points: Float[Tensor, "N 3"]
     colors: UInt8[Tensor, "N 3"]
-    chances: Float[Tensor, " N"] | None = None
+    sampling_weights: Float[Tensor, " N"] | None = None
 
 
 @dataclass(frozen=True)
@@ -53,7 +53,7 @@ class CloudBatch:
 class TrainingSettings:
     """The budget and the recipe that all 3D networks of one table share.
 
-    ``crop``: side of the square column cut from a room, in metres; None takes whole rooms. ``clip``: largest norm of
+    ``crop``: side of the square column cut from a room, in metres; None takes whole rooms. ``max_grad_norm``: largest norm of
     the gradient, None for any. The paper: Adam at 1e-3 with the poly schedule, 8 whole scenes a batch, 2 cm voxels.
     """
 
@@ -62,7 +62,7 @@ class TrainingSettings:
     crop: float | None = 2.6
     learning_rate: float = 4e-3
     weight_decay: float = 1e-4
-    clip: float | None = 5.0
+    max_grad_norm: float | None = 5.0
     augmentation: Augmentation = field(default_factory=Augmentation)
     schedule: Schedule = one_cycle
 
@@ -71,7 +71,7 @@ def draw_batch(
     network: PointNetwork, clouds: Sequence[Cloud], settings: TrainingSettings, generator: Generator
 ) -> CloudBatch:
     """Draw rooms, change, crop and voxelise them. A generator in the same state draws the same batch."""
-    return _join(network, _draw(network, clouds, settings, generator))
+    return _collate(network, _draw(network, clouds, settings, generator))
 
 
 def _draw(
@@ -85,13 +85,13 @@ def _draw(
         features = point_features(moved, colors, network.settings.height)
         moved = moved + torch.rand(3, generator=generator) * network.settings.voxel_size
         chosen = (
-            torch.arange(len(moved)) if settings.crop is None else crop(moved, settings.crop, generator, cloud.chances)
+            torch.arange(len(moved)) if settings.crop is None else crop(moved, settings.crop, generator, cloud.sampling_weights)
         )
         crops.append((index, chosen, moved[chosen], features[chosen]))
     return crops
 
 
-def _join(network: PointNetwork, crops: Sequence[Any]) -> CloudBatch:
+def _collate(network: PointNetwork, crops: Sequence[Any]) -> CloudBatch:
     inputs, rows = voxel_inputs(network, [crop[2:] for crop in crops])
     return CloudBatch(inputs, [crop[0] for crop in crops], [crop[1] for crop in crops], rows)
 
@@ -122,13 +122,13 @@ def train_network(
         network,
         lambda step, generator: _draw(network, clouds, settings, generator),
         batch_loss,
-        join=lambda crops: _join(network, crops),
+        collate=lambda crops: _collate(network, crops),
         steps=settings.steps,
         optimizer=torch.optim.AdamW(
             network.parameters(), lr=settings.learning_rate, weight_decay=settings.weight_decay
         ),
         schedule=settings.schedule,
-        clip=settings.clip,
+        max_grad_norm=settings.max_grad_norm,
         half_precision=precision is torch.float16,
         **options,
     )

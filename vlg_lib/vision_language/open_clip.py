@@ -174,9 +174,9 @@ def check_weights(model: str, tag: str) -> None:
     _check_known("open_clip model", model, open_clip.list_models())
     _check_known(f"weights of {model}", tag, open_clip.list_pretrained_tags_by_model(model))
     quick = open_clip.get_pretrained_cfg(model, tag).get("quick_gelu", False)
-    mend = f"{model}-quickgelu" if quick else model.removesuffix("-quickgelu")
-    if mend != model and quick != open_clip.get_model_config(model).get("quick_gelu", False):
-        raise ValueError(f"the weights {tag!r} were trained with another GELU than that of {model!r}: use {mend!r}")
+    fix = f"{model}-quickgelu" if quick else model.removesuffix("-quickgelu")
+    if fix != model and quick != open_clip.get_model_config(model).get("quick_gelu", False):
+        raise ValueError(f"the weights {tag!r} were trained with another GELU than that of {model!r}: use {fix!r}")
 
 
 def named_options(query: str) -> dict[str, Any]:
