@@ -1,15 +1,20 @@
-"""Faults on purpose: a run and conversions over twelve scenes, killed at random moments and started again.
+"""Faults on purpose: a run and conversions over twelve scenes, killed at random
+moments and started again.
 
     python benchmarks/faults.py kill --kills 20 --seed 0
     python benchmarks/faults.py convert --kills 20 --seed 0
 
-Each line is one JSON object. ``kill`` runs the whole method once undisturbed, then again and again from nothing, killed
-(SIGKILL) at a moment drawn from each twentieth of the undisturbed run's time, and started again to its end. After the
-kill every file under a final name must be whole and hold what the undisturbed run's file holds (a checkpoint may be of
-an earlier step); in the end all files must. ``reused``: files that the second start took as they were; ``remade``:
-those that it wrote anew; ``temporary``: files under temporary names that the killed process left, and how many of them
-are there in the end; ``outlived``: whether a process that it had started went on without it. ``convert`` does so with
-the converters of ScanNet and S3DIS, byte for byte, in one process and, for a fifth of the kills, in two.
+Each line is one JSON object. ``kill`` runs the whole method once undisturbed,
+then again and again from nothing, killed (SIGKILL) at a moment drawn from each
+twentieth of the undisturbed run's time, and started again to its end. After the
+kill every file under a final name must be whole and hold what the undisturbed
+run's file holds (a checkpoint may be of an earlier step); in the end all files
+must. ``reused``: files that the second start took as they were; ``remade``:
+those that it wrote anew; ``temporary``: files under temporary names that the
+killed process left, and how many of them are there in the end; ``outlived``:
+whether a process that it had started went on without it. ``convert`` does so
+with the converters of ScanNet and S3DIS, byte for byte, in one process and, for
+a fifth of the kills, in two.
 
 What is not as it must be ends in a line on standard error and exit status 1.
 """
@@ -26,7 +31,18 @@ from pathlib import Path
 
 import torch
 import typer
-from fault_run import Main, cli, command, digests, empty, left_over, run_arguments, stage_of, times, unlike
+from fault_run import (
+    Main,
+    cli,
+    command,
+    digests,
+    empty,
+    left_over,
+    run_arguments,
+    stage_of,
+    times,
+    unlike,
+)
 from s3dis_files import write_room, write_view
 from scannet_files import floor_shots, write_scan
 
@@ -37,7 +53,9 @@ from vlg_lib.rooms.scenes import room_scene
 
 @dataclass(frozen=True)
 class Work:
-    """A command that writes into a folder: its name, its entry, and its arguments for a folder."""
+    """A command that writes into a folder: its name, its entry, and its
+    arguments for a folder.
+    """
 
     name: str
     main: Main
@@ -45,7 +63,9 @@ class Work:
     slow: bool = False
 
     def share(self, kills: int) -> int:
-        """How often it is killed: where processes take longer to start than to work, a fifth of the times."""
+        """How often it is killed: where processes take longer to start than to
+        work, a fifth of the times.
+        """
         return -(-kills // 5) if self.slow else kills
 
 
@@ -53,25 +73,49 @@ RUN = Work("run over 12 scenes", cli.main, run_arguments)
 
 
 def conversions(folder: Path) -> list[Work]:
-    """The converters of ScanNet and S3DIS over twelve scenes each, in one process and in two."""
-    scans, (rooms, images) = write_scans(folder / "scans"), write_rooms(folder / "s3dis")
-    scannet, s3dis = (partial(typer.run, module.main) for module in (convert_scannet, convert_s3dis))
+    """The converters of ScanNet and S3DIS over twelve scenes each, in one
+    process and in two.
+    """
+    scans, (rooms, images) = (
+        write_scans(folder / "scans"),
+        write_rooms(folder / "s3dis"),
+    )
+    scannet, s3dis = (
+        partial(typer.run, module.main)
+        for module in (convert_scannet, convert_s3dis)
+    )
     return [
         work
         for jobs in (1, 2)
         for work in (
             Work(
-                f"ScanNet, 12 scenes, {jobs} at once", scannet,
-                lambda out, jobs=jobs: [str(scans), str(out), "--frame-skip", "1", "--jobs", str(jobs)],
+                f"ScanNet, 12 scenes, {jobs} at once",
+                scannet,
+                lambda out, jobs=jobs: [
+                    str(scans),
+                    str(out),
+                    "--frame-skip",
+                    "1",
+                    "--jobs",
+                    str(jobs),
+                ],
                 slow=jobs > 1,
             ),
             Work(
-                f"S3DIS, 12 rooms, {jobs} at once", s3dis,
-                lambda out, jobs=jobs: [str(rooms), str(out), "--images", str(images), "--jobs", str(jobs)],
+                f"S3DIS, 12 rooms, {jobs} at once",
+                s3dis,
+                lambda out, jobs=jobs: [
+                    str(rooms),
+                    str(out),
+                    "--images",
+                    str(images),
+                    "--jobs",
+                    str(jobs),
+                ],
                 slow=jobs > 1,
             ),
         )
-    ]  # fmt: skip
+    ]
 
 
 def write_scans(folder: Path) -> Path:
@@ -91,14 +135,24 @@ def write_rooms(folder: Path) -> tuple[Path, Path]:
         for number, frame in enumerate(scene.frames):
             assert frame.depth is not None
             write_view(
-                folder / "images" / "area_1", f"{number:032x}", name, number, frame.camera_to_world.numpy(),
-                frame.camera.matrix.numpy(), frame.color.numpy(), frame.depth.numpy(),
-            )  # fmt: skip
+                folder / "images" / "area_1",
+                f"{number:032x}",
+                name,
+                number,
+                frame.camera_to_world.numpy(),
+                frame.camera.matrix.numpy(),
+                frame.color.numpy(),
+                frame.depth.numpy(),
+            )
     return folder / "rooms", folder / "images"
 
 
-def killed(work: Work, folder: Path, whole: dict[str, str], after: float) -> dict[str, object] | None:
-    """One line about a kill and the start after it; None where the work had ended before the kill."""
+def killed(
+    work: Work, folder: Path, whole: dict[str, str], after: float
+) -> dict[str, object] | None:
+    """One line about a kill and the start after it; None where the work had
+    ended before the kill.
+    """
     arguments = work.arguments(empty(folder))
     first = command(arguments, main=work.main, kill_after=after)
     if first.status != -9:
@@ -106,51 +160,90 @@ def killed(work: Work, folder: Path, whole: dict[str, str], after: float) -> dic
     stage, before, found = stage_of(folder), times(folder), digests(folder)
     left = left_over(folder)
     again = command(arguments, main=work.main)
-    kept = [name for name, moment in times(folder).items() if before.get(name) == moment]
+    kept = [
+        name
+        for name, moment in times(folder).items()
+        if before.get(name) == moment
+    ]
     return {
-        "name": f"{work.name}, killed", "after_seconds": round(after, 2), "last_written": stage,
-        "files": len(found), "partial": unlike(found, whole), "temporary": [left, left_over(folder)],
-        "reused": len(kept), "remade": len(before) - len(kept), "outlived": first.outlived,
-        "status": again.status, "equal": digests(folder) == whole,
-    }  # fmt: skip
+        "name": f"{work.name}, killed",
+        "after_seconds": round(after, 2),
+        "last_written": stage,
+        "files": len(found),
+        "partial": unlike(found, whole),
+        "temporary": [left, left_over(folder)],
+        "reused": len(kept),
+        "remade": len(before) - len(kept),
+        "outlived": first.outlived,
+        "status": again.status,
+        "equal": digests(folder) == whole,
+    }
 
 
-def kills(work: Work, folder: Path, count: int, seed: int) -> Iterator[dict[str, object]]:
-    """One line for the undisturbed work, and one for each kill: a random moment in each of ``count`` parts of it."""
+def kills(
+    work: Work, folder: Path, count: int, seed: int
+) -> Iterator[dict[str, object]]:
+    """One line for the undisturbed work, and one for each kill: a random moment
+    in each of ``count`` parts of it.
+    """
     rng = random.Random(seed)
     undisturbed = command(work.arguments(empty(folder)), main=work.main)
     whole, seconds = digests(folder), undisturbed.seconds
     yield {
-        "name": f"{work.name}, undisturbed", "status": undisturbed.status, "seconds": round(seconds, 1),
+        "name": f"{work.name}, undisturbed",
+        "status": undisturbed.status,
+        "seconds": round(seconds, 1),
         "files": len(whole),
-    }  # fmt: skip
+    }
     for part in range(count):
-        while (line := killed(work, folder, whole, (part + rng.random()) / count * seconds)) is None:
+        while (
+            line := killed(
+                work, folder, whole, (part + rng.random()) / count * seconds
+            )
+        ) is None:
             seconds *= 0.9  # the machine has become faster than it was
         yield {**line, "seed": seed, "kill": part + 1}
 
 
 def wrong(line: dict[str, object]) -> bool:
     """Whether a line tells of a fault that was not fixed."""
-    return bool(line["status"] != 0 or line.get("partial") or line.get("equal") is False or line.get("outlived"))
+    return bool(
+        line["status"] != 0
+        or line.get("partial")
+        or line.get("equal") is False
+        or line.get("outlived")
+    )
 
 
 def main() -> None:
-    """Kill, start again, compare; exit status 1 where something is not as it must be."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    """Kill, start again, compare; exit status 1 where something is not as it
+    must be.
+    """
+    parser = argparse.ArgumentParser(
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
     parser.add_argument("kind", choices=["kill", "convert"])
     parser.add_argument("--kills", type=int, default=20)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--only", default="", help="work whose name begins so")
-    parser.add_argument("--folder", type=Path, help="where everything is written [the system's temporary folder]")
+    parser.add_argument(
+        "--folder",
+        type=Path,
+        help="where everything is written [the system's temporary folder]",
+    )
     given = parser.parse_args()
     torch.set_num_threads(1)
     faults = 0
     with tempfile.TemporaryDirectory(dir=given.folder) as name:
         folder = Path(name)
         works = [RUN] if given.kind == "kill" else conversions(folder)
-        for work in (work for work in works if work.name.startswith(given.only)):
-            for line in kills(work, folder / "work", work.share(given.kills), given.seed):
+        for work in (
+            work for work in works if work.name.startswith(given.only)
+        ):
+            for line in kills(
+                work, folder / "work", work.share(given.kills), given.seed
+            ):
                 print(json.dumps(line), flush=True)
                 faults += wrong(line)
     if faults:

@@ -1,26 +1,33 @@
-"""Speed and memory of adding one view to the running mean of a scene's embeddings, and the share of copy bandwidth.
+"""Speed and memory of adding one view to the running mean of a scene's
+embeddings, and the share of copy bandwidth.
 
     python benchmarks/fusion.py --points 200000 --dim 768 --runs 7 --threads 2
 
-Each line is one JSON object with ``name, ours, baseline, ratio, unit, runs, threads`` (ratio > 1: ours is better):
-medians of runs in which ours and the baseline take turns, a run being a pass over the same few frames. The points
-lie on the surfaces of a procedural room, the frames are 320 x 240 with ScanNet's field of view, embeddings are
-averaged as they are (no normalisation), and which points a frame sees is worked out before the clock starts, for
-both.
+Each line is one JSON object with ``name, ours, baseline, ratio, unit, runs,
+threads`` (ratio > 1: ours is better): medians of runs in which ours and the
+baseline take turns, a run being a pass over the same few frames. The points lie
+on the surfaces of a procedural room, the frames are 320 x 240 with ScanNet's
+field of view, embeddings are averaged as they are (no normalisation), and which
+points a frame sees is worked out before the clock starts, for both.
 
-The baseline is the way of the published code, written anew: embeddings channel-first (D, H, W), for each image a
-row for *every* point, times the mask of the visible ones, added to a sum and a counter. Ours
-(``ViewAverager.add_view``) reads the rows of visible points only, from a map that is channel-last (H, W, D). Which
-layout comes for free depends on the 2D model (channel-last for transformers), so the second line charges ours for
-the change of layout, and the third gives the baseline a channel-last map, too: what is left is the gain of touching
-visible points only.
+The baseline is the way of the published code, written anew: embeddings
+channel-first (D, H, W), for each image a row for *every* point, times the mask
+of the visible ones, added to a sum and a counter. Ours
+(``ViewAverager.add_view``) reads the rows of visible points only, from a map
+that is channel-last (H, W, D). Which layout comes for free depends on the 2D
+model (channel-last for transformers), so the second line charges ours for the
+change of layout, and the third gives the baseline a channel-last map, too: what
+is left is the gain of touching visible points only.
 
-What was tried and is not here (25,000 rows of 768 numbers, one thread): gathering all rows before adding them
-(twice as slow: the rows leave the cache between the two); ``sums[i] += rows`` (reads the sums twice);
-``scatter_add_`` (no difference); advanced indexing instead of ``index_select`` or ``embedding_bag`` (1.5 times
-slower); a reused buffer for the gathered rows and huge pages for the sums (a few per cent); sorting by pixel
-instead of by point (no difference). On a busy machine use ``--threads 1 --cpu-time``: with more threads than free
-cores each of the many short parallel steps waits for the slowest.
+What was tried and is not here (25,000 rows of 768 numbers, one thread):
+gathering all rows before adding them (twice as slow: the rows leave the cache
+between the two); ``sums[i] += rows`` (reads the sums twice); ``scatter_add_``
+(no difference); advanced indexing instead of ``index_select`` or
+``embedding_bag`` (1.5 times slower); a reused buffer for the gathered rows and
+huge pages for the sums (a few per cent); sorting by pixel instead of by point
+(no difference). On a busy machine use ``--threads 1 --cpu-time``: with more
+threads than free cores each of the many short parallel steps waits for the
+slowest.
 """
 
 import argparse
@@ -49,21 +56,32 @@ CAMERA = Camera(288.9, 288.9, 159.5, 119.5, 320, 240)
 VIEWS, TIMED_FRAMES = 24, 4
 
 
-def make_hits(points: int, seed: int = 0) -> tuple[list[PointPixelPairs], float]:
-    """What a few frames of a room see of ``points`` points spread over its surfaces; seconds to find it, per frame."""
+def make_hits(
+    points: int, seed: int = 0
+) -> tuple[list[PointPixelPairs], float]:
+    """What a few frames of a room see of ``points`` points spread over its
+    surfaces; seconds to find it, per frame.
+    """
     room = make_room(10_000 + seed)
-    frames = [render_frame(room, CAMERA, pose).frame for pose in room_poses(room, VIEWS)]
+    frames = [
+        render_frame(room, CAMERA, pose).frame
+        for pose in room_poses(room, VIEWS)
+    ]
     cells = VoxelAverager(0.015, channels=1)
     for frame in frames:
         positions, _ = unproject(frame.depth, CAMERA, frame.camera_to_world)
         cells.add(positions, torch.ones(len(positions), 1))
     cloud = cells.result()[0]
     generator = torch.Generator().manual_seed(seed)
-    cloud = cloud[torch.randperm(len(cloud), generator=generator)[:points]].float()
+    cloud = cloud[
+        torch.randperm(len(cloud), generator=generator)[:points]
+    ].float()
     start = time.perf_counter()
     pairs = [visible_points(cloud, frame) for frame in frames]
     seconds = (time.perf_counter() - start) / len(frames)
-    middle = sorted(pairs, key=len)[len(pairs) // 2 - TIMED_FRAMES // 2 :][:TIMED_FRAMES]
+    middle = sorted(pairs, key=len)[len(pairs) // 2 - TIMED_FRAMES // 2 :][
+        :TIMED_FRAMES
+    ]
     return middle, seconds
 
 
@@ -71,11 +89,21 @@ class GatherThenMask:
     """The baseline: a row for every point, most of them for nothing."""
 
     def __init__(self, points: int, dim: int) -> None:
-        self.sums, self.counter = torch.zeros(points, dim), torch.zeros(points, 1)
+        self.sums, self.counter = (
+            torch.zeros(points, dim),
+            torch.zeros(points, 1),
+        )
 
-    def add_view(self, dense: Tensor, pixels: Tensor, mask: Tensor, channel_last: bool = False) -> None:
+    def add_view(
+        self,
+        dense: Tensor,
+        pixels: Tensor,
+        mask: Tensor,
+        channel_last: bool = False,
+    ) -> None:
         u, v = pixels.unbind(-1)
-        rows = dense[v, u] if channel_last else dense[:, v, u].permute(1, 0)  # (N, D)
+        # (N, D)
+        rows = dense[v, u] if channel_last else dense[:, v, u].permute(1, 0)
         self.sums += rows * mask[:, None]
         self.counter += mask[:, None]
 
@@ -83,22 +111,38 @@ class GatherThenMask:
         return self.sums / self.counter.clamp(min=1)
 
 
-def for_every_point(pairs: PointPixelPairs, points: int) -> tuple[Tensor, Tensor]:
-    """The baseline's input: a pixel (0, 0 where hidden) and a mask for each of all points."""
-    pixels, mask = torch.zeros(points, 2, dtype=torch.int64), torch.zeros(points)
+def for_every_point(
+    pairs: PointPixelPairs, points: int
+) -> tuple[Tensor, Tensor]:
+    """The baseline's input: a pixel (0, 0 where hidden) and a mask for each of
+    all points.
+    """
+    pixels, mask = (
+        torch.zeros(points, 2, dtype=torch.int64),
+        torch.zeros(points),
+    )
     pixels[pairs.indices], mask[pairs.indices] = pairs.pixels, 1.0
     return pixels, mask
 
 
 def make_dense(dim: int) -> Tensor:
     """A map (H, W, D) of normal numbers."""
-    return torch.randn(CAMERA.height, CAMERA.width, dim, generator=torch.Generator().manual_seed(1))
+    return torch.randn(
+        CAMERA.height,
+        CAMERA.width,
+        dim,
+        generator=torch.Generator().manual_seed(1),
+    )
 
 
 def take_turns(
-    functions: dict[str, Callable[[], object]], runs: int, clock: Callable[[], float] = time.perf_counter
+    functions: dict[str, Callable[[], object]],
+    runs: int,
+    clock: Callable[[], float] = time.perf_counter,
 ) -> dict[str, float]:
-    """Median seconds of each function, all run once to warm up and then in turns."""
+    """Median seconds of each function, all run once to warm up and then in
+    turns.
+    """
     times: dict[str, list[float]] = {name: [] for name in functions}
     for run in range(runs + 1):
         for name, function in functions.items():
@@ -110,27 +154,61 @@ def take_turns(
 
 
 def copy_gigabytes_per_second(clock: Callable[[], float]) -> float:
-    """Bytes read and written by copying 256 MB, the best of ten: what this machine's memory can do."""
+    """Bytes read and written by copying 256 MB, the best of ten: what this
+    machine's memory can do.
+    """
     source = torch.ones(2**26)
     target = torch.empty_like(source)
-    best = min(take_turns({"copy": lambda: target.copy_(source)}, 1, clock)["copy"] for _ in range(10))
+    best = min(
+        take_turns({"copy": lambda: target.copy_(source)}, 1, clock)["copy"]
+        for _ in range(10)
+    )
     return 2 * 4 * source.numel() / best / 1e9
 
 
-def report(name: str, ours: float, baseline: float, unit: str, runs: int, **facts: object) -> None:
+def report(
+    name: str,
+    ours: float,
+    baseline: float,
+    unit: str,
+    runs: int,
+    **facts: object,
+) -> None:
     """One JSON line."""
-    line = {"name": name, "ours": round(ours, 3), "baseline": round(baseline, 3), "ratio": round(baseline / ours, 2)}
-    print(json.dumps(line | {"unit": unit, "runs": runs, "threads": torch.get_num_threads(), **facts}), flush=True)
+    line = {
+        "name": name,
+        "ours": round(ours, 3),
+        "baseline": round(baseline, 3),
+        "ratio": round(baseline / ours, 2),
+    }
+    print(
+        json.dumps(
+            line
+            | {
+                "unit": unit,
+                "runs": runs,
+                "threads": torch.get_num_threads(),
+                **facts,
+            }
+        ),
+        flush=True,
+    )
 
 
 def peak_megabytes() -> float:
-    """The most memory this process has held, from /proc (getrusage would count the parent's too)."""
+    """The most memory this process has held, from /proc (getrusage would count
+    the parent's too).
+    """
     status = Path("/proc/self/status").read_text()
     return int(status.split("VmHWM:")[1].split()[0]) / 1024
 
 
-def run_alone(side: str, pairs: list[PointPixelPairs], points: int, dim: int) -> None:
-    """Add all frames one way and print the peak memory above that of an idle process, in MB."""
+def run_alone(
+    side: str, pairs: list[PointPixelPairs], points: int, dim: int
+) -> None:
+    """Add all frames one way and print the peak memory above that of an idle
+    process, in MB.
+    """
     idle = peak_megabytes()
     dense = make_dense(dim)
     if side == "ours":
@@ -139,7 +217,9 @@ def run_alone(side: str, pairs: list[PointPixelPairs], points: int, dim: int) ->
             averager.add_view(dense, pair, CAMERA)
         averager.result()
     else:
-        dense = dense.permute(2, 0, 1).clone(memory_format=torch.contiguous_format)
+        dense = dense.permute(2, 0, 1).clone(
+            memory_format=torch.contiguous_format
+        )
         baseline = GatherThenMask(points, dim)
         for pair in pairs:
             baseline.add_view(dense, *for_every_point(pair, points))
@@ -149,18 +229,48 @@ def run_alone(side: str, pairs: list[PointPixelPairs], points: int, dim: int) ->
 
 def peak_of(side: str, path: Path, arguments: argparse.Namespace) -> float:
     """Peak memory of one side, in a process of its own."""
-    command = [sys.executable, __file__, "--alone", side, "--hits", str(path), "--points", str(arguments.points)]
-    command += ["--dim", str(arguments.dim), "--threads", str(arguments.threads)]
-    return float(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
+    command = [
+        sys.executable,
+        __file__,
+        "--alone",
+        side,
+        "--hits",
+        str(path),
+        "--points",
+        str(arguments.points),
+    ]
+    command += [
+        "--dim",
+        str(arguments.dim),
+        "--threads",
+        str(arguments.threads),
+    ]
+    return float(
+        subprocess.run(
+            command, check=True, capture_output=True, text=True
+        ).stdout
+    )
 
 
-def race(pairs: list[PointPixelPairs], points: int, dim: int, runs: int, seconds_to_see: float, cpu_time: bool) -> None:
+def race(
+    pairs: list[PointPixelPairs],
+    points: int,
+    dim: int,
+    runs: int,
+    seconds_to_see: float,
+    cpu_time: bool,
+) -> None:
     """Check that both sides agree, then time them."""
-    clock, unit = (time.process_time, "CPU ms") if cpu_time else (time.perf_counter, "ms")
+    clock, unit = (
+        (time.process_time, "CPU ms") if cpu_time else (time.perf_counter, "ms")
+    )
     last = make_dense(dim)
     first = last.permute(2, 0, 1).clone(memory_format=torch.contiguous_format)
     everywhere = [for_every_point(pair, points) for pair in pairs]
-    ours, baseline = ViewAverager(points, dim, normalize=False), GatherThenMask(points, dim)
+    ours, baseline = (
+        ViewAverager(points, dim, normalize=False),
+        GatherThenMask(points, dim),
+    )
 
     def add_ours(dense: Tensor) -> None:
         for pair in pairs:
@@ -181,46 +291,126 @@ def race(pairs: list[PointPixelPairs], points: int, dim: int, runs: int, seconds
         "baseline": lambda: add_baseline(first),
         "baseline, channel-last": lambda: add_baseline(last, channel_last=True),
     }
-    times = {name: 1e3 * seconds / len(pairs) for name, seconds in take_turns(functions, runs, clock).items()}
+    times = {
+        name: 1e3 * seconds / len(pairs)
+        for name, seconds in take_turns(functions, runs, clock).items()
+    }
     visible = sum(len(pair) for pair in pairs) / len(pairs)
-    moved = 3 * 4 * dim * visible / 1e9  # a row read, its sum read, its sum written
-    copy, achieved = copy_gigabytes_per_second(clock), moved / times["ours"] * 1e3
-    facts = {"points": points, "dim": dim, "visible": round(visible), "largest_difference": round(difference, 7)}
-    report("fusion, one view, each side in its own layout", times["ours"], times["baseline"], unit, runs, **facts)
-    report("fusion, one view, channel-first", times["ours, channel-first"], times["baseline"], unit, runs, **facts)
-    report("fusion, one view, channel-last", times["ours"], times["baseline, channel-last"], unit, runs, **facts)
-    line = {"name": "share of copy bandwidth", "achieved_GB_per_s": round(achieved, 1), "copy_GB_per_s": round(copy, 1)}
+    # a row read, its sum read, its sum written
+    moved = 3 * 4 * dim * visible / 1e9
+    copy, achieved = (
+        copy_gigabytes_per_second(clock),
+        moved / times["ours"] * 1e3,
+    )
+    facts = {
+        "points": points,
+        "dim": dim,
+        "visible": round(visible),
+        "largest_difference": round(difference, 7),
+    }
+    report(
+        "fusion, one view, each side in its own layout",
+        times["ours"],
+        times["baseline"],
+        unit,
+        runs,
+        **facts,
+    )
+    report(
+        "fusion, one view, channel-first",
+        times["ours, channel-first"],
+        times["baseline"],
+        unit,
+        runs,
+        **facts,
+    )
+    report(
+        "fusion, one view, channel-last",
+        times["ours"],
+        times["baseline, channel-last"],
+        unit,
+        runs,
+        **facts,
+    )
+    line = {
+        "name": "share of copy bandwidth",
+        "achieved_GB_per_s": round(achieved, 1),
+        "copy_GB_per_s": round(copy, 1),
+    }
     line |= {"share": round(achieved / copy, 2), "moved_MB": round(1e3 * moved)}
-    print(json.dumps(line | {"visible_points_ms": round(1e3 * seconds_to_see, 1)}), flush=True)
+    print(
+        json.dumps(
+            line | {"visible_points_ms": round(1e3 * seconds_to_see, 1)}
+        ),
+        flush=True,
+    )
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
     parser.add_argument("--points", type=int, default=200_000)
     parser.add_argument("--dim", type=int, default=768)
     parser.add_argument("--runs", type=int, default=7)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument(
-        "--cpu-time", action="store_true", help="count CPU time, for a machine that is busy (--threads 1)"
+        "--cpu-time",
+        action="store_true",
+        help="count CPU time, for a machine that is busy (--threads 1)",
     )
-    parser.add_argument("--alone", choices=("ours", "baseline"), help=argparse.SUPPRESS)
+    parser.add_argument(
+        "--alone", choices=("ours", "baseline"), help=argparse.SUPPRESS
+    )
     parser.add_argument("--hits", type=Path, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
     if arguments.alone:
         stored = load_tensors(arguments.pairs)[0]
         count = len(stored) // 3
-        pairs = [PointPixelPairs(*(stored[f"{part}{i}"] for part in ("indices", "pixels", "depth"))) for i in range(count)]
+        pairs = [
+            PointPixelPairs(
+                *(
+                    stored[f"{part}{i}"]
+                    for part in ("indices", "pixels", "depth")
+                )
+            )
+            for i in range(count)
+        ]
         run_alone(arguments.alone, pairs, arguments.points, arguments.dim)
         return
-    print(json.dumps({"torch": torch.__version__, "processor": platform.processor() or platform.machine()}))
+    print(
+        json.dumps(
+            {
+                "torch": torch.__version__,
+                "processor": platform.processor() or platform.machine(),
+            }
+        )
+    )
     pairs, seconds_to_see = make_hits(arguments.points)
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "pairs.safetensors"
-        save_tensors(path, {f"{name}{i}": value for i, pair in enumerate(pairs) for name, value in vars(pair).items()})
-        peaks = [peak_of(side, path, arguments) for side in ("ours", "baseline")]
+        save_tensors(
+            path,
+            {
+                f"{name}{i}": value
+                for i, pair in enumerate(pairs)
+                for name, value in vars(pair).items()
+            },
+        )
+        peaks = [
+            peak_of(side, path, arguments) for side in ("ours", "baseline")
+        ]
     report("fusion, peak memory", *peaks, "MB", 1)
-    race(pairs, arguments.points, arguments.dim, arguments.runs, seconds_to_see, arguments.cpu_time)
+    race(
+        pairs,
+        arguments.points,
+        arguments.dim,
+        arguments.runs,
+        seconds_to_see,
+        arguments.cpu_time,
+    )
 
 
 if __name__ == "__main__":

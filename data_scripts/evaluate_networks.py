@@ -1,7 +1,9 @@
-"""Score the networks that come with the library on the unseen rooms of a seed, by angle to the voxel grid and passes.
+"""Score the networks that come with the library on the unseen rooms of a seed,
+by angle to the voxel grid and passes.
 
-``python data_scripts/evaluate_networks.py --profile book --seed 1`` prints a JSON line a network, angle and number of
-passes. The rooms are made where they are missing; images and tags are not used.
+``python data_scripts/evaluate_networks.py --profile book --seed 1`` prints a
+JSON line a network, angle and number of passes. The rooms are made where they
+are missing; images and tags are not used.
 """
 
 import argparse
@@ -18,26 +20,59 @@ from vlg_lib.pipeline.scenes import SPLITS
 from vlg_lib.pipeline.table import Experiment
 
 
-def scores(experiment: Experiment, split: str, rooms: int, name: str, degrees: float, augmentations: int) -> Scores:
-    """How well a network names the points of rooms that stand at an angle to the voxel grid."""
+def scores(
+    experiment: Experiment,
+    split: str,
+    rooms: int,
+    name: str,
+    degrees: float,
+    augmentations: int,
+) -> Scores:
+    """How well a network names the points of rooms that stand at an angle to
+    the voxel grid.
+    """
     network, _ = load_checkpoint(name)
-    texts = experiment.text_embeddings() if network.settings.output == "embeddings" else None
+    texts = (
+        experiment.text_embeddings()
+        if network.settings.output == "embeddings"
+        else None
+    )
     scenes = experiment.scenes(split)[:rooms]
-    turn = rotation_matrix(math.radians(degrees) - TURN).T  # point_scores turns by TURN itself
+    # point_scores turns by TURN itself
+    turn = rotation_matrix(math.radians(degrees) - TURN).T
     predicted = [
-        point_scores(network, scene.points @ turn, scene.colors, texts, augmentations=augmentations).argmax(dim=1) for scene in scenes
+        point_scores(
+            network,
+            scene.points @ turn,
+            scene.colors,
+            texts,
+            augmentations=augmentations,
+        ).argmax(dim=1)
+        for scene in scenes
     ]
-    return evaluate(predicted, [experiment.truth(scene) for scene in scenes], experiment.class_set)
+    return evaluate(
+        predicted,
+        [experiment.truth(scene) for scene in scenes],
+        experiment.class_set,
+    )
 
 
 def main() -> None:
     """Print the scores."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
     parser.add_argument("--profile", default="book")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--split", choices=SPLITS, default="test")
     parser.add_argument("--rooms", type=int, default=16)
-    parser.add_argument("--networks", nargs="+", choices=list_checkpoints(), default=list_checkpoints())
+    parser.add_argument(
+        "--networks",
+        nargs="+",
+        choices=list_checkpoints(),
+        default=list_checkpoints(),
+    )
     parser.add_argument("--degrees", type=float, nargs="+", default=[0, 20, 40])
     parser.add_argument("--augmentations", type=int, nargs="+", default=[1])
     parser.add_argument("--threads", type=int, default=1)
@@ -47,11 +82,36 @@ def main() -> None:
     for name in given.networks:
         for degrees in given.degrees:
             for augmentations in given.augmentations:
-                found = scores(experiment, given.split, given.rooms, name, degrees, augmentations)
+                found = scores(
+                    experiment,
+                    given.split,
+                    given.rooms,
+                    name,
+                    degrees,
+                    augmentations,
+                )
                 low, high = found.miou_interval
-                shares = {"miou": found.miou, "miou_low": low, "miou_high": high, "accuracy": found.accuracy}
-                line = {"network": name, "degrees": degrees, "passes": augmentations}
-                print(json.dumps(line | {key: round(100 * share, 1) for key, share in shares.items()}), flush=True)
+                shares = {
+                    "miou": found.miou,
+                    "miou_low": low,
+                    "miou_high": high,
+                    "accuracy": found.accuracy,
+                }
+                line = {
+                    "network": name,
+                    "degrees": degrees,
+                    "passes": augmentations,
+                }
+                print(
+                    json.dumps(
+                        line
+                        | {
+                            key: round(100 * share, 1)
+                            for key, share in shares.items()
+                        }
+                    ),
+                    flush=True,
+                )
 
 
 if __name__ == "__main__":

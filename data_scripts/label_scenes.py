@@ -1,14 +1,17 @@
-"""Label the points of scenes with a 3D network that a run has trained: one PLY a scene, and the network as a file.
+"""Label the points of scenes with a 3D network that a run has trained: one PLY
+a scene, and the network as a file.
 
     python -m vlg_lib run --source layout --scenes scannet --profile paper-scannet
     python data_scripts/label_scenes.py scannet-server predictions --scenes scannet --profile paper-scannet
     python data_scripts/export_scannet.py predictions scannet-server submission.zip
 
-The first command trained on ``scannet/train``; the second finds its network in the cache (so --profile, --seed,
---scenes, --fused, --teacher and --cache are those of the run) and labels the scenes of another folder, which need
-points and colours only: no images, no tags, no labels. Written are ``SCENE.ply`` with an int property ``label`` (an
-index into the classes, in the order of the scene's points) and ``network.safetensors``, which
-``python -m vlg_lib predict`` takes as ``--checkpoint`` for any other cloud.
+The first command trained on ``scannet/train``; the second finds its network in
+the cache (so --profile, --seed, --scenes, --fused, --teacher and --cache are
+those of the run) and labels the scenes of another folder, which need points and
+colours only: no images, no tags, no labels. Written are ``SCENE.ply`` with an
+int property ``label`` (an index into the classes, in the order of the scene's
+points) and ``network.safetensors``, which ``python -m vlg_lib predict`` takes
+as ``--checkpoint`` for any other cloud.
 """
 
 from dataclasses import replace
@@ -28,47 +31,101 @@ from vlg_lib.pipeline.profiles import get_profile
 from vlg_lib.pipeline.table import Experiment
 
 
-def label_scenes(experiment: Experiment, kind: str, folders: list[Path], out: Path) -> None:
-    """Write the labels that the network ``kind`` of a run gives to the points of scenes, and the network.
+def label_scenes(
+    experiment: Experiment, kind: str, folders: list[Path], out: Path
+) -> None:
+    """Write the labels that the network ``kind`` of a run gives to the points
+    of scenes, and the network.
 
-    ValueError where the run has not trained it, and for a scene of other classes.
+    ValueError where the run has not trained it, and for a scene of other
+    classes.
     """
     if not experiment.network_path(kind).is_file():
         raise ValueError(
-            f"{experiment.network_path(kind)}: no such file; train it first (python -m vlg_lib run), with the same "
-            "profile, seed, scenes and cache"
+            f"{experiment.network_path(kind)}: no such file; train it first"
+            " (python -m vlg_lib run), with the same profile, seed, scenes and"
+            " cache"
         )
     network, classes = experiment.network(kind), experiment.class_set
-    save_network(out / "network.safetensors", network.cpu(), half=False, **facts(experiment, kind))
+    save_network(
+        out / "network.safetensors",
+        network.cpu(),
+        half=False,
+        **facts(experiment, kind),
+    )
     network.to(experiment.device)
     for folder in tqdm(folders, "labels", unit="scene", disable=None):
         scene = read_scene(folder)
         if scene.class_set != classes:
-            raise ValueError(f"{folder}: expected the classes {classes.name}, found {scene.class_set.name}")
+            raise ValueError(
+                f"{folder}: expected the classes {classes.name}, found"
+                f" {scene.class_set.name}"
+            )
         labels = experiment.predict_3d(kind, scene).cpu()
-        write_points(out / f"{scene.name}.ply", scene.points, classes.colors()[labels], labels=labels)
+        write_points(
+            out / f"{scene.name}.ply",
+            scene.points,
+            classes.colors()[labels],
+            labels=labels,
+        )
 
 
 def main(
-    targets: Annotated[Path, typer.Argument(help="Folder of the scenes to label.")],
-    out: Annotated[Path, typer.Argument(help="Folder that receives SCENE.ply and network.safetensors.")],
+    targets: Annotated[
+        Path, typer.Argument(help="Folder of the scenes to label.")
+    ],
+    out: Annotated[
+        Path,
+        typer.Argument(
+            help="Folder that receives SCENE.ply and network.safetensors."
+        ),
+    ],
     scenes: Annotated[Path, typer.Option(help="The scenes of the run.")],
-    profile: Annotated[str, typer.Option(help="The profile of the run.")] = "paper-scannet",
+    profile: Annotated[
+        str, typer.Option(help="The profile of the run.")
+    ] = "paper-scannet",
     seed: Annotated[int, typer.Option(help="The seed of the run.")] = 0,
-    fused: Annotated[Path | None, typer.Option(help="The fused embeddings of the run, where it was given any.")] = None,
-    teacher: Annotated[str | None, typer.Option(help="The 2D model of the run, where it was given one.")] = None,
-    cache: Annotated[Path | None, typer.Option(help="The cache of the run [VLG_CACHE or ~/.cache/vlg_lib].")] = None,
-    network: Annotated[str, typer.Option(help=f"One of {', '.join(NETWORKS)}.")] = "3dss-vlg",
-    device: Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1 [CUDA where there is one].")] = None,
+    fused: Annotated[
+        Path | None,
+        typer.Option(
+            help="The fused embeddings of the run, where it was given any."
+        ),
+    ] = None,
+    teacher: Annotated[
+        str | None,
+        typer.Option(help="The 2D model of the run, where it was given one."),
+    ] = None,
+    cache: Annotated[
+        Path | None,
+        typer.Option(
+            help="The cache of the run [VLG_CACHE or ~/.cache/vlg_lib]."
+        ),
+    ] = None,
+    network: Annotated[
+        str, typer.Option(help=f"One of {', '.join(NETWORKS)}.")
+    ] = "3dss-vlg",
+    device: Annotated[
+        str | None,
+        typer.Option(help="cpu, cuda, cuda:1 [CUDA where there is one]."),
+    ] = None,
 ) -> None:
     """Label the points of scenes with a 3D network that a run has trained."""
     with one_line_errors():
         chosen = get_profile(profile)
         chosen = replace(chosen, teacher=teacher or chosen.teacher)
-        experiment = Experiment.open(chosen, seed, cache, scenes_folder=scenes, fused_folder=fused, device=device)
+        experiment = Experiment.open(
+            chosen,
+            seed,
+            cache,
+            scenes_folder=scenes,
+            fused_folder=fused,
+            device=device,
+        )
         folders = scene_folders(targets)
         label_scenes(experiment, network, folders, out)
-    typer.echo(f"{out}: {len(folders)} scenes labelled, and network.safetensors")
+    typer.echo(
+        f"{out}: {len(folders)} scenes labelled, and network.safetensors"
+    )
 
 
 if __name__ == "__main__":

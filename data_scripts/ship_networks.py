@@ -1,8 +1,12 @@
-"""Put the trained 3D networks of a run where the library finds them: weights, a card each, and their curves.
+"""Put the trained 3D networks of a run where the library finds them: weights, a
+card each, and their curves.
 
-``python data_scripts/ship_networks.py --profile book --seed 0`` trains what is not trained yet (hours on a CPU), writes
-``vlg_lib/networks/weights/NAME.safetensors`` (half precision) and ``NAME.md``, and prints the learning curve of each network
-as a JSON line (``python tools/record.py command networks-book data_scripts/ship_networks.py ...`` keeps them).
+``python data_scripts/ship_networks.py --profile book --seed 0`` trains what is
+not trained yet (hours on a CPU), writes
+``vlg_lib/networks/weights/NAME.safetensors`` (half precision) and ``NAME.md``,
+and prints the learning curve of each network as a JSON line (``python
+tools/record.py command networks-book data_scripts/ship_networks.py ...`` keeps
+them).
 """
 
 import argparse
@@ -24,51 +28,96 @@ TAUGHT_BY = {
     "cam": "the tags of each room alone (multiple-instance learning)",
     "openscene": "P^2D, the fused 2D embeddings; no tags",
     "cross-entropy": "the pseudo labels (2D embeddings and tags)",
-    "3dss-vlg": "A^3D, the adapted embeddings (2D embeddings and tags): the method of the book",
+    "3dss-vlg": (
+        "A^3D, the adapted embeddings (2D embeddings and tags): the method of"
+        " the book"
+    ),
     "supervised": "the true label of every point",
 }
 
 
 def curve(losses: list[float], points: int = 100) -> list[dict[str, float]]:
-    """The mean loss over up to ``points`` even stretches of the training, and the step at which each ends."""
+    """The mean loss over up to ``points`` even stretches of the training, and
+    the step at which each ends.
+    """
     size = max(1, -(-len(losses) // points))
-    stretches = [losses[start : start + size] for start in range(0, len(losses), size)]
+    stretches = [
+        losses[start : start + size] for start in range(0, len(losses), size)
+    ]
     return [
-        {"step": min((i + 1) * size, len(losses)), "loss": round(sum(part) / len(part), 5)}
+        {
+            "step": min((i + 1) * size, len(losses)),
+            "loss": round(sum(part) / len(part), 5),
+        }
         for i, part in enumerate(stretches)
     ]
 
 
 def facts(experiment: Experiment, kind: str) -> dict[str, Any]:
-    """What the file says of itself: its classes, its teacher and its training."""
-    profile, recipe = experiment.profile, asdict(experiment.training_settings(kind))
+    """What the file says of itself: its classes, its teacher and its
+    training.
+    """
+    profile, recipe = (
+        experiment.profile,
+        asdict(experiment.training_settings(kind)),
+    )
     recipe["schedule"] = recipe["schedule"].__name__
     training = {
-        "kind": kind, "taught_by": TAUGHT_BY[kind], "profile": profile.name, "seed": experiment.seed,
-        "rooms": profile.train_rooms, "shift": profile.shift, "recipe": recipe, "balance": profile.balance,
-        "seconds": round(load_tensors(experiment.network_path(kind))[1]["seconds"]),
-        "versions": {"vlg_lib": vlg_lib.__version__, "torch": torch.__version__},
-    }  # fmt: skip
+        "kind": kind,
+        "taught_by": TAUGHT_BY[kind],
+        "profile": profile.name,
+        "seed": experiment.seed,
+        "rooms": profile.train_rooms,
+        "shift": profile.shift,
+        "recipe": recipe,
+        "balance": profile.balance,
+        "seconds": round(
+            load_tensors(experiment.network_path(kind))[1]["seconds"]
+        ),
+        "versions": {
+            "vlg_lib": vlg_lib.__version__,
+            "torch": torch.__version__,
+        },
+    }
     classes = experiment.class_set
     return {
         "class_set": {"name": classes.name, "names": list(classes.names)},
-        "teacher": profile.teacher, "prompt_template": profile.prompt_template, "training": training,
-    }  # fmt: skip
+        "teacher": profile.teacher,
+        "prompt_template": profile.prompt_template,
+        "training": training,
+    }
 
 
-def card(kind: str, about: dict[str, Any], settings: dict[str, Any], row: dict[str, Any]) -> str:
+def card(
+    kind: str,
+    about: dict[str, Any],
+    settings: dict[str, Any],
+    row: dict[str, Any],
+) -> str:
     """The model card, Markdown."""
     training, recipe = about["training"], about["training"]["recipe"]
-    whole = "whole rooms" if recipe["crop"] is None else f"crops of {recipe['crop']} m"
-    between = f"{row['miou_low']:.1f} to {row['miou_high']:.1f}"
-    scores = " | ".join("-" if value is None else f"{value:.1f}" for value in row["iou"].values())
-    trained = (
-        f"{recipe['steps']} steps of {recipe['batch_rooms']} {whole} from {training['rooms']} generated rooms (shift "
-        f"{training['shift']}, seed {training['seed']}), {training['seconds']} seconds; AdamW "
-        f"{recipe['learning_rate']:g}, schedule {recipe['schedule']}, gradient norm {recipe['clip']:g}. "
-        "The weights are those of the last step: no step was chosen by a score."
+    whole = (
+        "whole rooms"
+        if recipe["crop"] is None
+        else f"crops of {recipe['crop']} m"
     )
-    command = f"python data_scripts/ship_networks.py --profile {training['profile']} --seed {training['seed']}"
+    between = f"{row['miou_low']:.1f} to {row['miou_high']:.1f}"
+    scores = " | ".join(
+        "-" if value is None else f"{value:.1f}"
+        for value in row["iou"].values()
+    )
+    trained = (
+        f"{recipe['steps']} steps of {recipe['batch_rooms']} {whole} from"
+        f" {training['rooms']} generated rooms (shift {training['shift']}, seed"
+        f" {training['seed']}), {training['seconds']} seconds; AdamW"
+        f" {recipe['learning_rate']:g}, schedule {recipe['schedule']}, gradient"
+        f" norm {recipe['clip']:g}. The weights are those of the last step: no"
+        " step was chosen by a score."
+    )
+    command = (
+        f"python data_scripts/ship_networks.py --profile {training['profile']}"
+        f" --seed {training['seed']}"
+    )
     return f"""# Model card: {kind}
 
 | | |
@@ -100,21 +149,40 @@ It knows generated rooms only: on a real scan it is an example of the file forma
 
 def main() -> None:
     """Train, write, print."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
     parser.add_argument("--profile", default="book")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--networks", nargs="+", default=list(NETWORKS), choices=NETWORKS)
+    parser.add_argument(
+        "--networks", nargs="+", default=list(NETWORKS), choices=NETWORKS
+    )
     given = parser.parse_args()
     torch.set_num_threads(given.threads)
     experiment = Experiment.open(given.profile, given.seed)
-    rows = {ROWS_3D[row["row"]]: row for row in experiment.table(given.networks) if row["row"] in ROWS_3D}
+    rows = {
+        ROWS_3D[row["row"]]: row
+        for row in experiment.table(given.networks)
+        if row["row"] in ROWS_3D
+    }
     for kind in given.networks:
         network, about = experiment.network(kind), facts(experiment, kind)
         save_network(FOLDER / f"{kind}.safetensors", network.cpu(), **about)
         with atomic_write(FOLDER / f"{kind}.md") as file:
-            file.write(card(kind, about, asdict(network.settings), rows[kind]).encode())
-        print(json.dumps({"network": kind, "curve": curve(experiment.network_losses(kind))}), flush=True)
+            file.write(
+                card(kind, about, asdict(network.settings), rows[kind]).encode()
+            )
+        print(
+            json.dumps(
+                {
+                    "network": kind,
+                    "curve": curve(experiment.network_losses(kind)),
+                }
+            ),
+            flush=True,
+        )
 
 
 if __name__ == "__main__":

@@ -1,14 +1,20 @@
-"""Train a small vision-language model: ``python data_scripts/train_small_vlm.py region|grounded|clip``.
+"""Train a small vision-language model: ``python data_scripts/train_small_vlm.py
+region|grounded|clip``.
 
-The three see the same rooms, which no train or test split contains, and have the same two towers. They differ in what a
-sentence is attached to, and that decides what a dense map of them is worth (chapter 02):
+The three see the same rooms, which no train or test split contains, and have
+the same two towers. They differ in what a sentence is attached to, and that
+decides what a dense map of them is worth (chapter 02):
 
-* ``region``: every region of an image has sentences of its own, and finds those that are true of it.
-* ``grounded``: phrases belong to whole images; each picks the regions that answer to it (the word-region grounding of
-  OpenSeg, Ghiasi et al., ECCV 2022, Eq. 3).
-* ``clip``: one sentence a whole image, one vector a whole image (Radford et al., ICML 2021).
+* ``region``: every region of an image has sentences of its own, and finds those
+  that are true of it.
+* ``grounded``: phrases belong to whole images; each picks the regions that
+  answer to it (the word-region grounding of OpenSeg, Ghiasi et al., ECCV 2022,
+  Eq. 3).
+* ``clip``: one sentence a whole image, one vector a whole image (Radford et
+  al., ICML 2021).
 
-Stopped at any time, the same command continues. The last step's weights are kept: no label of any pixel chooses a step.
+Stopped at any time, the same command continues. The last step's weights are
+kept: no label of any pixel chooses a step.
 """
 
 import argparse
@@ -37,7 +43,11 @@ from vlg_lib.vision_language.small import VisualTower, text_tower
 from vlg_lib.vision_language.small_tokenizer import tokenize
 
 CHECKPOINT_EVERY = 50
-NAMES = {"region": "small-attributes", "grounded": "small-grounded", "clip": "small-clip"}
+NAMES = {
+    "region": "small-attributes",
+    "grounded": "small-grounded",
+    "clip": "small-clip",
+}
 """What the library calls the model of each kind."""
 
 
@@ -45,9 +55,10 @@ NAMES = {"region": "small-attributes", "grounded": "small-grounded", "clip": "sm
 class Recipe:
     """The sizes of a training run.
 
-    ``recolor`` is the share of frames whose hues are turned and whose colours are paled, so that shapes and places must
-    do. ``said``: how many things the caption of a whole image names. ``precision``: "bf16" is fast where the processor
-    has it; "float32" always works.
+    ``recolor`` is the share of frames whose hues are turned and whose colours
+    are paled, so that shapes and places must do. ``said``: how many things the
+    caption of a whole image names. ``precision``: "bf16" is fast where the
+    processor has it; "float32" always works.
     """
 
     rooms: int = 600
@@ -66,16 +77,20 @@ class Recipe:
     precision: str = "bf16"
 
 
-PROFILES = {"full": Recipe(), "fast": Recipe(rooms=24, views=6, steps=150, batch=12)}
+PROFILES = {
+    "full": Recipe(),
+    "fast": Recipe(rooms=24, views=6, steps=150, batch=12),
+}
 
 
 @dataclass(frozen=True)
 class Batch:
     """Images, their regions, and sentences.
 
-    ``regions``: the region of each cell, -1 for none; ``frames``: (R,) the image of each region. ``tokens``: of the
-    different sentences; ``true``: which sentence is right for which region (for which image, where sentences belong to
-    whole images), over ``columns``, a row of ``tokens`` for each.
+    ``regions``: the region of each cell, -1 for none; ``frames``: (R,) the
+    image of each region. ``tokens``: of the different sentences; ``true``:
+    which sentence is right for which region (for which image, where sentences
+    belong to whole images), over ``columns``, a row of ``tokens`` for each.
     """
 
     step: int
@@ -87,30 +102,56 @@ class Batch:
     true: Bool[Tensor, "rows C"]
 
 
-def make_batch(kind: str, frames: Frames, recipe: Recipe, step: int, generator: torch.Generator) -> Batch:
-    """Draw frames, augment them, cut regions, and write sentences as the kind of model needs them."""
-    chosen = torch.randperm(len(frames.images), generator=generator)[: recipe.batch]
+def make_batch(
+    kind: str,
+    frames: Frames,
+    recipe: Recipe,
+    step: int,
+    generator: torch.Generator,
+) -> Batch:
+    """Draw frames, augment them, cut regions, and write sentences as the kind
+    of model needs them.
+    """
+    chosen = torch.randperm(len(frames.images), generator=generator)[
+        : recipe.batch
+    ]
     recolored = torch.rand(len(chosen), generator=generator) < recipe.recolor
-    images, things = augment(frames.images[chosen], frames.things[chosen], recolored, generator)
+    images, things = augment(
+        frames.images[chosen], frames.things[chosen], recolored, generator
+    )
     regions, owners = cut_regions(things, generator, recipe.min_cells)
     facts = []
     for frame, thing in owners.tolist():
         fact = frames.facts[frames.rooms[int(chosen[frame])]][thing]
         facts.append(fact.without_color() if recolored[frame] else fact)
     draws = torch.rand(len(facts), 3, generator=generator).tolist()
-    said = [describe(fact, draw) for fact, draw in zip(facts, draws, strict=True)]
+    said = [
+        describe(fact, draw) for fact, draw in zip(facts, draws, strict=True)
+    ]
     if kind == "region":
         texts = [text for text, _ in said]
         true = truths(facts, [meaning for _, meaning in said])
     elif kind == "clip":
-        texts = image_sentences(said, owners, len(images), recipe.said, generator)
+        texts = image_sentences(
+            said, owners, len(images), recipe.said, generator
+        )
         true = torch.eye(len(images), dtype=torch.bool)
     else:
-        texts, true = image_phrases(facts, said, owners, len(images), recipe.said, generator)
+        texts, true = image_phrases(
+            facts, said, owners, len(images), recipe.said, generator
+        )
     unique = sorted(set(texts))
     place = {text: row for row, text in enumerate(unique)}
     columns = torch.tensor([place[text] for text in texts])
-    return Batch(step, images, regions, owners[:, 0], tokenize(unique, VOCABULARY), columns, true)
+    return Batch(
+        step,
+        images,
+        regions,
+        owners[:, 0],
+        tokenize(unique, VOCABULARY),
+        columns,
+        true,
+    )
 
 
 def image_phrases(
@@ -121,7 +162,8 @@ def image_phrases(
     count: int,
     generator: torch.Generator,
 ) -> tuple[list[str], Bool[Tensor, "B C"]]:
-    """What is said of whole images: phrases about up to ``count`` things in each, and which are true of which images.
+    """What is said of whole images: phrases about up to ``count`` things in
+    each, and which are true of which images.
 
     Which region is meant is not told.
     """
@@ -130,18 +172,28 @@ def image_phrases(
         frame, thing = owners[region].tolist()
         if len(phrases[frame]) < count:
             phrases[frame].setdefault(thing, region)
-    meanings = dict(said[region] for found in phrases for region in found.values())
+    meanings = dict(
+        said[region] for found in phrases for region in found.values()
+    )
     of_regions = truths(facts, list(meanings.values()))
-    of_images = torch.zeros(images, len(meanings)).index_add_(0, owners[:, 0], of_regions.float())
+    of_images = torch.zeros(images, len(meanings)).index_add_(
+        0, owners[:, 0], of_regions.float()
+    )
     return list(meanings), of_images > 0
 
 
 def image_sentences(
-    said: list[tuple[str, Meaning]], owners: Int[Tensor, "R 2"], images: int, count: int, generator: torch.Generator
+    said: list[tuple[str, Meaning]],
+    owners: Int[Tensor, "R 2"],
+    images: int,
+    count: int,
+    generator: torch.Generator,
 ) -> list[str]:
-    """One sentence an image, which names up to ``count`` things in it, with their colours where these are said.
+    """One sentence an image, which names up to ``count`` things in it, with
+    their colours where these are said.
 
-    Short, so that a text has room for four: longer ones about fewer things taught a model of this size less.
+    Short, so that a text has room for four: longer ones about fewer things
+    taught a model of this size less.
     """
     named: list[dict[int, str]] = [{} for _ in range(images)]
     for region in torch.randperm(len(said), generator=generator).tolist():
@@ -149,8 +201,13 @@ def image_sentences(
         meaning = said[region][1]
         if "name" in meaning and len(named[frame]) < count:
             words = ("a", meaning.get("color", ""), meaning["name"])
-            named[frame].setdefault(thing, " ".join(word for word in words if word))
-    return ["a room with " + " ".join(found.values()) if found else "a room" for found in named]
+            named[frame].setdefault(
+                thing, " ".join(word for word in words if word)
+            )
+    return [
+        "a room with " + " ".join(found.values()) if found else "a room"
+        for found in named
+    ]
 
 
 class Towers(nn.Module):
@@ -162,60 +219,101 @@ class Towers(nn.Module):
         self.log_scale = nn.Parameter(torch.tensor(10.0).log())
 
 
-def region_means(dense: Float[Tensor, "B D h w"], regions: Int[Tensor, "B h w"], count: int) -> Float[Tensor, "R D"]:
+def region_means(
+    dense: Float[Tensor, "B D h w"], regions: Int[Tensor, "B h w"], count: int
+) -> Float[Tensor, "R D"]:
     """Mean embedding of the cells of each region."""
     flat, owner = dense.permute(0, 2, 3, 1).flatten(0, 2), regions.flatten()
     inside = owner >= 0
-    sums = torch.zeros(count, flat.shape[1]).index_add_(0, owner[inside], flat[inside])
+    sums = torch.zeros(count, flat.shape[1]).index_add_(
+        0, owner[inside], flat[inside]
+    )
     return sums / torch.bincount(owner[inside], minlength=count)[:, None]
 
 
-def contrast(similarity: Float[Tensor, "R C"], true: Bool[Tensor, "R C"]) -> Float[Tensor, ""]:
-    """Symmetric InfoNCE with several positives: cross-entropy to a uniform target over them, both ways."""
+def contrast(
+    similarity: Float[Tensor, "R C"], true: Bool[Tensor, "R C"]
+) -> Float[Tensor, ""]:
+    """Symmetric InfoNCE with several positives: cross-entropy to a uniform
+    target over them, both ways.
+    """
     loss = similarity.new_zeros(())
     for scores, positive in ((similarity, true), (similarity.T, true.T)):
         rows = positive.any(1)
         target = positive[rows].float()
         target = target / target.sum(1, keepdim=True)
-        loss = loss - 0.5 * (target * log_softmax(scores[rows], 1)).sum(1).mean()
+        loss = (
+            loss - 0.5 * (target * log_softmax(scores[rows], 1)).sum(1).mean()
+        )
     return loss
 
 
 def grounded_scores(
-    similarity: Float[Tensor, "R C"], frames: Int[Tensor, " R"], images: int, scale: Float[Tensor, ""]
+    similarity: Float[Tensor, "R C"],
+    frames: Int[Tensor, " R"],
+    images: int,
+    scale: Float[Tensor, ""],
 ) -> Float[Tensor, "B C"]:
-    """How well each phrase fits each image: the mean over its regions, weighted by a softmax of how well they fit."""
+    """How well each phrase fits each image: the mean over its regions, weighted
+    by a softmax of how well they fit.
+    """
     powers = (scale * (similarity - similarity.detach().amax(0))).exp()
-    weights = powers.new_zeros(images, similarity.shape[1]).index_add_(0, frames, powers)
-    sums = powers.new_zeros(images, similarity.shape[1]).index_add_(0, frames, powers * similarity)
+    weights = powers.new_zeros(images, similarity.shape[1]).index_add_(
+        0, frames, powers
+    )
+    sums = powers.new_zeros(images, similarity.shape[1]).index_add_(
+        0, frames, powers * similarity
+    )
     return sums / weights.clamp(min=1e-30)
 
 
-def batch_loss(kind: str, towers: Towers, batch: Batch, recipe: Recipe) -> Float[Tensor, ""]:
-    """The loss of a batch: what is true of a region, or of an image, should find it, and the reverse."""
+def batch_loss(
+    kind: str, towers: Towers, batch: Batch, recipe: Recipe
+) -> Float[Tensor, ""]:
+    """The loss of a batch: what is true of a region, or of an image, should
+    find it, and the reverse.
+    """
     images = batch.images.contiguous(memory_format=torch.channels_last)
-    with torch.autocast("cpu", torch.bfloat16, enabled=recipe.precision == "bf16"):
+    with torch.autocast(
+        "cpu", torch.bfloat16, enabled=recipe.precision == "bf16"
+    ):
         dense = towers.visual(images)
     texts = normalize(towers.text(batch.tokens), dim=1)[batch.columns]
     scale = towers.log_scale.exp().clamp(max=recipe.max_scale)
     if kind == "clip":
-        return contrast(scale * normalize(dense.float().mean((2, 3)), dim=1) @ texts.T, batch.true)
-    regions = normalize(region_means(dense.float(), batch.regions, len(batch.frames)), dim=1)
+        return contrast(
+            scale * normalize(dense.float().mean((2, 3)), dim=1) @ texts.T,
+            batch.true,
+        )
+    regions = normalize(
+        region_means(dense.float(), batch.regions, len(batch.frames)), dim=1
+    )
     similarity = regions @ texts.T
     if kind == "grounded":
-        similarity = grounded_scores(similarity, batch.frames, len(images), scale)
+        similarity = grounded_scores(
+            similarity, batch.frames, len(images), scale
+        )
     return contrast(scale * similarity, batch.true)
 
 
 def one_cycle(progress: float, warm: float = 0.2) -> float:
-    """Learning-rate factor: a cosine rise to 1 over the first fifth of the run, a cosine fall to 0 over the rest."""
+    """Learning-rate factor: a cosine rise to 1 over the first fifth of the run,
+    a cosine fall to 0 over the rest.
+    """
     if progress < warm:
-        return float(0.04 + 0.96 * (1 - math.cos(math.pi * progress / warm)) / 2)
-    return float(1e-4 + (1 + math.cos(math.pi * (progress - warm) / (1 - warm))) / 2)
+        return float(
+            0.04 + 0.96 * (1 - math.cos(math.pi * progress / warm)) / 2
+        )
+    return float(
+        1e-4 + (1 + math.cos(math.pi * (progress - warm) / (1 - warm))) / 2
+    )
 
 
-def train(kind: str, recipe: Recipe, frames: Frames, folder: Path) -> tuple[Towers, list[float]]:
-    """Train the towers, resuming from ``folder``; one JSON line a step goes to ``folder/log.jsonl``.
+def train(
+    kind: str, recipe: Recipe, frames: Frames, folder: Path
+) -> tuple[Towers, list[float]]:
+    """Train the towers, resuming from ``folder``; one JSON line a step goes to
+    ``folder/log.jsonl``.
 
     Steps that a stopped run takes again have a line for each time.
     """
@@ -224,7 +322,10 @@ def train(kind: str, recipe: Recipe, frames: Frames, folder: Path) -> tuple[Towe
     towers.visual.to(memory_format=torch.channels_last)
     flat = [p for p in towers.parameters() if p.ndim < 2]
     deep = [p for p in towers.parameters() if p.ndim >= 2]
-    groups = [{"params": deep, "weight_decay": recipe.weight_decay}, {"params": flat, "weight_decay": 0.0}]
+    groups = [
+        {"params": deep, "weight_decay": recipe.weight_decay},
+        {"params": flat, "weight_decay": 0.0},
+    ]
     optimizer = torch.optim.AdamW(groups, lr=recipe.learning_rate)
     start = time.process_time()
 
@@ -234,52 +335,118 @@ def train(kind: str, recipe: Recipe, frames: Frames, folder: Path) -> tuple[Towe
     def loss(model: nn.Module, batch: Batch) -> Tensor:
         assert isinstance(model, Towers)
         value = batch_loss(kind, model, batch, recipe)
-        line = {"step": batch.step, "loss": round(float(value.detach()), 4),
-                "scale": round(float(model.log_scale.detach().exp()), 2),
-                "cpu_seconds": round(time.process_time() - start, 1)}  # fmt: skip
+        line = {
+            "step": batch.step,
+            "loss": round(float(value.detach()), 4),
+            "scale": round(float(model.log_scale.detach().exp()), 2),
+            "cpu_seconds": round(time.process_time() - start, 1),
+        }
         with (folder / "log.jsonl").open("a") as file:
             file.write(json.dumps(line) + "\n")
         return value
 
     losses = fit(
-        towers, batches, loss, steps=recipe.steps, optimizer=optimizer, schedule=one_cycle, seed=recipe.seed,
-        checkpoint=folder / "checkpoint.safetensors", checkpoint_every=CHECKPOINT_EVERY, clip=1.0, progress="training",
-    )  # fmt: skip
+        towers,
+        batches,
+        loss,
+        steps=recipe.steps,
+        optimizer=optimizer,
+        schedule=one_cycle,
+        seed=recipe.seed,
+        checkpoint=folder / "checkpoint.safetensors",
+        checkpoint_every=CHECKPOINT_EVERY,
+        clip=1.0,
+        progress="training",
+    )
     return towers, losses
 
 
-def manifest(kind: str, recipe: Recipe, losses: list[float]) -> dict[str, object]:
-    """What made the weights: sizes, seeds, versions and commit; and the words they know, which the model needs."""
+def manifest(
+    kind: str, recipe: Recipe, losses: list[float]
+) -> dict[str, object]:
+    """What made the weights: sizes, seeds, versions and commit; and the words
+    they know, which the model needs.
+    """
     try:
-        commit = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, check=True).stdout.strip()
+        commit = subprocess.run(
+            ["git", "rev-parse", "HEAD"],
+            capture_output=True,
+            text=True,
+            check=True,
+        ).stdout.strip()
     except (OSError, subprocess.CalledProcessError):
         commit = "unknown"
     return {
-        "kind": kind, "recipe": asdict(recipe), "rooms_recipe": RECIPE,
-        "first_room_seed": split_seeds("vlm-train", 1)[0], "commit": commit, "torch": torch.__version__,
-        "open_clip": open_clip.__version__, "numpy": np.__version__, "python": sys.version.split()[0],
-        "last_loss": round(float(np.mean(losses[-50:])), 4), "vocabulary": VOCABULARY, "held_out": sorted(HELD_OUT),
-    }  # fmt: skip
+        "kind": kind,
+        "recipe": asdict(recipe),
+        "rooms_recipe": RECIPE,
+        "first_room_seed": split_seeds("vlm-train", 1)[0],
+        "commit": commit,
+        "torch": torch.__version__,
+        "open_clip": open_clip.__version__,
+        "numpy": np.__version__,
+        "python": sys.version.split()[0],
+        "last_loss": round(float(np.mean(losses[-50:])), 4),
+        "vocabulary": VOCABULARY,
+        "held_out": sorted(HELD_OUT),
+    }
 
 
 def main() -> None:
     """Render, train, and write the weights in half precision."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
     parser.add_argument("kind", choices=list(NAMES))
     parser.add_argument("--profile", choices=list(PROFILES), default="full")
-    parser.add_argument("--cache", type=Path, default=Path("build/small-vlm"), help="rendered frames, checkpoints, log")
-    parser.add_argument("--out", type=Path, help="where the weights go (default: in CACHE, under the model's name)")
-    parser.add_argument("--threads", type=int, default=1, help="two threads on a busy machine can be slower than one")
-    parser.add_argument("--workers", type=int, default=1, help="processes that render")
+    parser.add_argument(
+        "--cache",
+        type=Path,
+        default=Path("build/small-vlm"),
+        help="rendered frames, checkpoints, log",
+    )
+    parser.add_argument(
+        "--out",
+        type=Path,
+        help="where the weights go (default: in CACHE, under the model's name)",
+    )
+    parser.add_argument(
+        "--threads",
+        type=int,
+        default=1,
+        help="two threads on a busy machine can be slower than one",
+    )
+    parser.add_argument(
+        "--workers", type=int, default=1, help="processes that render"
+    )
     for field in fields(Recipe):
-        parser.add_argument(f"--{field.name.replace('_', '-')}", type=type(field.default), help=argparse.SUPPRESS)
+        parser.add_argument(
+            f"--{field.name.replace('_', '-')}",
+            type=type(field.default),
+            help=argparse.SUPPRESS,
+        )
     given = vars(parser.parse_args())
     torch.set_num_threads(given["threads"])
-    sizes = {field.name: given[field.name] for field in fields(Recipe) if given[field.name] is not None}
+    sizes = {
+        field.name: given[field.name]
+        for field in fields(Recipe)
+        if given[field.name] is not None
+    }
     recipe, kind = replace(PROFILES[given["profile"]], **sizes), given["kind"]
-    folder = given["cache"] / f"run-{kind}-seed{recipe.seed}-{key_of(**asdict(recipe))}"
+    folder = (
+        given["cache"]
+        / f"run-{kind}-seed{recipe.seed}-{key_of(**asdict(recipe))}"
+    )
     folder.mkdir(parents=True, exist_ok=True)
-    frames = load_frames(given["cache"], recipe.rooms, recipe.views, recipe.width, recipe.height, given["workers"])
+    frames = load_frames(
+        given["cache"],
+        recipe.rooms,
+        recipe.views,
+        recipe.width,
+        recipe.height,
+        given["workers"],
+    )
     towers, losses = train(kind, recipe, frames, folder)
     out = given["out"] or given["cache"] / f"{NAMES[kind]}.safetensors"
     half = {
@@ -288,7 +455,10 @@ def main() -> None:
         if not name.startswith("log_scale")
     }
     save_tensors(out, half, manifest(kind, recipe, losses))
-    print(f"{out}: {out.stat().st_size / 1e6:.1f} MB, loss {np.mean(losses[-50:]):.3f} after {recipe.steps} steps")
+    print(
+        f"{out}: {out.stat().st_size / 1e6:.1f} MB, loss"
+        f" {np.mean(losses[-50:]):.3f} after {recipe.steps} steps"
+    )
 
 
 if __name__ == "__main__":

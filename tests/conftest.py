@@ -1,4 +1,5 @@
-"""Array shapes and dtypes in the library's signatures are checked at run time in every test."""
+"""Array shapes and dtypes in the library's signatures are checked at run time
+in every test."""
 
 from jaxtyping import install_import_hook
 

@@ -1,4 +1,5 @@
-"""The own-scan converter: conventions in, the library's layout out, checked on a floor with a known answer."""
+"""The own-scan converter: conventions in, the library's layout out, checked on
+a floor with a known answer."""
 
 from pathlib import Path
 
@@ -8,12 +9,25 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
-from small_scene import CAMERA, floor_color, floor_frame, looking_down, write_rgbd
+from small_scene import (
+    CAMERA,
+    floor_color,
+    floor_frame,
+    looking_down,
+    write_rgbd,
+)
 from typer.testing import CliRunner
 
 from vlg_lib.classes import ROOMS_12, own_class_set
 from vlg_lib.convert.formats import rgbd_folder as convert_rgbd
-from vlg_lib.convert.formats.rgbd_folder import Source, Up, common_grid, convert, open_source, up_advice
+from vlg_lib.convert.formats.rgbd_folder import (
+    Source,
+    Up,
+    common_grid,
+    convert,
+    open_source,
+    up_advice,
+)
 from vlg_lib.data.frames import LayoutError
 from vlg_lib.data.layout import read_scene
 from vlg_lib.data.ply import write_points
@@ -25,7 +39,10 @@ from vlg_lib.scene import Camera
 
 @pytest.fixture
 def source(tmp_path: Path) -> Path:
-    return write_rgbd(tmp_path / "source", [floor_frame(str(i), 0.2 * i, 0.1 * i, 2.0) for i in range(4)])
+    return write_rgbd(
+        tmp_path / "source",
+        [floor_frame(str(i), 0.2 * i, 0.1 * i, 2.0) for i in range(4)],
+    )
 
 
 def converted(source: Path, out: Path, **settings) -> None:
@@ -47,12 +64,20 @@ class TestConvention:
         converted(source, tmp_path / "a")
         poses = np.loadtxt(source / "poses.txt").reshape(-1, 4, 4)
         np.savetxt(source / "poses.txt", np.linalg.inv(poses).reshape(-1, 16))
-        converted(source, tmp_path / "b", direction=convert_rgbd.PoseDirection.WORLD_TO_CAMERA)
+        converted(
+            source,
+            tmp_path / "b",
+            direction=convert_rgbd.PoseDirection.WORLD_TO_CAMERA,
+        )
         first, second = read_scene(tmp_path / "a"), read_scene(tmp_path / "b")
-        assert torch.allclose(first.frames.poses, second.frames.poses, atol=1e-12)
+        assert torch.allclose(
+            first.frames.poses, second.frames.poses, atol=1e-12
+        )
         assert torch.allclose(first.points, second.points, atol=1e-5)
 
-    def test_cameras_that_look_along_minus_z_give_the_same_scene(self, source, tmp_path):
+    def test_cameras_that_look_along_minus_z_give_the_same_scene(
+        self, source, tmp_path
+    ):
         converted(source, tmp_path / "a")
         poses = np.loadtxt(source / "poses.txt").reshape(-1, 4, 4)
         poses[:, :3, 1:3] *= -1
@@ -62,13 +87,18 @@ class TestConvention:
         assert torch.equal(first.frames.poses, second.frames.poses)
         assert torch.equal(first.points, second.points)
 
-    def test_a_folder_of_pose_files_gives_the_same_scene(self, source, tmp_path):
+    def test_a_folder_of_pose_files_gives_the_same_scene(
+        self, source, tmp_path
+    ):
         converted(source, tmp_path / "a")
         (source / "poses").mkdir()
         for i, row in enumerate(np.loadtxt(source / "poses.txt")):
             np.savetxt(source / "poses" / f"{i}.txt", row.reshape(4, 4))
         converted(source, tmp_path / "b", pose_file="poses")
-        assert torch.equal(read_scene(tmp_path / "a").frames.poses, read_scene(tmp_path / "b").frames.poses)
+        assert torch.equal(
+            read_scene(tmp_path / "a").frames.poses,
+            read_scene(tmp_path / "b").frames.poses,
+        )
 
     def test_intrinsics_of_four_rows(self, source, tmp_path):
         matrix = np.eye(4)
@@ -83,7 +113,9 @@ class TestConvention:
         codes = np.array(Image.open(source / "depth" / "0.png"))
         codes[0, :2] = 0, 60000
         Image.fromarray(codes).save(source / "depth" / "0.png")
-        converted(source, tmp_path / "a", depth_scale=5000.0, depth_missing=(60000,))
+        converted(
+            source, tmp_path / "a", depth_scale=5000.0, depth_missing=(60000,)
+        )
         depth = read_scene(tmp_path / "a").frames[0].depth
         assert depth[0, :2].tolist() == [0, 0]
         assert (depth.flatten()[2:] == 2.0).all()
@@ -95,7 +127,9 @@ class TestConvention:
         converted(source, tmp_path / "a")
         scene = read_scene(tmp_path / "a")
         assert scene.frames.names == ("1", "3")
-        assert torch.allclose(scene.frames.poses[1], looking_down(0.6, 0.3, 2.0), atol=1e-12)
+        assert torch.allclose(
+            scene.frames.poses[1], looking_down(0.6, 0.3, 2.0), atol=1e-12
+        )
 
     def test_every_second_image(self, source, tmp_path):
         converted(source, tmp_path / "a", every=2)
@@ -103,9 +137,17 @@ class TestConvention:
 
     def test_a_given_cloud_is_used_and_turned(self, source, tmp_path):
         write_points(
-            tmp_path / "cloud.ply", torch.tensor([[1.0, 2.0, 3.0]]), torch.tensor([[9, 8, 7]], dtype=torch.uint8)
+            tmp_path / "cloud.ply",
+            torch.tensor([[1.0, 2.0, 3.0]]),
+            torch.tensor([[9, 8, 7]], dtype=torch.uint8),
         )
-        convert(Source(source, up=Up.Y), tmp_path / "a", ROOMS_12, [], cloud=tmp_path / "cloud.ply")
+        convert(
+            Source(source, up=Up.Y),
+            tmp_path / "a",
+            ROOMS_12,
+            [],
+            cloud=tmp_path / "cloud.ply",
+        )
         scene = read_scene(tmp_path / "a")
         assert scene.points.tolist() == [[3.0, 1.0, 2.0]]
         assert scene.colors.tolist() == [[9, 8, 7]]
@@ -118,15 +160,23 @@ class TestUp:
         axis = torch.zeros(4, dtype=torch.float64)
         axis["xyz".index(up[-1])] = -1.0 if up.startswith("-") else 1.0
         assert (rotation @ axis).tolist() == [0, 0, 1, 0]
-        assert torch.equal(rotation @ rotation.T, torch.eye(4, dtype=torch.float64))
+        assert torch.equal(
+            rotation @ rotation.T, torch.eye(4, dtype=torch.float64)
+        )
         assert torch.linalg.det(rotation) == 1
         assert torch.equal(up_rotation("z"), torch.eye(4, dtype=torch.float64))
 
     @pytest.mark.parametrize("up", list(Up))
     def test_points_and_poses_turn_together(self, source, tmp_path, up):
-        """A world with another axis up, described as such, gives the scene of the world with z up."""
-        poses = torch.from_numpy(np.loadtxt(source / "poses.txt").reshape(-1, 4, 4))
-        np.savetxt(source / "poses.txt", (up_rotation(up).T @ poses).reshape(-1, 16).numpy())
+        """A world with another axis up, described as such, gives the scene of
+        the world with z up."""
+        poses = torch.from_numpy(
+            np.loadtxt(source / "poses.txt").reshape(-1, 4, 4)
+        )
+        np.savetxt(
+            source / "poses.txt",
+            (up_rotation(up).T @ poses).reshape(-1, 16).numpy(),
+        )
         converted(source, tmp_path / "a", up=up)
         scene = read_scene(tmp_path / "a")
         assert scene.points[:, 2].abs().max() < 1e-6
@@ -136,7 +186,8 @@ class TestUp:
 
     def test_advice_where_people_would_walk_on_walls(self):
         upright = torch.eye(4, dtype=torch.float64)
-        upright[:3, :3] = torch.tensor([[1.0, 0, 0], [0, 0, 1], [0, -1, 0]])  # image down is world -z
+        # image down is world -z
+        upright[:3, :3] = torch.tensor([[1.0, 0, 0], [0, 0, 1], [0, -1, 0]])
         assert up_advice(upright[None]) is None
         assert "is --up right?" in up_advice(up_rotation("y")[None] @ upright)
         assert "is --up right?" in up_advice(up_rotation("-z")[None] @ upright)
@@ -147,18 +198,27 @@ class TestOneGrid:
     @given(sizes=st.tuples(*[st.integers(2, 300)] * 4))
     def test_a_mere_resize_keeps_the_whole_image(self, sizes):
         width, height, depth_width, depth_height = sizes
-        camera = Camera(1.1 * width, 1.2 * height, 0.47 * width, 0.52 * height, width, height)
+        camera = Camera(
+            1.1 * width,
+            1.2 * height,
+            0.47 * width,
+            0.52 * height,
+            width,
+            height,
+        )
         depth = resize_camera(camera, depth_width, depth_height)
         grid = common_grid(camera, depth)
         assert grid.camera == depth
         assert grid.color_box == pytest.approx((0, 0, width, height))
 
     def test_by_hand(self):
-        """A depth image wider than the colour image: its outer pixels see what no colour pixel sees."""
+        """A depth image wider than the colour image: its outer pixels see what
+        no colour pixel sees."""
         color = Camera(100.0, 100.0, 49.5, 39.5, 100, 80)
         depth = Camera(50.0, 50.0, 39.5, 29.5, 80, 60)
         grid = common_grid(color, depth)
-        # 100 colour pixels at twice the focal length cover 50 x 40 depth pixels in the middle.
+        # 100 colour pixels at twice the focal length cover 50 x 40 depth pixels
+        # in the middle.
         assert (grid.depth_left, grid.depth_top) == (15, 10)
         assert grid.camera == Camera(50.0, 50.0, 24.5, 19.5, 50, 40)
         assert grid.color_box == pytest.approx((0, 0, 100, 80))
@@ -172,11 +232,15 @@ class TestOneGrid:
 
     def test_cameras_that_look_past_each_other(self):
         with pytest.raises(ValueError, match="share no pixel"):
-            common_grid(Camera(100.0, 100.0, 49.5, 39.5, 100, 80), Camera(100.0, 100.0, 500.0, 39.5, 100, 80))
+            common_grid(
+                Camera(100.0, 100.0, 49.5, 39.5, 100, 80),
+                Camera(100.0, 100.0, 500.0, 39.5, 100, 80),
+            )
 
     @pytest.mark.parametrize("size", [(16, 12), (64, 48), (40, 24)])
     def test_colour_lands_on_the_pixels_of_depth(self, tmp_path, size):
-        """Whatever the size of the depth image, colour at a pixel is the floor's colour where that pixel looks."""
+        """Whatever the size of the depth image, colour at a pixel is the
+        floor's colour where that pixel looks."""
         color_camera = Camera(100.0, 100.0, 79.5, 59.5, 160, 120)
         depth_camera = resize_camera(color_camera, *size)
         frame = floor_frame("0", 0.3, 0.2, 2.0, color_camera)
@@ -187,7 +251,8 @@ class TestOneGrid:
         converted(source, tmp_path / "a")
         out = read_scene(tmp_path / "a").frames[0]
         assert out.camera == depth_camera
-        inner = (slice(1, -1), slice(1, -1))  # the filter is one-sided at the border
+        # the filter is one-sided at the border
+        inner = (slice(1, -1), slice(1, -1))
         assert (out.color.float() - depth.color.float())[inner].abs().max() <= 3
 
     def test_other_intrinsics_for_depth(self, tmp_path):
@@ -205,7 +270,9 @@ class TestOneGrid:
         assert (out.camera.fx, out.camera.cx - depth_camera.cx) == (40.0, -4.0)
         near = (out.depth == 1.0).nonzero().tolist()
         assert near == [[20 + round(out.camera.cy - depth_camera.cy), 30 - 4]]
-        assert (out.color.float() - expected.color.float())[1:-1, 1:-1].abs().max() <= 3
+        assert (out.color.float() - expected.color.float())[
+            1:-1, 1:-1
+        ].abs().max() <= 3
         floor = read_scene(tmp_path / "a").points
         pixels, _ = project(floor, out.camera, out.camera_to_world)
         assert pixels.min() > -0.5
@@ -220,7 +287,11 @@ class TestSkipped:
         np.savetxt(source / "poses.txt", poses)
         converted(source, tmp_path / "a")
         scene = read_scene(tmp_path / "a")
-        assert scene.skipped == {"unreadable image": 1, "missing depth": 1, "invalid pose": 1}
+        assert scene.skipped == {
+            "unreadable image": 1,
+            "missing depth": 1,
+            "invalid pose": 1,
+        }
         assert scene.frames.names == ("3",)
 
     def test_other_reasons(self, source, tmp_path):
@@ -228,13 +299,22 @@ class TestSkipped:
         (source / "depth" / "1.png").write_bytes(b"")
         (source / "poses").mkdir()
         for name in ("0", "1", "9"):
-            np.savetxt(source / "poses" / f"{name}.txt", looking_down(0.0, 0.0, 2.0))
+            np.savetxt(
+                source / "poses" / f"{name}.txt", looking_down(0.0, 0.0, 2.0)
+            )
         _, skipped = open_source(Source(source, pose_file="poses"))
-        assert skipped == {"missing image": 1, "unreadable depth": 1, "missing pose": 1}
+        assert skipped == {
+            "missing image": 1,
+            "unreadable depth": 1,
+            "missing pose": 1,
+        }
 
     def test_no_frame_left(self, source, tmp_path):
         np.savetxt(source / "poses.txt", np.full((4, 16), np.nan))
-        with pytest.raises(LayoutError, match=r"none of its frames can be used \(4 x invalid pose\)"):
+        with pytest.raises(
+            LayoutError,
+            match=r"none of its frames can be used \(4 x invalid pose\)",
+        ):
             converted(source, tmp_path / "a")
         assert not (tmp_path / "a").exists()
 
@@ -247,29 +327,54 @@ class TestErrors:
 
     def test_poses_that_do_not_fit_the_images(self, source, tmp_path):
         np.savetxt(source / "poses.txt", np.loadtxt(source / "poses.txt")[:3])
-        self.fails(source, tmp_path, r"poses\.txt: expected 4 rows of 16 numbers, .* found 3 rows of 16; .*frame_list")
+        self.fails(
+            source,
+            tmp_path,
+            r"poses\.txt: expected 4 rows of 16 numbers, .* found 3 rows of 16;"
+            r" .*frame_list",
+        )
 
     def test_rows_of_another_length(self, source, tmp_path):
-        np.savetxt(source / "poses.txt", np.loadtxt(source / "poses.txt")[:, :12])
-        self.fails(source, tmp_path, r"poses\.txt: expected 4 rows of 16 numbers, .* found 4 rows of 12")
+        np.savetxt(
+            source / "poses.txt", np.loadtxt(source / "poses.txt")[:, :12]
+        )
+        self.fails(
+            source,
+            tmp_path,
+            r"poses\.txt: expected 4 rows of 16 numbers, .* found 4 rows of 12",
+        )
 
     def test_no_poses(self, source, tmp_path):
         (source / "poses.txt").unlink()
         self.fails(source, tmp_path, r"poses\.txt: no such file")
 
-    @pytest.mark.parametrize("matrix", [np.eye(2), np.zeros((3, 3)), np.full((3, 3), np.nan)])
+    @pytest.mark.parametrize(
+        "matrix", [np.eye(2), np.zeros((3, 3)), np.full((3, 3), np.nan)]
+    )
     def test_intrinsics_that_are_none(self, source, tmp_path, matrix):
         np.savetxt(source / "K.txt", matrix)
         self.fails(source, tmp_path, r"K\.txt: ")
 
     def test_images_of_two_sizes(self, source, tmp_path):
-        Image.fromarray(np.zeros((12, 16, 3), np.uint8)).save(source / "images" / "2.png")
-        self.fails(source, tmp_path, r"2\.png: expected \(height, width\) \(24, 32\) like 0\.png, found \(12, 16\)")
+        Image.fromarray(np.zeros((12, 16, 3), np.uint8)).save(
+            source / "images" / "2.png"
+        )
+        self.fails(
+            source,
+            tmp_path,
+            r"2\.png: expected \(height, width\) \(24, 32\) like 0\.png, found"
+            r" \(12, 16\)",
+        )
 
     def test_depth_images_of_two_sizes(self, source, tmp_path):
-        Image.fromarray(np.zeros((12, 16), np.uint16)).save(source / "depth" / "2.png")
+        Image.fromarray(np.zeros((12, 16), np.uint16)).save(
+            source / "depth" / "2.png"
+        )
         self.fails(
-            source, tmp_path, r"depth/2\.png: expected \(height, width\) \(24, 32\) like 0\.png, found \(12, 16\)"
+            source,
+            tmp_path,
+            r"depth/2\.png: expected \(height, width\) \(24, 32\) like 0\.png,"
+            r" found \(12, 16\)",
         )
 
     def test_depth_of_eight_bits(self, source, tmp_path):
@@ -278,24 +383,48 @@ class TestErrors:
         self.fails(source, tmp_path, r"expected a 16-bit grey image")
 
     def test_no_images(self, source, tmp_path):
-        self.fails(source, tmp_path, r"source/rgb: expected PNG or JPEG images, found none; .*--images", images="rgb")
+        self.fails(
+            source,
+            tmp_path,
+            r"source/rgb: expected PNG or JPEG images, found none; .*--images",
+            images="rgb",
+        )
 
     def test_no_depth_and_no_cloud(self, source, tmp_path):
-        self.fails(source, tmp_path, r"source/range: no such folder; .*--cloud", depth="range")
+        self.fails(
+            source,
+            tmp_path,
+            r"source/range: no such folder; .*--cloud",
+            depth="range",
+        )
 
     def test_no_depth_at_any_pixel(self, source, tmp_path):
         for path in (source / "depth").iterdir():
             Image.fromarray(np.zeros((24, 32), np.uint16)).save(path)
-        with pytest.raises(ValueError, match=r"no pixel of any frame has depth: .*depth scale"):
+        with pytest.raises(
+            ValueError, match=r"no pixel of any frame has depth: .*depth scale"
+        ):
             converted(source, tmp_path / "a")
         assert not (tmp_path / "a").exists()
 
     def test_a_label_outside_the_class_set(self, source, tmp_path):
-        with pytest.raises(ValueError, match="unknown class 'sofabed' in class set 'own'; known: floor, sofa"):
-            convert(Source(source), tmp_path / "a", own_class_set(["floor", "sofa"]), ["sofabed"])
+        with pytest.raises(
+            ValueError,
+            match=(
+                "unknown class 'sofabed' in class set 'own'; known: floor, sofa"
+            ),
+        ):
+            convert(
+                Source(source),
+                tmp_path / "a",
+                own_class_set(["floor", "sofa"]),
+                ["sofabed"],
+            )
         assert not (tmp_path / "a").exists()
 
-    @pytest.mark.parametrize("settings", [{"depth_scale": 0.0}, {"depth_scale": -1.0}, {"every": 0}])
+    @pytest.mark.parametrize(
+        "settings", [{"depth_scale": 0.0}, {"depth_scale": -1.0}, {"every": 0}]
+    )
     def test_settings_that_make_no_sense(self, source, settings):
         with pytest.raises(ValueError, match="must be positive"):
             Source(source, **settings)
@@ -305,11 +434,19 @@ class TestCommand:
     def run(self, *arguments) -> object:
         app = convert_rgbd.typer.Typer()
         app.command()(convert_rgbd.main)
-        return CliRunner().invoke(app, [str(argument) for argument in arguments])
+        return CliRunner().invoke(
+            app, [str(argument) for argument in arguments]
+        )
 
     def test_a_scan_with_ones_own_classes(self, source, tmp_path):
         result = self.run(
-            source, "--out", tmp_path / "a", "--classes", "floor, plant pot", "--scene-labels", "plant pot"
+            source,
+            "--out",
+            tmp_path / "a",
+            "--classes",
+            "floor, plant pot",
+            "--scene-labels",
+            "plant pot",
         )
         assert result.exit_code == 0, result.output
         assert "4 frames; left out: none" in result.output
@@ -324,23 +461,54 @@ class TestCommand:
         (source / "rgb").mkdir()
         (source / "range").mkdir()
         for name in ("0", "1", "2", "3"):
-            (source / "images" / f"{name}.png").rename(source / "rgb" / f"{name}.png")
+            (source / "images" / f"{name}.png").rename(
+                source / "rgb" / f"{name}.png"
+            )
             codes = np.array(Image.open(source / "depth" / f"{name}.png")) // 2
             codes[0, 0] = 7
             Image.fromarray(codes).save(source / "range" / f"{name}.png")
         np.savetxt(source / "t.txt", poses.reshape(-1, 16))
         (source / "K.txt").rename(source / "cam.txt")
         result = self.run(
-            source, "--out", tmp_path / "a", "--images", "rgb", "--depth", "range", "--intrinsics", "cam.txt",
-            "--depth-intrinsics", "cam.txt", "--pose-file", "t.txt", "--poses", "world-to-camera", "--up", "-y",
-            "--camera-axes", "opengl", "--depth-scale", 500, "--depth-missing", "0, 7", "--every", 3, "--cell", 0.2,
-            "--class-set", "s3dis-13",
-        )  # fmt: skip
+            source,
+            "--out",
+            tmp_path / "a",
+            "--images",
+            "rgb",
+            "--depth",
+            "range",
+            "--intrinsics",
+            "cam.txt",
+            "--depth-intrinsics",
+            "cam.txt",
+            "--pose-file",
+            "t.txt",
+            "--poses",
+            "world-to-camera",
+            "--up",
+            "-y",
+            "--camera-axes",
+            "opengl",
+            "--depth-scale",
+            500,
+            "--depth-missing",
+            "0, 7",
+            "--every",
+            3,
+            "--cell",
+            0.2,
+            "--class-set",
+            "s3dis-13",
+        )
         assert result.exit_code == 0, result.output
         scene = read_scene(tmp_path / "a")
         assert scene.class_set.name == "s3dis-13"
         assert scene.frames.names == ("0", "3")
-        assert torch.allclose(scene.frames[1].camera_to_world, looking_down(0.6, 0.3, 2.0), atol=1e-9)
+        assert torch.allclose(
+            scene.frames[1].camera_to_world,
+            looking_down(0.6, 0.3, 2.0),
+            atol=1e-9,
+        )
         assert scene.frames[0].depth[0, 0] == 0
         assert scene.points[:, 2].abs().max() < 1e-6
         assert "no scene labels given" in result.output

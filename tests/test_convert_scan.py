@@ -1,4 +1,5 @@
-"""Scans of foreign formats, written by the tests themselves, come back as the scene that they were."""
+"""Scans of foreign formats, written by the tests themselves, come back as the
+scene that they were."""
 
 import json
 import math
@@ -22,13 +23,26 @@ from vlg_lib.data.depth_fusion import points_from_frames
 from vlg_lib.data.layout import LayoutError, read_manifest, read_scene
 from vlg_lib.geometry.cameras import project, resize_camera
 from vlg_lib.geometry.upright import level_normal, rotation_to_z, upright
-from vlg_lib.rooms.scenes import make_room, render_frame, room_camera, room_poses
+from vlg_lib.rooms.scenes import (
+    make_room,
+    render_frame,
+    room_camera,
+    room_poses,
+)
 from vlg_lib.scene import Camera, Frame, Scene
 
 OWN = room_camera(64, 48)
 WRITERS = {
-    "7-scenes": ("7-scenes", foreign_files.write_seven_scenes, Camera(585.0, 585.0, 320.0, 240.0, 640, 480)),
-    "tum": ("tum", foreign_files.write_tum, Camera(525.0, 525.0, 319.5, 239.5, 640, 480)),
+    "7-scenes": (
+        "7-scenes",
+        foreign_files.write_seven_scenes,
+        Camera(585.0, 585.0, 320.0, 240.0, 640, 480),
+    ),
+    "tum": (
+        "tum",
+        foreign_files.write_tum,
+        Camera(525.0, 525.0, 319.5, 239.5, 640, 480),
+    ),
     "replica": ("replica", foreign_files.write_replica, OWN),
     "open3d log": ("open3d", foreign_files.write_open3d_log, OWN),
     "open3d json": ("open3d", foreign_files.write_open3d_json, OWN),
@@ -45,16 +59,23 @@ WRITERS = {
 def room_frames(camera: Camera, views: int = 4) -> tuple[Frame, ...]:
     room = make_room(15_002)
     poses = room_poses(room, views)
-    return tuple(render_frame(room, camera, pose, seed=i, name=str(i)).frame for i, pose in enumerate(poses))
+    return tuple(
+        render_frame(room, camera, pose, seed=i, name=str(i)).frame
+        for i, pose in enumerate(poses)
+    )
 
 
 def scan_of(which: str, folder: Path) -> tuple[str, tuple[Frame, ...], float]:
-    """Write a room in a format: (its name, the frames with the depth that its units can hold, depth units a metre)."""
+    """Write a room in a format: (its name, the frames with the depth that its
+    units can hold, depth units a metre)."""
     name, write, camera = WRITERS[which]
     frames = room_frames(resize_camera(camera, 64, 48))
     folder.mkdir(parents=True)
     scale = write(folder, frames)
-    rounded = [replace(f, depth=((f.depth.double() * scale).round() / scale).float()) for f in frames]
+    rounded = [
+        replace(f, depth=((f.depth.double() * scale).round() / scale).float())
+        for f in frames
+    ]
     return name, tuple(rounded), scale
 
 
@@ -68,18 +89,29 @@ def converted(folder: Path, out: Path, form: str, **settings) -> Scene:
 def test_a_room_comes_back_as_it_was(which, tmp_path):
     form, frames, scale = scan_of(which, tmp_path / "data" / "scan")
     up = "y" if form in ("record3d", "polycam") else "z"
-    scene = converted(tmp_path / "data" / "scan", tmp_path / "out", form, up=up, scene_labels=("floor", "wall"))
+    scene = converted(
+        tmp_path / "data" / "scan",
+        tmp_path / "out",
+        form,
+        up=up,
+        scene_labels=("floor", "wall"),
+    )
     assert scene.skipped == {}
     assert scene.class_set.present(scene.scene_labels) == ("floor", "wall")
     assert len(scene.frames) == len(frames)
     for found, expected in zip(scene.frames, frames, strict=True):
         assert torch.equal(found.color, expected.color)
         assert torch.equal(found.depth, expected.depth)
-        assert torch.allclose(found.camera_to_world, expected.camera_to_world, atol=1e-6)
+        assert torch.allclose(
+            found.camera_to_world, expected.camera_to_world, atol=1e-6
+        )
         for key in ("fx", "fy", "cx", "cy"):
-            assert getattr(found.camera, key) == pytest.approx(getattr(expected.camera, key), abs=1e-9)
+            assert getattr(found.camera, key) == pytest.approx(
+                getattr(expected.camera, key), abs=1e-9
+            )
     points, colors = points_from_frames(frames, 0.04)
-    assert abs(len(scene.points) - len(points)) <= 0.002 * len(points)  # digits of the poses move a point over an edge
+    # digits of the poses move a point over an edge
+    assert abs(len(scene.points) - len(points)) <= 0.002 * len(points)
     if len(points) == len(scene.points):
         assert (scene.points - points).abs().median() < 1e-5
         assert (scene.colors.int() - colors.int()).abs().float().median() == 0
@@ -87,9 +119,15 @@ def test_a_room_comes_back_as_it_was(which, tmp_path):
 
 
 def test_cameras_of_their_own_are_brought_onto_one(tmp_path):
-    """Every second frame zooms in: what a pixel shows stays where the common camera says it is."""
-    wide, near = OWN, replace(OWN, fx=OWN.fx * 1.2, fy=OWN.fy * 1.2, cx=OWN.cx - 2)
-    frames = [(room_frames(wide), room_frames(near))[i % 2][i] for i in range(4)]
+    """Every second frame zooms in: what a pixel shows stays where the common
+    camera says it is."""
+    wide, near = (
+        OWN,
+        replace(OWN, fx=OWN.fx * 1.2, fy=OWN.fy * 1.2, cx=OWN.cx - 2),
+    )
+    frames = [
+        (room_frames(wide), room_frames(near))[i % 2][i] for i in range(4)
+    ]
     (tmp_path / "scan").mkdir()
     foreign_files.write_nerfstudio(tmp_path / "scan", frames, per_frame=True)
     _, shots = open_scan(tmp_path / "scan", Settings("nerfstudio"))
@@ -100,14 +138,21 @@ def test_cameras_of_their_own_are_brought_onto_one(tmp_path):
         assert found.camera == camera
         error = (found.depth - truth.depth).abs() / truth.depth.clamp(min=0.1)
         assert error.median() < 0.02  # the nearest pixel of another grid
-        colors = torch.stack([found.color.double().flatten(), truth.color.double().flatten()])
-        assert torch.corrcoef(colors)[0, 1] > 0.8  # images are noisy, and drawn anew
+        colors = torch.stack(
+            [found.color.double().flatten(), truth.color.double().flatten()]
+        )
+        # images are noisy, and drawn anew
+        assert torch.corrcoef(colors)[0, 1] > 0.8
 
 
 def test_common_camera_by_hand():
-    wide, near = Camera(50.0, 50.0, 49.5, 39.5, 100, 80), Camera(100.0, 100.0, 49.5, 39.5, 100, 80)
+    wide, near = (
+        Camera(50.0, 50.0, 49.5, 39.5, 100, 80),
+        Camera(100.0, 100.0, 49.5, 39.5, 100, 80),
+    )
     common = common_camera([wide, near])
-    assert (common.width, common.height, common.fx) == (75, 60, 75.0)  # half the angle of the wide one
+    # half the angle of the wide one
+    assert (common.width, common.height, common.fx) == (75, 60, 75.0)
     assert common_camera([wide, wide]) == wide
     assert (common.cx, common.cy) == (37.0, 29.5)
     with pytest.raises(LayoutError, match="no direction of view"):
@@ -115,8 +160,11 @@ def test_common_camera_by_hand():
 
 
 def test_a_world_without_up_is_turned_upright(tmp_path):
-    """A room in a world turned at random comes back with z up: the floor is level to half a degree."""
-    turn = torch.from_numpy(np.linalg.qr(np.random.default_rng(4).normal(size=(3, 3)))[0])
+    """A room in a world turned at random comes back with z up: the floor is
+    level to half a degree."""
+    turn = torch.from_numpy(
+        np.linalg.qr(np.random.default_rng(4).normal(size=(3, 3)))[0]
+    )
     turn = turn * torch.sign(torch.linalg.det(turn))
     frames = room_frames(OWN, 6)
     poses = [f.camera_to_world.double().clone() for f in frames]
@@ -128,41 +176,88 @@ def test_a_world_without_up_is_turned_upright(tmp_path):
 
 
 def test_turning_up_to_z():
-    for up in ([0.0, 0.0, 1.0], [0.0, 0.0, -1.0], [0.6, 0.0, 0.8], [0.0, -1.0, 0.0]):
+    for up in (
+        [0.0, 0.0, 1.0],
+        [0.0, 0.0, -1.0],
+        [0.6, 0.0, 0.8],
+        [0.0, -1.0, 0.0],
+    ):
         turn = rotation_to_z(torch.tensor(up, dtype=torch.float64))[:3, :3]
-        assert torch.allclose(turn @ torch.tensor(up, dtype=torch.float64), torch.tensor([0.0, 0, 1]).double())
-        assert torch.allclose(turn @ turn.T, torch.eye(3, dtype=torch.float64), atol=1e-12)
+        assert torch.allclose(
+            turn @ torch.tensor(up, dtype=torch.float64),
+            torch.tensor([0.0, 0, 1]).double(),
+        )
+        assert torch.allclose(
+            turn @ turn.T, torch.eye(3, dtype=torch.float64), atol=1e-12
+        )
         assert torch.linalg.det(turn) == pytest.approx(1)
 
 
 def test_a_floor_beside_a_larger_wall():
-    """The plane must be nearly level: a wall with more points does not count, a tilted hint is corrected."""
+    """The plane must be nearly level: a wall with more points does not count, a
+    tilted hint is corrected."""
     generator = torch.Generator().manual_seed(1)
-    floor = torch.rand(400, 3, generator=generator, dtype=torch.float64) * torch.tensor([4.0, 4.0, 0.01])
-    wall = torch.rand(900, 3, generator=generator, dtype=torch.float64) * torch.tensor([0.01, 4.0, 4.0])
-    hint = torch.tensor([0.0, math.sin(0.2), math.cos(0.2)], dtype=torch.float64)
+    floor = torch.rand(
+        400, 3, generator=generator, dtype=torch.float64
+    ) * torch.tensor([4.0, 4.0, 0.01])
+    wall = torch.rand(
+        900, 3, generator=generator, dtype=torch.float64
+    ) * torch.tensor([0.01, 4.0, 4.0])
+    hint = torch.tensor(
+        [0.0, math.sin(0.2), math.cos(0.2)], dtype=torch.float64
+    )
     assert float(level_normal(torch.cat([floor, wall]), hint)[2]) > 0.9995
 
 
 def turned_by_hand(frame: Frame, quarters: int) -> Frame:
-    """A frame with its sensor lying on its side: each pixel is moved, and the camera turned about its axis."""
-    camera, pose, color, depth = frame.camera, frame.camera_to_world.double(), frame.color.numpy(), frame.depth.numpy()
+    """A frame with its sensor lying on its side: each pixel is moved, and the
+    camera turned about its axis."""
+    camera, pose, color, depth = (
+        frame.camera,
+        frame.camera_to_world.double(),
+        frame.color.numpy(),
+        frame.depth.numpy(),
+    )
     for _ in range(quarters):  # clockwise: what was on top is now on the right
         height, width = depth.shape
-        grids = np.empty((width, height, 3), np.uint8), np.empty((width, height), np.float32)
+        grids = (
+            np.empty((width, height, 3), np.uint8),
+            np.empty((width, height), np.float32),
+        )
         for v in range(height):
-            grids[0][:, height - 1 - v], grids[1][:, height - 1 - v] = color[v], depth[v]
+            grids[0][:, height - 1 - v], grids[1][:, height - 1 - v] = (
+                color[v],
+                depth[v],
+            )
         color, depth = grids
-        camera = Camera(camera.fy, camera.fx, height - 1 - camera.cy, camera.cx, height, width)
-        pose = torch.cat([-pose[:, 1:2], pose[:, 0:1], pose[:, 2:]], dim=1)  # its right is the old up
-    return Frame(frame.name, camera, pose, torch.from_numpy(color), torch.from_numpy(depth))
+        camera = Camera(
+            camera.fy,
+            camera.fx,
+            height - 1 - camera.cy,
+            camera.cx,
+            height,
+            width,
+        )
+        # its right is the old up
+        pose = torch.cat([-pose[:, 1:2], pose[:, 0:1], pose[:, 2:]], dim=1)
+    return Frame(
+        frame.name,
+        camera,
+        pose,
+        torch.from_numpy(color),
+        torch.from_numpy(depth),
+    )
 
 
 @pytest.mark.parametrize("quarters", [1, 2, 3])
 def test_images_on_their_side_are_turned_upright(tmp_path, quarters):
-    """A phone was held another way: the same points, and the images as if it had been held upright."""
+    """A phone was held another way: the same points, and the images as if it
+    had been held upright."""
     camera = replace(OWN, fx=OWN.fx * 1.1, cx=OWN.cx - 3, cy=OWN.cy + 2)
-    whole = [replace(f, depth=((f.depth.double() * 1000).round() / 1000).float()) for f in room_frames(camera)]
+    whole = [
+        replace(f, depth=((f.depth.double() * 1000).round() / 1000).float())
+        for f in room_frames(camera)
+    ]
     lying = [turned_by_hand(frame, quarters) for frame in whole]
     (tmp_path / "scan").mkdir()
     foreign_files.write_arkitscenes(tmp_path / "scan", lying)
@@ -170,28 +265,52 @@ def test_images_on_their_side_are_turned_upright(tmp_path, quarters):
     for found, expected in zip(scene.frames, whole, strict=True):
         assert torch.equal(found.color, expected.color)
         assert torch.equal(found.depth, expected.depth)
-        assert torch.allclose(found.camera_to_world, expected.camera_to_world.double(), atol=1e-6)
+        assert torch.allclose(
+            found.camera_to_world, expected.camera_to_world.double(), atol=1e-6
+        )
         for key in ("fx", "fy", "cx", "cy"):
-            assert getattr(found.camera, key) == pytest.approx(getattr(camera, key))
-    assert read_manifest(tmp_path / "out")["provenance"]["turned"] == 90 * quarters
+            assert getattr(found.camera, key) == pytest.approx(
+                getattr(camera, key)
+            )
+    assert (
+        read_manifest(tmp_path / "out")["provenance"]["turned"] == 90 * quarters
+    )
     if quarters == 1:
-        kept = converted(tmp_path / "scan", tmp_path / "kept", "arkitscenes", turn=0)
+        kept = converted(
+            tmp_path / "scan", tmp_path / "kept", "arkitscenes", turn=0
+        )
         assert torch.equal(kept.frames[0].color, lying[0].color)
 
 
 def test_the_better_poses_of_polycam(tmp_path):
     (tmp_path / "scan").mkdir()
-    foreign_files.write_polycam(tmp_path / "scan", room_frames(OWN), corrected=True)
+    foreign_files.write_polycam(
+        tmp_path / "scan", room_frames(OWN), corrected=True
+    )
     scene = converted(tmp_path / "scan", tmp_path / "out", "polycam", up="y")
-    assert torch.allclose(scene.frames[2].camera_to_world, room_frames(OWN)[2].camera_to_world.double(), atol=1e-6)
+    assert torch.allclose(
+        scene.frames[2].camera_to_world,
+        room_frames(OWN)[2].camera_to_world.double(),
+        atol=1e-6,
+    )
 
 
 def test_units_of_colmap(tmp_path):
     _, frames, _ = scan_of("colmap", tmp_path / "scan")
-    scene = converted(tmp_path / "scan", tmp_path / "out", "colmap", up="z", metres=2.0)
-    assert torch.allclose(scene.frames[1].camera_to_world[:3, 3], 2 * frames[1].camera_to_world[:3, 3], atol=1e-6)
+    scene = converted(
+        tmp_path / "scan", tmp_path / "out", "colmap", up="z", metres=2.0
+    )
+    assert torch.allclose(
+        scene.frames[1].camera_to_world[:3, 3],
+        2 * frames[1].camera_to_world[:3, 3],
+        atol=1e-6,
+    )
     assert torch.allclose(scene.frames[1].depth, 2 * frames[1].depth, atol=1e-6)
-    pixels, depth = project(scene.points[:1], scene.frames[0].camera, scene.frames[0].camera_to_world)
+    pixels, depth = project(
+        scene.points[:1],
+        scene.frames[0].camera,
+        scene.frames[0].camera_to_world,
+    )
     assert pixels.isfinite().all()
     assert depth.isfinite().all()
 
@@ -216,16 +335,25 @@ def test_a_simple_pinhole(tmp_path):
 class TestLeftOut:
     def test_lost_tracking_and_missing_files_are_counted(self, tmp_path):
         form, _, _ = scan_of("7-scenes", tmp_path / "scan")
-        np.savetxt(tmp_path / "scan" / "frame-000000.pose.txt", np.full((4, 4), -np.inf))
+        np.savetxt(
+            tmp_path / "scan" / "frame-000000.pose.txt",
+            np.full((4, 4), -np.inf),
+        )
         (tmp_path / "scan" / "frame-000001.depth.png").unlink()
         (tmp_path / "scan" / "frame-000002.color.png").write_bytes(b"none")
         scene = converted(tmp_path / "scan", tmp_path / "out", form, up="z")
-        assert scene.skipped == {"invalid pose": 1, "missing depth": 1, "unreadable image": 1}
+        assert scene.skipped == {
+            "invalid pose": 1,
+            "missing depth": 1,
+            "unreadable image": 1,
+        }
 
     def test_an_image_without_a_pose_in_time(self, tmp_path):
         form, _, _ = scan_of("tum", tmp_path / "scan")
         lines = (tmp_path / "scan" / "groundtruth.txt").read_text().splitlines()
-        (tmp_path / "scan" / "groundtruth.txt").write_text("\n".join(lines[:-2]))
+        (tmp_path / "scan" / "groundtruth.txt").write_text(
+            "\n".join(lines[:-2])
+        )
         scene = converted(tmp_path / "scan", tmp_path / "out", form)
         assert scene.skipped == {"invalid pose": 1}
 
@@ -239,16 +367,24 @@ class TestLeftOut:
 
     def test_every_second(self, tmp_path):
         form, _, _ = scan_of("replica", tmp_path / "a" / "scan")
-        scene = converted(tmp_path / "a" / "scan", tmp_path / "out", form, every=2)
+        scene = converted(
+            tmp_path / "a" / "scan", tmp_path / "out", form, every=2
+        )
         assert scene.frames.names == ("frame000000", "frame000002")
 
 
 class TestDepthMapsOfColmap:
     def test_a_map_by_hand(self, tmp_path):
         path = tmp_path / "a.jpg.geometric.bin"
-        path.write_bytes(b"3&2&1&" + np.array([1.5, np.nan, 0.25, -1.0, np.inf, 2.0], "<f4").tobytes())
+        path.write_bytes(
+            b"3&2&1&"
+            + np.array([1.5, np.nan, 0.25, -1.0, np.inf, 2.0], "<f4").tobytes()
+        )
         assert map_size(path) == (2, 3)
-        assert read_map(path, 1000.0, ()).tolist() == [[1.5, 0.0, 0.25], [0.0, 0.0, 2.0]]
+        assert read_map(path, 1000.0, ()).tolist() == [
+            [1.5, 0.0, 0.25],
+            [0.0, 0.0, 2.0],
+        ]
         assert is_whole_map(path)
 
     @pytest.mark.parametrize(
@@ -294,35 +430,88 @@ class TestErrors:
 
     def test_distorted_cameras_are_refused_with_the_mend(self, tmp_path):
         spoil = self.edit("sparse/0/cameras.txt", "7 PINHOLE", "7 OPENCV")
-        self.fails("colmap", tmp_path / "1", r"cameras\.txt, line 2: .*'OPENCV'.*image_undistorter", spoil)
+        self.fails(
+            "colmap",
+            tmp_path / "1",
+            r"cameras\.txt, line 2: .*'OPENCV'.*image_undistorter",
+            spoil,
+        )
         spoil = self.edit("transforms.json", '"k1": 0.0', '"k1": 0.1')
-        self.fails("nerfstudio", tmp_path / "2", r"transforms\.json: a distorted camera .*k1.*undistort", spoil)
+        self.fails(
+            "nerfstudio",
+            tmp_path / "2",
+            r"transforms\.json: a distorted camera .*k1.*undistort",
+            spoil,
+        )
 
     def test_poses_that_do_not_fit_the_images(self, tmp_path):
-        shorter = lambda folder: (folder / "traj.txt").write_text((folder / "traj.txt").read_text().split("\n", 1)[1])
-        self.fails("replica", tmp_path / "1", r"traj\.txt: expected 4 lines, one an image, found 3", shorter)
+        shorter = lambda folder: (folder / "traj.txt").write_text(
+            (folder / "traj.txt").read_text().split("\n", 1)[1]
+        )
+        self.fails(
+            "replica",
+            tmp_path / "1",
+            r"traj\.txt: expected 4 lines, one an image, found 3",
+            shorter,
+        )
         one_less = lambda folder: (folder / "color" / "00003.png").unlink()
-        self.fails("open3d log", tmp_path / "2", "found 4 poses, 3 colour and 4 depth", one_less)
+        self.fails(
+            "open3d log",
+            tmp_path / "2",
+            "found 4 poses, 3 colour and 4 depth",
+            one_less,
+        )
 
     def test_an_image_of_another_shape(self, tmp_path):
-        turned = lambda folder: Image.new("RGB", (48, 64)).save(folder / "images" / "f1.png")
-        self.fails("nerfstudio", tmp_path, r"f1\.png: expected the shape of 64 x 48 pixels.*turned or cut", turned)
+        turned = lambda folder: Image.new("RGB", (48, 64)).save(
+            folder / "images" / "f1.png"
+        )
+        self.fails(
+            "nerfstudio",
+            tmp_path,
+            r"f1\.png: expected the shape of 64 x 48 pixels.*turned or cut",
+            turned,
+        )
 
     def test_a_name_that_leads_out_of_the_folder(self, tmp_path):
-        spoil = self.edit("transforms.json", "images/f1.png", "../../etc/f1.png")
-        self.fails("nerfstudio", tmp_path, r"transforms\.json: expected names of files in", spoil)
+        spoil = self.edit(
+            "transforms.json", "images/f1.png", "../../etc/f1.png"
+        )
+        self.fails(
+            "nerfstudio",
+            tmp_path,
+            r"transforms\.json: expected names of files in",
+            spoil,
+        )
 
     def test_names_and_cameras_of_arkit(self, tmp_path):
-        gone = lambda folder: next(folder.glob("*/lowres_wide_intrinsics/*3244.222*")).unlink()
-        self.fails("arkitscenes", tmp_path / "1", r"41254925_3244\.223\.pincam: no such file, nor of this time", gone)
+        gone = lambda folder: next(
+            folder.glob("*/lowres_wide_intrinsics/*3244.222*")
+        ).unlink()
+        self.fails(
+            "arkitscenes",
+            tmp_path / "1",
+            r"41254925_3244\.223\.pincam: no such file, nor of this time",
+            gone,
+        )
         other = lambda folder: next(folder.glob("*/lowres_wide/*223*")).rename(
             folder / "41254925_frames/lowres_wide/a.png"
         )
-        self.fails("arkitscenes", tmp_path / "2", r"a\.png: expected a name that ends in a time", other)
+        self.fails(
+            "arkitscenes",
+            tmp_path / "2",
+            r"a\.png: expected a name that ends in a time",
+            other,
+        )
 
     def test_a_binary_model(self, tmp_path):
         gone = lambda folder: (folder / "sparse/0/images.txt").unlink()
-        self.fails("colmap", tmp_path, r"images\.txt: no such file; write the model as text", gone)
+        self.fails(
+            "colmap",
+            tmp_path,
+            r"images\.txt: no such file; write the model as text",
+            gone,
+        )
 
     def test_settings_that_make_no_sense(self):
         for wrong in (
@@ -332,7 +521,13 @@ class TestErrors:
             {"format": "tum", "points": "mesh"},
             {"format": "tum", "turn": 45},
         ):
-            with pytest.raises(ValueError, match=r"unknown format|must be positive|expected points to be one of"):
+            with pytest.raises(
+                ValueError,
+                match=(
+                    r"unknown format|must be positive|expected points to be"
+                    r" one of"
+                ),
+            ):
                 Settings(**wrong)
 
 
@@ -340,7 +535,9 @@ class TestCommand:
     def run(self, *arguments):
         app = convert_scan.typer.Typer()
         app.command()(convert_scan.main)
-        return CliRunner().invoke(app, [str(argument) for argument in arguments])
+        return CliRunner().invoke(
+            app, [str(argument) for argument in arguments]
+        )
 
     def test_a_bad_scan_among_good_ones(self, tmp_path):
         scan_of("nerfstudio", tmp_path / "good")
@@ -361,7 +558,10 @@ class TestCommand:
         assert "transforms.json: not JSON" in result.output
         scene = read_scene(tmp_path / "out" / "good")
         assert scene.class_set.names == ("wall", "plant pot")
-        assert "0 scenes converted, 1 kept, 1 failed" in self.run(*arguments, "--classes", "wall, plant pot").output
+        assert (
+            "0 scenes converted, 1 kept, 1 failed"
+            in self.run(*arguments, "--classes", "wall, plant pot").output
+        )
 
     @pytest.mark.parametrize(
         ("arguments", "message"),
@@ -372,12 +572,22 @@ class TestCommand:
         ],
     )
     def test_wrong_options(self, tmp_path, arguments, message):
-        result = self.run("tum", tmp_path, "--out", tmp_path / "out", *arguments)
+        result = self.run(
+            "tum", tmp_path, "--out", tmp_path / "out", *arguments
+        )
         assert result.exit_code == 2
         assert message in result.output
 
 
 def test_the_class_set_of_a_scene(tmp_path):
     form, _, _ = scan_of("nerfstudio", tmp_path / "scan")
-    assert converted(tmp_path / "scan", tmp_path / "out", form).class_set == ROOMS_12
-    assert json.loads((tmp_path / "out" / "scene.json").read_text())["provenance"]["settings"]["format"] == "nerfstudio"
+    assert (
+        converted(tmp_path / "scan", tmp_path / "out", form).class_set
+        == ROOMS_12
+    )
+    assert (
+        json.loads((tmp_path / "out" / "scene.json").read_text())["provenance"][
+            "settings"
+        ]["format"]
+        == "nerfstudio"
+    )

@@ -1,4 +1,5 @@
-"""ScanNet in, the library's layout out: every number of files that the test wrote itself, and what goes wrong."""
+"""ScanNet in, the library's layout out: every number of files that the test
+wrote itself, and what goes wrong."""
 
 from pathlib import Path
 
@@ -29,9 +30,19 @@ from typer.testing import CliRunner
 
 from vlg_lib.classes import SCANNET_20
 from vlg_lib.convert import scannet as convert_scannet
-from vlg_lib.convert.scannet_labels import NYU40_IDS, read_alignment, to_nyu40, to_scannet20
+from vlg_lib.convert.scannet_labels import (
+    NYU40_IDS,
+    read_alignment,
+    to_nyu40,
+    to_scannet20,
+)
 from vlg_lib.convert.sens import SensFile
-from vlg_lib.data.layout import LayoutError, read_manifest, read_point_labels, read_scene
+from vlg_lib.data.layout import (
+    LayoutError,
+    read_manifest,
+    read_point_labels,
+    read_scene,
+)
 from vlg_lib.fusion import fuse_scene
 from vlg_lib.geometry.cameras import resize_camera
 from vlg_lib.geometry.visibility import visible_points
@@ -46,7 +57,9 @@ def run(*arguments):
     return CliRunner().invoke(app, [str(argument) for argument in arguments])
 
 
-def converted(scans: Path, out: Path, *options, name: str = "scene0000_00") -> Scene:
+def converted(
+    scans: Path, out: Path, *options, name: str = "scene0000_00"
+) -> Scene:
     result = run(scans, out, "--frame-skip", 1, *options)
     assert result.exit_code == 0, result.output
     return read_scene(out / name)
@@ -58,15 +71,32 @@ class TestScene:
         scene = converted(tmp_path / "scans", tmp_path / "out")
         assert scene.frames.names == ("0", "1", "2", "3", "4")
         assert np.array_equal(scene.points.numpy(), POINTS)
-        assert read_point_labels(tmp_path / "out" / "scene0000_00").tolist() == INDICES
-        assert scene.class_set.present(scene.scene_labels) == ("wall", "floor", "other")
-        for frame, (pose, _, codes) in zip(scene.frames, floor_shots(), strict=True):
+        assert (
+            read_point_labels(tmp_path / "out" / "scene0000_00").tolist()
+            == INDICES
+        )
+        assert scene.class_set.present(scene.scene_labels) == (
+            "wall",
+            "floor",
+            "other",
+        )
+        for frame, (pose, _, codes) in zip(
+            scene.frames, floor_shots(), strict=True
+        ):
             assert frame.camera == DEPTH_CAMERA
-            assert np.array_equal(frame.camera_to_world.numpy(), pose.astype(np.float32))
-            expected = torch.from_numpy(np.where(codes == 65535, 0, codes) / 1000).float()
+            assert np.array_equal(
+                frame.camera_to_world.numpy(), pose.astype(np.float32)
+            )
+            expected = torch.from_numpy(
+                np.where(codes == 65535, 0, codes) / 1000
+            ).float()
             assert torch.equal(frame.depth, expected)
-            floor = floor_frame("", float(pose[0, 3]), float(pose[1, 3]), 2.0, DEPTH_CAMERA)
-            assert (frame.color.float() - floor.color.float())[1:-1, 1:-1].abs().max() <= 3
+            floor = floor_frame(
+                "", float(pose[0, 3]), float(pose[1, 3]), 2.0, DEPTH_CAMERA
+            )
+            assert (frame.color.float() - floor.color.float())[
+                1:-1, 1:-1
+            ].abs().max() <= 3
         facts = read_manifest(tmp_path / "out" / "scene0000_00")["provenance"]
         assert facts["point_labels"] == "scene0000_00_vh_clean_2.labels.ply"
         assert facts["settings"]["frame_skip"] == 1
@@ -74,7 +104,11 @@ class TestScene:
     def test_each_scene_has_its_own_camera(self, tmp_path):
         write_scan(tmp_path / "scans")
         other = write_scan(tmp_path / "scans", "scene0000_01")
-        stream = sens_bytes(floor_shots(), matrix(50, 50, 31.5, 23.5), matrix(25, 25, 15.5, 11.5))
+        stream = sens_bytes(
+            floor_shots(),
+            matrix(50, 50, 31.5, 23.5),
+            matrix(25, 25, 15.5, 11.5),
+        )
         (other / "scene0000_01.sens").write_bytes(stream)
         first = converted(tmp_path / "scans", tmp_path / "out")
         second = read_scene(tmp_path / "out" / "scene0000_01")
@@ -85,12 +119,18 @@ class TestScene:
     def test_other_grids(self, tmp_path, size):
         write_scan(tmp_path / "scans")
         scene = converted(tmp_path / "scans", tmp_path / "out", "--size", size)
-        expected = COLOR_CAMERA if size == "color" else resize_camera(COLOR_CAMERA, *map(int, size.split("x")))
+        expected = (
+            COLOR_CAMERA
+            if size == "color"
+            else resize_camera(COLOR_CAMERA, *map(int, size.split("x")))
+        )
         assert scene.frames.camera == expected
         for frame in scene.frames:
             x, y = (float(frame.camera_to_world[i, 3]) for i in (0, 1))
             floor = floor_frame("", x, y, 2.0, expected)
-            assert (frame.color.float() - floor.color.float())[1:-1, 1:-1].abs().max() <= 4
+            assert (frame.color.float() - floor.color.float())[
+                1:-1, 1:-1
+            ].abs().max() <= 4
             assert torch.equal(frame.depth[2:], floor.depth[2:])
 
     def test_skipped_frames_are_not_decoded(self, tmp_path):
@@ -101,7 +141,12 @@ class TestScene:
                 begin = int(sens._offsets[index])
                 stream[begin : begin + 200] = bytes(200)
         (folder / "scene0000_00.sens").write_bytes(stream)
-        assert run(tmp_path / "scans", tmp_path / "out", "--frame-skip", 2).exit_code == 0
+        assert (
+            run(
+                tmp_path / "scans", tmp_path / "out", "--frame-skip", 2
+            ).exit_code
+            == 0
+        )
         scene = read_scene(tmp_path / "out" / "scene0000_00")
         assert (scene.frames.names, scene.skipped) == (("0", "2", "4"), {})
 
@@ -127,71 +172,150 @@ class TestScene:
         turned = converted(tmp_path / "scans", tmp_path / "turned", "--align")
         expected = POINTS @ ALIGNMENT[:3, :3].T + ALIGNMENT[:3, 3]
         assert np.allclose(turned.points.numpy(), expected, atol=1e-6)
-        assert np.allclose(turned.frames.poses[2].numpy(), ALIGNMENT @ raw.frames.poses[2].numpy(), atol=1e-12)
+        assert np.allclose(
+            turned.frames.poses[2].numpy(),
+            ALIGNMENT @ raw.frames.poses[2].numpy(),
+            atol=1e-12,
+        )
         for before, after in zip(raw.frames, turned.frames, strict=True):
-            assert torch.equal(visible_points(raw.points, before).indices, visible_points(turned.points, after).indices)
+            assert torch.equal(
+                visible_points(raw.points, before).indices,
+                visible_points(turned.points, after).indices,
+            )
         assert len(visible_points(raw.points, raw.frames[0])) > 0
-        assert read_manifest(tmp_path / "turned" / "scene0000_00")["axis_alignment"] == ALIGNMENT.tolist()
-        assert read_manifest(tmp_path / "raw" / "scene0000_00")["axis_alignment"] is None
+        assert (
+            read_manifest(tmp_path / "turned" / "scene0000_00")[
+                "axis_alignment"
+            ]
+            == ALIGNMENT.tolist()
+        )
+        assert (
+            read_manifest(tmp_path / "raw" / "scene0000_00")["axis_alignment"]
+            is None
+        )
 
     def test_depth_that_is_not_registered_is_refused(self, tmp_path):
         write_scan(tmp_path / "scans", extrinsic=ALIGNMENT)
         result = run(tmp_path / "scans", tmp_path / "out", "--frame-skip", 1)
-        assert (result.exit_code, "expected depth registered to colour" in result.output) == (1, True)
-        assert len(converted(tmp_path / "scans", tmp_path / "out", "--ignore-extrinsics").frames) == 5
+        assert (
+            result.exit_code,
+            "expected depth registered to colour" in result.output,
+        ) == (1, True)
+        assert (
+            len(
+                converted(
+                    tmp_path / "scans", tmp_path / "out", "--ignore-extrinsics"
+                ).frames
+            )
+            == 5
+        )
 
     def test_exported_frames_give_the_scene_of_the_stream(self, tmp_path):
         write_scan(tmp_path / "scans")
         exported = [(str(i), *shot) for i, shot in enumerate(floor_shots())]
         write_exported(
-            tmp_path / "images" / "scene0000_00", exported, camera_matrix(COLOR_CAMERA), camera_matrix(DEPTH_CAMERA)
+            tmp_path / "images" / "scene0000_00",
+            exported,
+            camera_matrix(COLOR_CAMERA),
+            camera_matrix(DEPTH_CAMERA),
         )
         first = converted(tmp_path / "scans", tmp_path / "a")
-        second = converted(tmp_path / "scans", tmp_path / "b", "--images", tmp_path / "images")
+        second = converted(
+            tmp_path / "scans", tmp_path / "b", "--images", tmp_path / "images"
+        )
         assert second.frames.camera == first.frames.camera
-        assert torch.allclose(first.frames.poses, second.frames.poses, atol=1e-7)
+        assert torch.allclose(
+            first.frames.poses, second.frames.poses, atol=1e-7
+        )
         for one, other in zip(first.frames, second.frames, strict=True):
-            assert (one.name, one.depth.tolist()) == (other.name, other.depth.tolist())
+            assert (one.name, one.depth.tolist()) == (
+                other.name,
+                other.depth.tolist(),
+            )
             assert torch.equal(one.color, other.color)
 
     def test_exported_frames_that_are_missing_or_wrong(self, tmp_path):
         folder = write_scan(tmp_path / "scans")
         (folder / "scene0000_00.sens").unlink()
-        exported = [(str(20 * i), *shot) for i, shot in enumerate(floor_shots() + floor_shots(2))]
+        exported = [
+            (str(20 * i), *shot)
+            for i, shot in enumerate(floor_shots() + floor_shots(2))
+        ]
         exported[1] = ("20", LOST, *exported[1][2:])
-        exported[6] = ("120", exported[6][1], exported[6][2][:10], exported[6][3])
-        write_exported(folder, exported, camera_matrix(COLOR_CAMERA), camera_matrix(DEPTH_CAMERA), ".jpg")
+        exported[6] = (
+            "120",
+            exported[6][1],
+            exported[6][2][:10],
+            exported[6][3],
+        )
+        write_exported(
+            folder,
+            exported,
+            camera_matrix(COLOR_CAMERA),
+            camera_matrix(DEPTH_CAMERA),
+            ".jpg",
+        )
         (folder / "color" / "40.jpg").unlink()
         (folder / "depth" / "60.png").unlink()
         (folder / "pose" / "80.txt").unlink()
-        (folder / "color" / "7.jpg").write_bytes(b"not taken: no multiple of 20")
+        (folder / "color" / "7.jpg").write_bytes(
+            b"not taken: no multiple of 20"
+        )
         result = run(tmp_path / "scans", tmp_path / "out")
         assert result.exit_code == 0, result.output
         scene = read_scene(tmp_path / "out" / "scene0000_00")
         assert scene.frames.names == ("0", "100")
         assert scene.skipped == {
-            "invalid pose": 1, "missing image": 1, "missing depth": 1, "missing pose": 1, "unreadable image": 1
-        }  # fmt: skip
+            "invalid pose": 1,
+            "missing image": 1,
+            "missing depth": 1,
+            "missing pose": 1,
+            "unreadable image": 1,
+        }
 
 
 class TestLabels:
     def test_annotations_and_the_tsv_say_what_the_labels_say(self, tmp_path):
         folder = write_scan(tmp_path / "scans", labels=False)
         write_annotations(
-            folder, [("wall", [7]), ("office floor", [3]), ("person", [5, 6]), ("thing", [8])], [7, 3, 5, 6, 8, 99]
+            folder,
+            [
+                ("wall", [7]),
+                ("office floor", [3]),
+                ("person", [5, 6]),
+                ("thing", [8]),
+            ],
+            [7, 3, 5, 6, 8, 99],
         )
-        tsv = write_tsv(tmp_path / "a.tsv", [("wall", 1), ("office floor", 2), ("person", 31), ("thing", 39)])
+        tsv = write_tsv(
+            tmp_path / "a.tsv",
+            [("wall", 1), ("office floor", 2), ("person", 31), ("thing", 39)],
+        )
         scene = converted(tmp_path / "scans", tmp_path / "out", "--tsv", tsv)
-        assert read_point_labels(tmp_path / "out" / "scene0000_00").tolist() == INDICES
-        assert scene.class_set.present(scene.scene_labels) == ("wall", "floor", "other")
+        assert (
+            read_point_labels(tmp_path / "out" / "scene0000_00").tolist()
+            == INDICES
+        )
+        assert scene.class_set.present(scene.scene_labels) == (
+            "wall",
+            "floor",
+            "other",
+        )
 
     def test_every_class_has_the_id_of_the_benchmark(self):
         names = dict(zip(SCANNET_20.names, NYU40_IDS, strict=True))
-        assert (names["bookshelf"], names["desk"], names["shower curtain"], names["bathtub"]) == (10, 14, 28, 36)
+        assert (
+            names["bookshelf"],
+            names["desk"],
+            names["shower curtain"],
+            names["bathtub"],
+        ) == (10, 14, 28, 36)
         everything = torch.arange(41)
         labels = to_scannet20(everything)
         assert int((labels >= 0).sum()) == 20
-        assert torch.equal(to_nyu40(labels)[labels >= 0], everything[labels >= 0])
+        assert torch.equal(
+            to_nyu40(labels)[labels >= 0], everything[labels >= 0]
+        )
         assert to_nyu40(labels)[labels < 0].unique().tolist() == [0]
 
     def test_a_scene_without_labels_and_tags_of_a_person(self, tmp_path):
@@ -201,17 +325,27 @@ class TestLabels:
         with pytest.raises(LayoutError, match="no point labels"):
             read_point_labels(tmp_path / "a" / "scene0000_00")
         (tmp_path / "tags.txt").write_text("scene0000_00: chair, toilet\n")
-        scene = converted(tmp_path / "scans", tmp_path / "a", "--tags", tmp_path / "tags.txt")
-        assert scene.class_set.present(scene.scene_labels) == ("chair", "toilet")
+        scene = converted(
+            tmp_path / "scans", tmp_path / "a", "--tags", tmp_path / "tags.txt"
+        )
+        assert scene.class_set.present(scene.scene_labels) == (
+            "chair",
+            "toilet",
+        )
 
     def test_classes_of_few_points_are_no_scene_labels(self, tmp_path):
         write_scan(tmp_path / "scans")
-        scene = converted(tmp_path / "scans", tmp_path / "a", "--least-points", 2)
+        scene = converted(
+            tmp_path / "scans", tmp_path / "a", "--least-points", 2
+        )
         assert not scene.scene_labels.any()
 
     @pytest.mark.parametrize(
         ("text", "message"),
-        [("axisAlignment = 1 2 3", "= 16 numbers"), ("axisAlignment = " + "2 " * 16, "a rotation and a shift")],
+        [
+            ("axisAlignment = 1 2 3", "= 16 numbers"),
+            ("axisAlignment = " + "2 " * 16, "a rotation and a shift"),
+        ],
     )
     def test_alignments_that_are_none(self, tmp_path, text, message):
         (tmp_path / "a.txt").write_text(text)
@@ -231,41 +365,87 @@ class TestManyScenes:
         mesh = scans / "scene0002_00" / "scene0002_00_vh_clean_2.ply"
         mesh.write_bytes(mesh.read_bytes()[:300])
         labels = scans / "scene0003_00" / "scene0003_00_vh_clean_2.labels.ply"
-        labels.write_bytes(mesh_bytes(POINTS, np.zeros((6, 3), int), np.array([1, 2, 3, 4, 5, 41])))
+        labels.write_bytes(
+            mesh_bytes(
+                POINTS, np.zeros((6, 3), int), np.array([1, 2, 3, 4, 5, 41])
+            )
+        )
         (scans / "scene0004_00" / "scene0004_00.sens").write_bytes(
-            sens_bytes([(LOST, *shot[1:]) for shot in floor_shots()], np.eye(4), np.eye(4))
+            sens_bytes(
+                [(LOST, *shot[1:]) for shot in floor_shots()],
+                np.eye(4),
+                np.eye(4),
+            )
         )
         result = run(scans, out, "--frame-skip", 2)
         assert result.exit_code == 1
         assert "2 scenes converted, 0 kept, 4 failed" in result.output
         for name, what in (
             ("scene0001_00", "scene0001_00.sens: cut short in frame 4 of 5"),
-            ("scene0002_00", "scene0002_00_vh_clean_2.ply: not a whole PLY file"),
+            (
+                "scene0002_00",
+                "scene0002_00_vh_clean_2.ply: not a whole PLY file",
+            ),
             ("scene0003_00", "expected NYU40 ids from 0 to 40, found 1 to 41"),
-            ("scene0004_00", "none of its frames can be used (3 x invalid pose)"),
+            (
+                "scene0004_00",
+                "none of its frames can be used (3 x invalid pose)",
+            ),
         ):
-            assert any(name in line and what in line for line in result.output.splitlines()), what
-        assert sorted(path.name for path in out.iterdir()) == ["scene0000_00", "scene0005_00"]
+            assert any(
+                name in line and what in line
+                for line in result.output.splitlines()
+            ), what
+        assert sorted(path.name for path in out.iterdir()) == [
+            "scene0000_00",
+            "scene0005_00",
+        ]
 
     def test_a_split_and_scenes_that_are_not_there(self, tmp_path):
         for i in range(3):
             write_scan(tmp_path / "scans", f"scene000{i}_00")
         (tmp_path / "val.txt").write_text("scene0002_00\nscene0000_00\n")
-        assert run(tmp_path / "scans", tmp_path / "out", "--split", tmp_path / "val.txt").exit_code == 0
-        assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["scene0000_00", "scene0002_00"]
-        result = run(tmp_path / "scans", tmp_path / "out", "--scenes", "scene0002_00,scene0007_00")
-        assert (result.exit_code, "first 'scene0007_00'" in result.output) == (2, True)
+        assert (
+            run(
+                tmp_path / "scans",
+                tmp_path / "out",
+                "--split",
+                tmp_path / "val.txt",
+            ).exit_code
+            == 0
+        )
+        assert sorted(path.name for path in (tmp_path / "out").iterdir()) == [
+            "scene0000_00",
+            "scene0002_00",
+        ]
+        result = run(
+            tmp_path / "scans",
+            tmp_path / "out",
+            "--scenes",
+            "scene0002_00,scene0007_00",
+        )
+        assert (result.exit_code, "first 'scene0007_00'" in result.output) == (
+            2,
+            True,
+        )
         result = run(tmp_path, tmp_path / "out")
         assert (result.exit_code, "found none" in result.output) == (2, True)
 
     @pytest.mark.parametrize(
         ("options", "message"),
-        [(["--frame-skip", 0], "must be positive"), (["--size", "640"], "size like 320x240"), (["--jobs", 0], "jobs")],
+        [
+            (["--frame-skip", 0], "must be positive"),
+            (["--size", "640"], "size like 320x240"),
+            (["--jobs", 0], "jobs"),
+        ],
     )
     def test_settings_that_make_no_sense(self, tmp_path, options, message):
         write_scan(tmp_path / "scans")
         result = run(tmp_path / "scans", tmp_path / "out", *options)
-        assert (result.exit_code, message in result.output) == (2, True), result.output
+        assert (result.exit_code, message in result.output) == (
+            2,
+            True,
+        ), result.output
 
     @pytest.mark.timeout(300)
     def test_a_conversion_that_is_killed_goes_on(self, tmp_path):
@@ -273,33 +453,72 @@ class TestManyScenes:
         names = [f"scene00{i:02d}_00" for i in range(30)]
         for name in names:
             write_scan(scans, name)
-        kill_and_go_on(Path(convert_scannet.__file__), [scans, out, "--frame-skip", 1], out, names, 5, run)
+        kill_and_go_on(
+            Path(convert_scannet.__file__),
+            [scans, out, "--frame-skip", 1],
+            out,
+            names,
+            5,
+            run,
+        )
 
 
 class TestRoundTrip:
-    def test_a_room_through_scannet_files_gives_the_same_pseudo_labels(self, tmp_path):
+    def test_a_room_through_scannet_files_gives_the_same_pseudo_labels(
+        self, tmp_path
+    ):
         room, labels = room_scene(7, views=3, width=64, height=48)
         shots, frames = [], []
         for frame in room.frames:
             pose = frame.camera_to_world.float()  # as a stream keeps it
             codes = (frame.depth.double() * 1000).round()
-            shots.append((pose.numpy(), frame.color.numpy(), codes.numpy().astype(np.uint16)))
-            frames.append(Frame(frame.name, frame.camera, pose.double(), frame.color, (codes / 1000).float()))
-        ids = np.where(labels.numpy() >= 0, np.array(NYU40_IDS)[labels.numpy()], 0)
+            shots.append(
+                (
+                    pose.numpy(),
+                    frame.color.numpy(),
+                    codes.numpy().astype(np.uint16),
+                )
+            )
+            frames.append(
+                Frame(
+                    frame.name,
+                    frame.camera,
+                    pose.double(),
+                    frame.color,
+                    (codes / 1000).float(),
+                )
+            )
+        ids = np.where(
+            labels.numpy() >= 0, np.array(NYU40_IDS)[labels.numpy()], 0
+        )
         folder = tmp_path / "scans" / "scene0700_00"
         folder.mkdir(parents=True)
         camera = camera_matrix(frames[0].camera)
-        (folder / f"{folder.name}.sens").write_bytes(sens_bytes(shots, camera, camera))
+        (folder / f"{folder.name}.sens").write_bytes(
+            sens_bytes(shots, camera, camera)
+        )
         for what, values in (("", None), (".labels", ids)):
             mesh = mesh_bytes(room.points.numpy(), room.colors.numpy(), values)
             (folder / f"{folder.name}_vh_clean_2{what}.ply").write_bytes(mesh)
-        scene = converted(tmp_path / "scans", tmp_path / "out", name=folder.name)
+        scene = converted(
+            tmp_path / "scans", tmp_path / "out", name=folder.name
+        )
         back = read_point_labels(tmp_path / "out" / folder.name)
         assert torch.equal(back, labels)
-        text = torch.nn.functional.normalize(torch.randn(20, 3, generator=torch.Generator().manual_seed(0)), dim=1)
-        expected = Scene("", room.points, room.colors, frames, SCANNET_20, scene.scene_labels)
+        text = torch.nn.functional.normalize(
+            torch.randn(20, 3, generator=torch.Generator().manual_seed(0)),
+            dim=1,
+        )
+        expected = Scene(
+            "", room.points, room.colors, frames, SCANNET_20, scene.scene_labels
+        )
         found, wanted = (
-            make_pseudo_labels(fuse_scene(each, lambda image: image.float() - 127.0), text, each.scene_labels, 0.1)
+            make_pseudo_labels(
+                fuse_scene(each, lambda image: image.float() - 127.0),
+                text,
+                each.scene_labels,
+                0.1,
+            )
             for each in (scene, expected)
         )
         assert torch.equal(found.labels, wanted.labels)

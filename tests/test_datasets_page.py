@@ -1,8 +1,8 @@
-"""The commands of book/datasets.md for ScanNet and S3DIS, typed one after another on small files of these formats.
+"""The commands of book/datasets.md for ScanNet and S3DIS, typed one after
+another on small files of these formats.
 
-Rooms of the book stand in for the data sets, a 2D model of random vectors for OpenSeg, and the profiles are small; the
-commands are those of the page.
-"""
+Rooms of the book stand in for the data sets, a 2D model of random vectors for
+OpenSeg, and the profiles are small; the commands are those of the page."""
 
 import importlib
 import re
@@ -31,8 +31,17 @@ from vlg_lib.rooms.scenes import room_scene
 from vlg_lib.vision_language import VisionLanguageModel
 
 ROOT = Path(__file__).parents[1]
-SMALL = {"adapter_steps": 3, "adapter_points_per_room": 500, "network": "MinkUNetSmall", "network_steps": 1,
-         "network_batch_rooms": 2, "voxel_size": 0.2, "augmentations": 1, "cam_steps": 1, "cam_batch_rooms": 2}  # fmt: skip
+SMALL = {
+    "adapter_steps": 3,
+    "adapter_points_per_room": 500,
+    "network": "MinkUNetSmall",
+    "network_steps": 1,
+    "network_batch_rooms": 2,
+    "voxel_size": 0.2,
+    "augmentations": 1,
+    "cam_steps": 1,
+    "cam_batch_rooms": 2,
+}
 
 ASKED: list[str] = []
 """The 2D models that were asked for."""
@@ -46,22 +55,43 @@ class Guess(VisionLanguageModel):
     name, dim, stride = "guess", 768, 16
 
     def dense_embeddings(self, image):
-        small = avg_pool2d(image.permute(2, 0, 1)[None].float() - 127, 16)[0].permute(1, 2, 0)
-        return normalize(small @ torch.randn(3, 768, generator=torch.Generator().manual_seed(0)), dim=2)
+        small = avg_pool2d(image.permute(2, 0, 1)[None].float() - 127, 16)[
+            0
+        ].permute(1, 2, 0)
+        return normalize(
+            small
+            @ torch.randn(3, 768, generator=torch.Generator().manual_seed(0)),
+            dim=2,
+        )
 
     def text_embeddings(self, texts):
-        seeds = [torch.Generator().manual_seed(sum(text.encode())) for text in texts]
-        return normalize(torch.stack([torch.randn(768, generator=seed) for seed in seeds]), dim=1)
+        seeds = [
+            torch.Generator().manual_seed(sum(text.encode())) for text in texts
+        ]
+        return normalize(
+            torch.stack([torch.randn(768, generator=seed) for seed in seeds]),
+            dim=1,
+        )
 
 
 @pytest.fixture
 def desk(tmp_path, monkeypatch) -> Path:
-    """An empty folder to type commands in, with its own cache, small profiles and the model that guesses."""
+    """An empty folder to type commands in, with its own cache, small profiles
+    and the model that guesses."""
     for name in ("paper-scannet", "paper-s3dis", "fast"):
-        monkeypatch.setitem(profiles.PROFILES, name, replace(profiles.PROFILES[name], **SMALL))
+        monkeypatch.setitem(
+            profiles.PROFILES, name, replace(profiles.PROFILES[name], **SMALL)
+        )
     table = Experiment.table
-    monkeypatch.setattr(Experiment, "table", lambda self: table(self, ["3dss-vlg"]))  # others: test_experiment.py
-    monkeypatch.setattr(vision_language, "create_model", lambda name, **_: ASKED.append(name) or Guess())
+    # others: test_experiment.py
+    monkeypatch.setattr(
+        Experiment, "table", lambda self: table(self, ["3dss-vlg"])
+    )
+    monkeypatch.setattr(
+        vision_language,
+        "create_model",
+        lambda name, **_: ASKED.append(name) or Guess(),
+    )
     monkeypatch.setenv("VLG_CACHE", str(tmp_path / "cache"))
     monkeypatch.setenv("COLUMNS", "200")
     monkeypatch.chdir(tmp_path)
@@ -71,9 +101,15 @@ def desk(tmp_path, monkeypatch) -> Path:
 def commands(section: str) -> list[list[str]]:
     """The commands in a section of the page, in words."""
     page = (ROOT / "book" / "datasets.md").read_text()
-    (text,) = re.findall(rf"^## {section}$(.*?)(?=^## |\Z)", page, re.MULTILINE | re.DOTALL)
+    (text,) = re.findall(
+        rf"^## {section}$(.*?)(?=^## |\Z)", page, re.MULTILINE | re.DOTALL
+    )
     blocks = re.findall(r"^```text\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
-    return [shlex.split(line) for block in blocks for line in block.replace("\\\n", "").splitlines()]
+    return [
+        shlex.split(line)
+        for block in blocks
+        for line in block.replace("\\\n", "").splitlines()
+    ]
 
 
 def type_in(words: list[str]) -> str:
@@ -89,15 +125,24 @@ def type_in(words: list[str]) -> str:
         app.command()(importlib.import_module(Path(script).stem).main)
         assert (ROOT / script).is_file()
     result = CliRunner().invoke(app, arguments, catch_exceptions=False)
-    assert (python, result.exit_code) == ("python", 0), f"{shlex.join(words)}: {result.output}"
+    assert (python, result.exit_code) == (
+        "python",
+        0,
+    ), f"{shlex.join(words)}: {result.output}"
     return result.output
 
 
-def write_scannet(scans: Path, name: str, seed: int, labelled: bool = True) -> int:
+def write_scannet(
+    scans: Path, name: str, seed: int, labelled: bool = True
+) -> int:
     """A room as a scan of ScanNet; the number of its points."""
     room, labels = room_scene(seed, views=2, width=64, height=48)
     shots = [
-        (f.camera_to_world.numpy(), f.color.numpy(), np.rint(f.depth.numpy() * 1000).astype(np.uint16))
+        (
+            f.camera_to_world.numpy(),
+            f.color.numpy(),
+            np.rint(f.depth.numpy() * 1000).astype(np.uint16),
+        )
         for f in room.frames
     ]
     folder, camera = scans / name, camera_matrix(room.frames[0].camera)
@@ -108,8 +153,16 @@ def write_scannet(scans: Path, name: str, seed: int, labelled: bool = True) -> i
         (folder / f"{name}_vh_clean_2{what}.ply").write_bytes(mesh)
     if labelled:
         (folder / f"{name}.sens").write_bytes(sens_bytes(shots, camera, camera))
-        mask = torch.rand(len(labels), generator=torch.Generator().manual_seed(seed)) < 0.5
-        features = {"feat": torch.randn(int(mask.sum()), 768).half(), "mask_full": mask}
+        mask = (
+            torch.rand(
+                len(labels), generator=torch.Generator().manual_seed(seed)
+            )
+            < 0.5
+        )
+        features = {
+            "feat": torch.randn(int(mask.sum()), 768).half(),
+            "mask_full": mask,
+        }
         Path("scannet_multiview_openseg").mkdir(exist_ok=True)
         torch.save(features, f"scannet_multiview_openseg/{name}_0.pt")
     return len(labels)
@@ -119,55 +172,122 @@ def write_s3dis(area: str, room: str, seed: int) -> None:
     """A room as one of S3DIS, with its images in 2D-3D-S."""
     scene, labels = room_scene(seed, views=2, width=48, height=48)
     objects = [
-        (f"{S3DIS_13.names[label]}_1", scene.points[labels == label].numpy(), scene.colors[labels == label].numpy())
-        for label in labels.unique().tolist() if label >= 0
-    ]  # fmt: skip
+        (
+            f"{S3DIS_13.names[label]}_1",
+            scene.points[labels == label].numpy(),
+            scene.colors[labels == label].numpy(),
+        )
+        for label in labels.unique().tolist()
+        if label >= 0
+    ]
     write_room(Path("Stanford3dDataset_v1.2") / area / room, objects)
-    images = Path("2D-3D-S/noXYZ") / {"Area_5": "area_5a"}.get(area, area.lower())
+    images = Path("2D-3D-S/noXYZ") / {"Area_5": "area_5a"}.get(
+        area, area.lower()
+    )
     for number, frame in enumerate(scene.frames):
         write_view(
-            images, f"{number:032x}", room, number, frame.camera_to_world.numpy(), frame.camera.matrix.numpy(),
-            frame.color.numpy(), frame.depth.numpy(),
-        )  # fmt: skip
+            images,
+            f"{number:032x}",
+            room,
+            number,
+            frame.camera_to_world.numpy(),
+            frame.camera.matrix.numpy(),
+            frame.color.numpy(),
+            frame.depth.numpy(),
+        )
 
 
 def test_scannet(desk: Path) -> None:
-    """Conversion, training, evaluation; the same from published features; the archive for the benchmark."""
-    splits = {"train": "scene0000_00", "val": "scene0011_00", "test": "scene0707_00"}
+    """Conversion, training, evaluation; the same from published features; the
+    archive for the benchmark."""
+    splits = {
+        "train": "scene0000_00",
+        "val": "scene0011_00",
+        "test": "scene0707_00",
+    }
     for seed, (split, name) in enumerate(splits.items()):
         Path(f"scannetv2_{split}.txt").write_text(f"{name}\n")
-        points = write_scannet(desk / ("scans_test" if split == "test" else "scans"), name, seed, split != "test")
+        points = write_scannet(
+            desk / ("scans_test" if split == "test" else "scans"),
+            name,
+            seed,
+            split != "test",
+        )
     outputs = [type_in(words) for words in commands("ScanNet")]
     assert "1 scenes converted, 0 kept, 0 failed" in outputs[0]
-    assert read_scene(desk / "scannet" / "test" / "scene0011_00").frames.camera.width == 320
-    assert set(ASKED) == {"openseg", "open_clip/ViT-B-16-quickgelu/openai/naclip"}
+    assert (
+        read_scene(
+            desk / "scannet" / "test" / "scene0011_00"
+        ).frames.camera.width
+        == 320
+    )
+    assert set(ASKED) == {
+        "openseg",
+        "open_clip/ViT-B-16-quickgelu/openai/naclip",
+    }
     for out in ("scannet", "few", "points"):
-        assert [row["row"] for row in read_json(Path("out") / out / "table.json")] == TABLE
+        assert [
+            row["row"] for row in read_json(Path("out") / out / "table.json")
+        ] == TABLE
     with zipfile.ZipFile("submission.zip") as packed:
         lines = packed.read("scene0707_00.txt").split()
     assert len(lines) == points
     assert {int(line) for line in lines} <= set(NYU40_IDS)
     cloud = "scannet-server/scene0707_00/points.ply"
-    type_in(["python", "-m", "vlg_lib", "predict", cloud, "--checkpoint", "predictions/network.safetensors"])
+    type_in(
+        [
+            "python",
+            "-m",
+            "vlg_lib",
+            "predict",
+            cloud,
+            "--checkpoint",
+            "predictions/network.safetensors",
+        ]
+    )
 
 
 def test_s3dis(desk: Path) -> None:
     """Conversion, training and evaluation by the protocol of Area 5."""
-    for seed, (area, room) in enumerate([("Area_6", "office_1"), ("Area_5", "WC_1")]):
+    for seed, (area, room) in enumerate(
+        [("Area_6", "office_1"), ("Area_5", "WC_1")]
+    ):
         write_s3dis(area, room, seed)
     outputs = [type_in(words) for words in commands("S3DIS with 2D-3D-S")]
-    assert all("1 scenes converted, 0 kept, 0 failed" in output for output in outputs[:2])
+    assert all(
+        "1 scenes converted, 0 kept, 0 failed" in output
+        for output in outputs[:2]
+    )
     scene = read_scene(desk / "s3dis" / "test" / "Area_5_WC_1")
-    assert (len(scene.frames), scene.frames.camera.height, scene.class_set) == (2, 320, S3DIS_13)
-    assert [row["row"] for row in read_json(Path("out/s3dis/table.json"))] == TABLE
+    assert (len(scene.frames), scene.frames.camera.height, scene.class_set) == (
+        2,
+        320,
+        S3DIS_13,
+    )
+    assert [
+        row["row"] for row in read_json(Path("out/s3dis/table.json"))
+    ] == TABLE
 
 
 def test_what_was_not_trained_is_not_used_to_label(desk: Path) -> None:
     for number, split in enumerate(("train", "test")):
         write_scannet(desk / split, f"scene000{number}_00", number)
-        type_in(["python", "data_scripts/convert_scannet.py", split, f"scannet/{split}", "--points-only"])
+        type_in(
+            [
+                "python",
+                "data_scripts/convert_scannet.py",
+                split,
+                f"scannet/{split}",
+                "--points-only",
+            ]
+        )
     app = typer.Typer()
     app.command()(importlib.import_module("label_scenes").main)
-    result = CliRunner().invoke(app, ["scannet/test", "predictions", "--scenes", "scannet"])
-    assert (result.exit_code, "train it first (python -m vlg_lib run)" in result.output) == (2, True), result.output
+    result = CliRunner().invoke(
+        app, ["scannet/test", "predictions", "--scenes", "scannet"]
+    )
+    assert (
+        result.exit_code,
+        "train it first (python -m vlg_lib run)" in result.output,
+    ) == (2, True), result.output
     assert not Path("predictions").exists()

@@ -1,4 +1,5 @@
-"""Faults on purpose, as benchmarks/faults.py records them at length: three random kills, a full disk, a lost frame."""
+"""Faults on purpose, as benchmarks/faults.py records them at length: three
+random kills, a full disk, a lost frame."""
 
 import errno
 import json
@@ -19,21 +20,44 @@ BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
 
 
 @pytest.mark.timeout(900)
-def test_three_conversions_killed_at_random_moments_end_with_every_byte_of_a_whole_one() -> None:
-    command = [sys.executable, BENCHMARKS / "faults.py", "convert", "--kills", "3", "--only", "ScanNet, 12 scenes, 1"]
-    done = subprocess.run(command, env={**os.environ, "OMP_NUM_THREADS": "1"}, capture_output=True, text=True)
+def test_three_conversions_killed_at_random_moments_end_with_every_byte_of_a_whole_one() -> (
+    None
+):
+    command = [
+        sys.executable,
+        BENCHMARKS / "faults.py",
+        "convert",
+        "--kills",
+        "3",
+        "--only",
+        "ScanNet, 12 scenes, 1",
+    ]
+    done = subprocess.run(
+        command,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+    )
     assert done.returncode == 0, done.stderr
-    undisturbed, *kills = [json.loads(line) for line in done.stdout.splitlines()]
+    undisturbed, *kills = [
+        json.loads(line) for line in done.stdout.splitlines()
+    ]
     assert len(kills) == 3
     for line in kills:
-        assert (line["partial"], line["equal"], line["status"], line["remade"]) == ([], True, 0, 0)
+        assert (
+            line["partial"],
+            line["equal"],
+            line["status"],
+            line["remade"],
+        ) == ([], True, 0, 0)
         assert line["reused"] == line["files"] < undisturbed["files"]
         assert line["temporary"][1] == 0
 
 
 @pytest.fixture
 def small_files():
-    """No file may grow beyond 2 kB: what a full disk does to a program, without one."""
+    """No file may grow beyond 2 kB: what a full disk does to a program, without
+    one."""
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (2000, limits[1]))
     yield
@@ -49,7 +73,9 @@ def small_files():
     ],
     ids=["tensors", "json", "scene"],
 )
-def test_a_disk_that_gets_full_leaves_what_was_there(tmp_path, small_files, write) -> None:
+def test_a_disk_that_gets_full_leaves_what_was_there(
+    tmp_path, small_files, write
+) -> None:
     with pytest.raises(OSError, match="too large") as found:
         write(tmp_path / "new")
     assert found.value.errno == errno.EFBIG
@@ -59,7 +85,8 @@ def test_a_disk_that_gets_full_leaves_what_was_there(tmp_path, small_files, writ
 
 
 def test_room_made_later_is_used(tmp_path, monkeypatch) -> None:
-    """The system says that the disk is full when a file is brought onto it; the next try finds room."""
+    """The system says that the disk is full when a file is brought onto it; the
+    next try finds room."""
 
     def full(_: int) -> None:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))

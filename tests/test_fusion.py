@@ -1,4 +1,5 @@
-"""Averaging over views: small cases by hand, a loop over single pixels as the oracle, and broken input."""
+"""Averaging over views: small cases by hand, a loop over single pixels as the
+oracle, and broken input."""
 
 import math
 
@@ -11,25 +12,48 @@ from torch.nn.functional import grid_sample, normalize
 
 from vlg_lib import fusion
 from vlg_lib.classes import ROOMS_12
-from vlg_lib.fusion import ViewAverager, fuse_scene, sample_embeddings, sampling_weights
-from vlg_lib.geometry.visibility import PointPixelPairs, Visibility, visible_points
+from vlg_lib.fusion import (
+    ViewAverager,
+    fuse_scene,
+    sample_embeddings,
+    sampling_weights,
+)
+from vlg_lib.geometry.visibility import (
+    PointPixelPairs,
+    Visibility,
+    visible_points,
+)
 from vlg_lib.scene import Camera, Frame, Scene
 
 CAMERA = Camera(fx=4.0, fy=4.0, cx=3.5, cy=1.5, width=8, height=4)
 seeds = st.integers(0, 2**32 - 1)
 
 
-def wall_scene(views: int, generator: torch.Generator, points: int = 60) -> Scene:
-    """Points scattered over a wall 2 m away, and views of random colours moved sideways along it."""
+def wall_scene(
+    views: int, generator: torch.Generator, points: int = 60
+) -> Scene:
+    """Points scattered over a wall 2 m away, and views of random colours moved
+    sideways along it."""
     xy = 4 * torch.rand(points, 2, generator=generator) - 2
     frames = []
     for view in range(views):
         pose = torch.eye(4)
         pose[:2, 3] = torch.rand(2, generator=generator) - 0.5
-        color = torch.randint(256, (4, 8, 3), generator=generator, dtype=torch.uint8)
-        frames.append(Frame(str(view), CAMERA, pose, color, torch.full((4, 8), 2.0)))
+        color = torch.randint(
+            256, (4, 8, 3), generator=generator, dtype=torch.uint8
+        )
+        frames.append(
+            Frame(str(view), CAMERA, pose, color, torch.full((4, 8), 2.0))
+        )
     cloud = torch.cat([xy, torch.full((points, 1), 2.0)], dim=1)
-    return Scene("wall", cloud, torch.zeros(points, 3, dtype=torch.uint8), frames, ROOMS_12, torch.ones(12).bool())
+    return Scene(
+        "wall",
+        cloud,
+        torch.zeros(points, 3, dtype=torch.uint8),
+        frames,
+        ROOMS_12,
+        torch.ones(12).bool(),
+    )
 
 
 def pixel_values(color: Tensor) -> Tensor:
@@ -37,16 +61,23 @@ def pixel_values(color: Tensor) -> Tensor:
 
 
 def average_by_loop(scene: Scene, normalized: bool) -> tuple[Tensor, Tensor]:
-    """The definition: for each point the list of its rows, one view and one pixel after another."""
+    """The definition: for each point the list of its rows, one view and one
+    pixel after another."""
     rows: list[list[Tensor]] = [[] for _ in scene.points]
     for frame in scene.frames:
         pairs = visible_points(scene.points, frame)
-        for index, (u, v) in zip(pairs.indices.tolist(), pairs.pixels.tolist(), strict=True):
+        for index, (u, v) in zip(
+            pairs.indices.tolist(), pairs.pixels.tolist(), strict=True
+        ):
             row = pixel_values(frame.color)[v, u]
             rows[index].append(row / row.norm() if normalized else row)
-    means = [torch.stack(row).mean(dim=0) if row else torch.zeros(3) for row in rows]
+    means = [
+        torch.stack(row).mean(dim=0) if row else torch.zeros(3) for row in rows
+    ]
     if normalized:
-        means = [mean / mean.norm() if mean.norm() > 0 else mean for mean in means]
+        means = [
+            mean / mean.norm() if mean.norm() > 0 else mean for mean in means
+        ]
     return torch.stack(means), torch.tensor([len(row) for row in rows])
 
 
@@ -59,7 +90,8 @@ def test_fusing_a_scene_equals_the_definition(
     scene = wall_scene(5, torch.Generator().manual_seed(0))
     fused = fuse_scene(scene, pixel_values, normalize=normalized)
     means, counts = average_by_loop(scene, normalized)
-    assert 0 < int(fused.seen.sum()) < len(scene.points)  # some points are seen and some are not
+    # some points are seen and some are not
+    assert 0 < int(fused.seen.sum()) < len(scene.points)
     assert torch.equal(fused.view_counts.long(), counts)
     assert torch.allclose(fused.embeddings, means, atol=1e-6)
     assert fused.embeddings.dtype == torch.float32
@@ -67,22 +99,30 @@ def test_fusing_a_scene_equals_the_definition(
 
 
 def test_two_views_by_hand() -> None:
-    """Three points; the first is seen twice, the second once, the third never. A long row has no more weight."""
+    """Three points; the first is seen twice, the second once, the third never.
+    A long row has no more weight."""
     averager = ViewAverager(3, 2)
     averager.add(torch.tensor([0, 1]), torch.tensor([[1.0, 0.0], [3.0, 4.0]]))
     averager.add(torch.tensor([0]), torch.tensor([[0.0, 100.0]]))
     result = averager.result()
     half = math.sqrt(0.5)
-    assert torch.allclose(result.embeddings, torch.tensor([[half, half], [0.6, 0.8], [0.0, 0.0]]))
+    assert torch.allclose(
+        result.embeddings, torch.tensor([[half, half], [0.6, 0.8], [0.0, 0.0]])
+    )
     assert result.view_counts.tolist() == [2, 1, 0]
     plain = ViewAverager(3, 2, normalize=False)
     plain.add(torch.tensor([0, 1]), torch.tensor([[1.0, 0.0], [3.0, 4.0]]))
     plain.add(torch.tensor([0]), torch.tensor([[0.0, 100.0]]))
-    assert plain.result().embeddings.tolist() == [[0.5, 50.0], [3.0, 4.0], [0.0, 0.0]]
+    assert plain.result().embeddings.tolist() == [
+        [0.5, 50.0],
+        [3.0, 4.0],
+        [0.0, 0.0],
+    ]
 
 
 def test_an_embedding_of_length_zero_is_no_vote() -> None:
-    """OpenSeg's maps are zero where no region lies. Black, though, is a colour."""
+    """OpenSeg's maps are zero where no region lies. Black, though, is a
+    colour."""
     rows, points = torch.tensor([[0.0, 0.0], [3.0, 4.0]]), torch.tensor([0, 1])
     for normalized, counts in ((True, [0, 2]), (False, [2, 2])):
         averager = ViewAverager(2, 2, normalize=normalized)
@@ -95,7 +135,9 @@ def test_an_embedding_of_length_zero_is_no_vote() -> None:
 
 @given(seed=seeds, normalized=st.booleans())
 @settings(max_examples=20, deadline=None)
-def test_the_order_of_views_does_not_matter(seed: int, normalized: bool) -> None:
+def test_the_order_of_views_does_not_matter(
+    seed: int, normalized: bool
+) -> None:
     scene = wall_scene(4, torch.Generator().manual_seed(seed))
     backwards = Scene(**{**vars(scene), "frames": scene.frames[::-1]})
     one = fuse_scene(scene, pixel_values, normalize=normalized)
@@ -111,20 +153,36 @@ def test_views_that_agree_give_their_common_embedding() -> None:
     scene = wall_scene(3, torch.Generator().manual_seed(1))
     direction = normalize(torch.tensor([1.0, -2.0, 0.5]), dim=0)
     fused = fuse_scene(scene, lambda color: (7 * direction).expand(2, 4, 3))
-    assert torch.allclose(fused.embeddings[fused.seen], direction.expand(int(fused.seen.sum()), 3), atol=1e-6)
+    assert torch.allclose(
+        fused.embeddings[fused.seen],
+        direction.expand(int(fused.seen.sum()), 3),
+        atol=1e-6,
+    )
 
 
-@given(seed=seeds, width=st.integers(1, 9), height=st.integers(1, 9), sampling=st.sampled_from(["nearest", "bilinear"]))
+@given(
+    seed=seeds,
+    width=st.integers(1, 9),
+    height=st.integers(1, 9),
+    sampling=st.sampled_from(["nearest", "bilinear"]),
+)
 @settings(max_examples=60, deadline=None)
-def test_sampling_agrees_with_torch_grid_sample(seed: int, width: int, height: int, sampling: str) -> None:
+def test_sampling_agrees_with_torch_grid_sample(
+    seed: int, width: int, height: int, sampling: str
+) -> None:
     generator = torch.Generator().manual_seed(seed)
     camera = Camera(fx=10.0, fy=10.0, cx=0.0, cy=0.0, width=17, height=12)
     dense = torch.randn(height, width, 5, generator=generator)
     size = torch.tensor([17.0, 12.0])
-    pixels = torch.rand(40, 2, generator=generator) * size - 0.5  # anywhere in the image, between pixel centres too
+    # anywhere in the image, between pixel centres too
+    pixels = torch.rand(40, 2, generator=generator) * size - 0.5
     grid = (2 * (pixels + 0.5) / size - 1)[None, None]
     expected = grid_sample(
-        dense.permute(2, 0, 1)[None], grid, mode=sampling, padding_mode="border", align_corners=False
+        dense.permute(2, 0, 1)[None],
+        grid,
+        mode=sampling,
+        padding_mode="border",
+        align_corners=False,
     )
     found = sample_embeddings(dense, pixels, camera, sampling)
     assert torch.allclose(found, expected[0, :, 0].T, atol=1e-4)
@@ -132,38 +190,59 @@ def test_sampling_agrees_with_torch_grid_sample(seed: int, width: int, height: i
 
 @given(seed=seeds, sampling=st.sampled_from(["nearest", "bilinear"]))
 @settings(max_examples=20, deadline=None)
-def test_a_map_of_the_image_size_is_read_at_the_pixel(seed: int, sampling: str) -> None:
+def test_a_map_of_the_image_size_is_read_at_the_pixel(
+    seed: int, sampling: str
+) -> None:
     generator = torch.Generator().manual_seed(seed)
     dense = torch.randn(4, 8, 3, generator=generator)
-    u, v = torch.randint(8, (20,), generator=generator), torch.randint(4, (20,), generator=generator)
-    assert torch.equal(sample_embeddings(dense, torch.stack([u, v], dim=1), CAMERA, sampling), dense[v, u])
+    u, v = (
+        torch.randint(8, (20,), generator=generator),
+        torch.randint(4, (20,), generator=generator),
+    )
+    assert torch.equal(
+        sample_embeddings(dense, torch.stack([u, v], dim=1), CAMERA, sampling),
+        dense[v, u],
+    )
 
 
 def test_sampling_weights_by_hand() -> None:
-    """A map of two cells over eight pixels: pixel 2 lies at (2 + 1/2) / 4 - 1/2 = 1/8 between the cells' centres."""
+    """A map of two cells over eight pixels: pixel 2 lies at (2 + 1/2) / 4 - 1/2
+    = 1/8 between the cells' centres."""
     pixels = torch.tensor([[2, 1], [0, 0]])
     cells, weights = sampling_weights(pixels, CAMERA, 2, 1, "bilinear")
     share = torch.zeros(2, 2).scatter_add_(1, cells, weights)
     assert torch.allclose(share, torch.tensor([[0.875, 0.125], [1.0, 0.0]]))
-    cells, weights = sampling_weights(torch.tensor([[3, 0], [4, 3]]), CAMERA, 2, 1)
+    cells, weights = sampling_weights(
+        torch.tensor([[3, 0], [4, 3]]), CAMERA, 2, 1
+    )
     assert cells.tolist() == [[0], [1]]
     assert weights.tolist() == [[1.0], [1.0]]
 
 
 @pytest.mark.parametrize("sampling", ["nearest", "bilinear"])
 def test_any_memory_layout_gives_the_same(sampling: str) -> None:
-    dense = torch.randn(3, 4, 8, generator=torch.Generator().manual_seed(0)).permute(1, 2, 0)  # channel-first in memory
+    # channel-first in memory
+    dense = torch.randn(
+        3, 4, 8, generator=torch.Generator().manual_seed(0)
+    ).permute(1, 2, 0)
     pixels = torch.tensor([[0, 0], [7, 3], [3, 2]])
-    one, other = (sample_embeddings(d, pixels, CAMERA, sampling) for d in (dense, dense.contiguous()))
+    one, other = (
+        sample_embeddings(d, pixels, CAMERA, sampling)
+        for d in (dense, dense.contiguous())
+    )
     assert torch.equal(one, other)
 
 
 def test_half_precision_maps_are_summed_in_float32() -> None:
     """2,049 ones: in float16 the sum would stop at 2,048."""
     averager = ViewAverager(1, 1, normalize=False)
-    pairs = PointPixelPairs(torch.tensor([0]), torch.tensor([[0, 0]]), torch.tensor([1.0]))
+    pairs = PointPixelPairs(
+        torch.tensor([0]), torch.tensor([[0, 0]]), torch.tensor([1.0])
+    )
     for _ in range(2049):
-        averager.add_view(torch.ones(1, 1, 1, dtype=torch.float16), pairs, CAMERA)
+        averager.add_view(
+            torch.ones(1, 1, 1, dtype=torch.float16), pairs, CAMERA
+        )
     assert float(averager.sums) == 2049
     assert averager.result().embeddings.tolist() == [[1.0]]
 
@@ -188,21 +267,33 @@ def test_frames_are_loaded_one_at_a_time() -> None:
 
 def test_a_view_that_sees_nothing_changes_nothing() -> None:
     scene = wall_scene(2, torch.Generator().manual_seed(4))
-    blind = Frame("blind", CAMERA, torch.eye(4), scene.frames[0].color, torch.zeros(4, 8))
+    blind = Frame(
+        "blind", CAMERA, torch.eye(4), scene.frames[0].color, torch.zeros(4, 8)
+    )
     one = fuse_scene(scene, pixel_values)
-    other = fuse_scene(Scene(**{**vars(scene), "frames": [*scene.frames, blind]}), pixel_values)
+    other = fuse_scene(
+        Scene(**{**vars(scene), "frames": [*scene.frames, blind]}), pixel_values
+    )
     assert torch.equal(one.embeddings, other.embeddings)
     assert torch.equal(one.view_counts, other.view_counts)
 
 
 def test_a_coarse_map_may_be_read_between_its_cells() -> None:
-    """A ramp of two cells over the image: nearest gives its two values, bilinear every value between them."""
+    """A ramp of two cells over the image: nearest gives its two values,
+    bilinear every value between them."""
     scene = wall_scene(1, torch.Generator().manual_seed(5))
     values = [
-        fuse_scene(scene, lambda color: torch.tensor([[[1.0], [2.0]]]), normalize=False, sampling=sampling)
+        fuse_scene(
+            scene,
+            lambda color: torch.tensor([[[1.0], [2.0]]]),
+            normalize=False,
+            sampling=sampling,
+        )
         for sampling in ("nearest", "bilinear")
     ]
-    nearest, bilinear = (set(value.embeddings[value.seen].flatten().tolist()) for value in values)
+    nearest, bilinear = (
+        set(value.embeddings[value.seen].flatten().tolist()) for value in values
+    )
     assert nearest == {1.0, 2.0}
     assert bilinear >= {1.0, 1.125, 1.875, 2.0}
 
@@ -223,16 +314,24 @@ def test_a_scene_without_frames_is_refused() -> None:
 def test_embeddings_that_change_their_dimension_are_refused() -> None:
     scene = wall_scene(2, torch.Generator())
     dims = iter([3, 4])
-    with pytest.raises(ValueError, match="expected embeddings of 3 dimensions, found 4"):
+    with pytest.raises(
+        ValueError, match="expected embeddings of 3 dimensions, found 4"
+    ):
         fuse_scene(scene, lambda color: torch.ones(2, 2, next(dims)))
 
 
 @pytest.mark.parametrize("normalized", [True, False])
 @pytest.mark.parametrize("value", [torch.nan, torch.inf])
-def test_embeddings_that_are_not_finite_are_refused(value: float, normalized: bool) -> None:
+def test_embeddings_that_are_not_finite_are_refused(
+    value: float, normalized: bool
+) -> None:
     scene = wall_scene(1, torch.Generator())
     with pytest.raises(ValueError, match="NaN or infinite"):
-        fuse_scene(scene, lambda color: torch.full((4, 8, 2), value), normalize=normalized)
+        fuse_scene(
+            scene,
+            lambda color: torch.full((4, 8, 2), value),
+            normalize=normalized,
+        )
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")

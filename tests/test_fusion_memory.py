@@ -1,4 +1,5 @@
-"""Sums that do not fit into memory: the same means to the bit, little of the file in memory, a full disk noticed."""
+"""Sums that do not fit into memory: the same means to the bit, little of the
+file in memory, a full disk noticed."""
 
 import math
 import resource
@@ -21,8 +22,14 @@ LITTLE = SIZE // 20
 
 
 def embed(color: Tensor) -> Tensor:
-    """48 numbers a pixel that depend on its colour, of many different lengths."""
-    return torch.sin(color.float().sum(dim=2, keepdim=True) * torch.arange(1, DIM + 1)) + color[..., :1] / 100
+    """48 numbers a pixel that depend on its colour, of many different
+    lengths."""
+    return (
+        torch.sin(
+            color.float().sum(dim=2, keepdim=True) * torch.arange(1, DIM + 1)
+        )
+        + color[..., :1] / 100
+    )
 
 
 def wall(frames: int = 4) -> Scene:
@@ -31,20 +38,42 @@ def wall(frames: int = 4) -> Scene:
     for i in range(frames):
         pose = torch.eye(4)
         pose[0, 3] = 0.3 * i - 0.5
-        color = torch.randint(256, (48, 64, 3), generator=generator, dtype=torch.uint8)
-        views.append(Frame(str(i), CAMERA, pose, color, torch.full((48, 64), 2.0)))
-    cloud = torch.cat([4 * torch.rand(POINTS, 2, generator=generator) - 2, torch.full((POINTS, 1), 2.0)], dim=1)
-    return Scene("wall", cloud, torch.zeros(POINTS, 3, dtype=torch.uint8), views, ROOMS_12, torch.ones(12).bool())
+        color = torch.randint(
+            256, (48, 64, 3), generator=generator, dtype=torch.uint8
+        )
+        views.append(
+            Frame(str(i), CAMERA, pose, color, torch.full((48, 64), 2.0))
+        )
+    cloud = torch.cat(
+        [
+            4 * torch.rand(POINTS, 2, generator=generator) - 2,
+            torch.full((POINTS, 1), 2.0),
+        ],
+        dim=1,
+    )
+    return Scene(
+        "wall",
+        cloud,
+        torch.zeros(POINTS, 3, dtype=torch.uint8),
+        views,
+        ROOMS_12,
+        torch.ones(12).bool(),
+    )
 
 
 def kilobytes_in_memory() -> list[int]:
-    """How much of each mapped file without a name is in memory, by the kernel's own account."""
+    """How much of each mapped file without a name is in memory, by the kernel's
+    own account."""
     text = Path("/proc/self/smaps").read_text()
     found = []
     for entry in text.split("VmFlags")[:-1]:
         lines = entry.splitlines()
         if any("(deleted)" in line for line in lines):
-            sizes = {line.split(":")[0]: int(line.split()[1]) for line in lines if line.endswith(" kB")}
+            sizes = {
+                line.split(":")[0]: int(line.split()[1])
+                for line in lines
+                if line.endswith(" kB")
+            }
             if sizes["Size"] == math.ceil(SIZE / 4096) * 4:
                 found.append(sizes["Rss"])
     return found
@@ -64,24 +93,32 @@ def test_a_limit_that_is_not_reached_changes_nothing() -> None:
     assert ViewAverager(POINTS, DIM, max_memory=SIZE - 1)._file is not None
 
 
-@pytest.mark.skipif(not Path("/proc/self/smaps").exists(), reason="needs the kernel's account of mappings")
+@pytest.mark.skipif(
+    not Path("/proc/self/smaps").exists(),
+    reason="needs the kernel's account of mappings",
+)
 def test_little_of_the_file_is_in_memory() -> None:
     scene = wall()
     averager = ViewAverager(POINTS, DIM, max_memory=LITTLE)
     largest = 0
     for frame in scene.frames:
-        averager.add_view(embed(frame.color), visible_points(scene.points, frame), CAMERA)
+        averager.add_view(
+            embed(frame.color), visible_points(scene.points, frame), CAMERA
+        )
         (held,) = kilobytes_in_memory()
         largest = max(largest, held)
     for _ in averager.means():
         (held,) = kilobytes_in_memory()
         largest = max(largest, held)
     assert float(averager.sums.abs().sum()) > 0
-    assert kilobytes_in_memory() > [SIZE // 1024 - 4]  # the sum before read it whole: the measure does see it
+    # the sum before read it whole: the measure does see it
+    assert kilobytes_in_memory() > [SIZE // 1024 - 4]
     assert largest * 1024 <= 3 * LITTLE
 
 
-def test_the_file_is_gone_with_the_sums(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_file_is_gone_with_the_sums(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
     averager = ViewAverager(POINTS, DIM, max_memory=LITTLE)
     assert list(tmp_path.iterdir()) == []
@@ -89,13 +126,20 @@ def test_the_file_is_gone_with_the_sums(tmp_path: Path, monkeypatch: pytest.Monk
     assert kilobytes_in_memory() == []
 
 
-def test_saved_means_are_those_of_the_whole_rounded_once(tmp_path: Path) -> None:
+def test_saved_means_are_those_of_the_whole_rounded_once(
+    tmp_path: Path,
+) -> None:
     scene = wall()
     averager = ViewAverager(POINTS, DIM, max_memory=LITTLE)
     for frame in scene.frames:
-        averager.add_view(embed(frame.color), visible_points(scene.points, frame), CAMERA)
+        averager.add_view(
+            embed(frame.color), visible_points(scene.points, frame), CAMERA
+        )
     averager.save(tmp_path / "wall.safetensors", {"scene": "wall"})
-    whole, stored = fuse_scene(scene, embed), read_fused(tmp_path / "wall.safetensors", POINTS, DIM)
+    whole, stored = (
+        fuse_scene(scene, embed),
+        read_fused(tmp_path / "wall.safetensors", POINTS, DIM),
+    )
     assert torch.equal(stored.embeddings, whole.embeddings.half().float())
     assert torch.equal(stored.view_counts, whole.view_counts)
 

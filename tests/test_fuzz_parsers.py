@@ -1,4 +1,5 @@
-"""500 malformed inputs a parser: a result or the parser's own error, nothing else (see fuzz_parsers.py)."""
+"""500 malformed inputs a parser: a result or the parser's own error, nothing
+else (see fuzz_parsers.py)."""
 
 from pathlib import Path
 
@@ -8,11 +9,25 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 NAMES = (
-    ".sens", "PLY", "SCENE.txt", "labels.combined.tsv", "aggregation.json", "segs.json", "4x4 matrix", "S3DIS text",
-    "2D-3D-S pose", "alignmentAngle.txt", "scene labels",
-)  # fmt: skip
+    ".sens",
+    "PLY",
+    "SCENE.txt",
+    "labels.combined.tsv",
+    "aggregation.json",
+    "segs.json",
+    "4x4 matrix",
+    "S3DIS text",
+    "2D-3D-S pose",
+    "alignmentAngle.txt",
+    "scene labels",
+)
 EDITS = st.lists(
-    st.tuples(st.sampled_from(OPERATIONS), st.floats(0, 1), st.floats(0, 1), st.integers(0, 255)),
+    st.tuples(
+        st.sampled_from(OPERATIONS),
+        st.floats(0, 1),
+        st.floats(0, 1),
+        st.integers(0, 255),
+    ),
     min_size=1,
     max_size=8,
 )
@@ -39,7 +54,12 @@ def test_valid_files_are_read(known, folder, name):
 
 @pytest.mark.parametrize("name", NAMES)
 def test_malformed_files_give_the_documented_error(known, folder, name):
-    @settings(max_examples=500, deadline=None, suppress_health_check=list(HealthCheck), database=None)
+    @settings(
+        max_examples=500,
+        deadline=None,
+        suppress_health_check=list(HealthCheck),
+        database=None,
+    )
     @given(which=st.integers(0, 9), edits=EDITS)
     def fuzz(which, edits):
         valid = known[name].valid

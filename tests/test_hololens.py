@@ -1,9 +1,11 @@
-"""Stage 1 on real sensor data with a known answer: a HoloLens scan (folder in VLG_HOLOLENS_DIR).
+"""Stage 1 on real sensor data with a known answer: a HoloLens scan (folder in
+VLG_HOLOLENS_DIR).
 
-Skipped, and said so, where the variable is not set: `python data_scripts/fetch_hololens.py --out DIR` fetches the scan.
-Measured on it (4 cm cells): 46 pairs of consecutive frames, 29 of them with more than 20,000 common pixels; share
-within 5 cm: median .962, lowest .859; with inverted poses median .013. Correlation of fused and own colours .955.
-"""
+Skipped, and said so, where the variable is not set: `python
+data_scripts/fetch_hololens.py --out DIR` fetches the scan. Measured on it (4 cm
+cells): 46 pairs of consecutive frames, 29 of them with more than 20,000 common
+pixels; share within 5 cm: median .962, lowest .859; with inverted poses median
+.013. Correlation of fused and own colours .955."""
 
 import os
 import shutil
@@ -24,16 +26,18 @@ from vlg_lib.geometry.cameras import project, unproject
 from vlg_lib.geometry.poses import up_rotation
 from vlg_lib.geometry.visibility import PUBLISHED, Visibility
 from vlg_lib.own_scan import diagnosis as checking
-from vlg_lib.own_scan.diagnosis import check
+from vlg_lib.own_scan.diagnosis import check, color_correlation
 from vlg_lib.own_scan.fuse import scan
-from vlg_lib.own_scan.label import color_correlation
 from vlg_lib.scene import Frame, Scene
 
 FOLDER = os.environ.get("VLG_HOLOLENS_DIR", "")
 
 pytestmark = pytest.mark.skipif(
     not FOLDER or not Path(FOLDER).is_dir(),
-    reason=f"VLG_HOLOLENS_DIR={FOLDER!r} is not the folder of the scan; data_scripts/fetch_hololens.py fetches it",
+    reason=(
+        f"VLG_HOLOLENS_DIR={FOLDER!r} is not the folder of the scan;"
+        " data_scripts/fetch_hololens.py fetches it"
+    ),
 )
 
 COMMON_PIXELS = 20_000
@@ -57,19 +61,29 @@ def frames(scene: Scene) -> list[Frame]:
     return list(scene.frames)
 
 
-def reprojection_errors(first: Frame, second: Frame, poses: tuple[torch.Tensor, torch.Tensor]) -> torch.Tensor:
+def reprojection_errors(
+    first: Frame, second: Frame, poses: tuple[torch.Tensor, torch.Tensor]
+) -> torch.Tensor:
     """|depth of the second frame - depth expected from the first|, metres, at the pixels that both have measured."""
     assert first.depth is not None
     assert second.depth is not None
     points, _ = unproject(first.depth, first.camera, poses[0])
     positions, depth = project(points, second.camera, poses[1])
     u, v = (positions + 0.5).floor().long().unbind(1)
-    inside = (depth > 0) & (u >= 0) & (u < second.camera.width) & (v >= 0) & (v < second.camera.height)
+    inside = (
+        (depth > 0)
+        & (u >= 0)
+        & (u < second.camera.width)
+        & (v >= 0)
+        & (v < second.camera.height)
+    )
     measured = second.depth[v[inside], u[inside]].double()
     return (measured - depth[inside])[measured > 0].abs()
 
 
-def shares_within(frames: list[Frame], metres: float, *, inverted: bool = False) -> Iterator[float]:
+def shares_within(
+    frames: list[Frame], metres: float, *, inverted: bool = False
+) -> Iterator[float]:
     for first, second in pairwise(frames):
         poses = first.camera_to_world, second.camera_to_world
         if inverted:
@@ -82,12 +96,18 @@ def shares_within(frames: list[Frame], metres: float, *, inverted: bool = False)
 def test_nothing_is_left_out(scene):
     assert len(scene.frames) == 47
     assert scene.skipped == {}
-    assert (scene.frames[0].camera.width, scene.frames[0].camera.height) == (540, 360)
+    assert (scene.frames[0].camera.width, scene.frames[0].camera.height) == (
+        540,
+        360,
+    )
 
 
 def test_frames_reproject_into_each_other(frames):
     shares = torch.tensor(list(shares_within(frames, 0.05)))
-    print(f"{len(shares)} pairs, share within 5 cm: median {shares.median():.4f}, lowest {shares.min():.4f}")
+    print(
+        f"{len(shares)} pairs, share within 5 cm: median {shares.median():.4f},"
+        f" lowest {shares.min():.4f}"
+    )
     assert len(shares) == 29
     assert shares.median() >= 0.95
     assert shares.min() >= 0.85
@@ -100,15 +120,23 @@ def test_inverted_poses_show(frames):
 
 
 def test_a_row_of_pixels_of_error_in_the_camera_shows(frames):
-    """The test above is sharp enough to see that the principal point is 20 pixels off."""
-    wrong = [replace(frame, camera=replace(frame.camera, cx=frame.camera.cx + 20)) for frame in frames[::3]]
+    """The test above is sharp enough to see that the principal point is 20
+    pixels off."""
+    wrong = [
+        replace(frame, camera=replace(frame.camera, cx=frame.camera.cx + 20))
+        for frame in frames[::3]
+    ]
     right = frames[::3]
-    pairs = [(torch.tensor(list(shares_within(some, 0.05)))).median() for some in (right, wrong)]
+    pairs = [
+        (torch.tensor(list(shares_within(some, 0.05)))).median()
+        for some in (right, wrong)
+    ]
     assert pairs[1] < pairs[0] - 0.02
 
 
 def test_z_points_up(scene):
-    """The floor of the office is the lowest large plane, and people hold their heads above it."""
+    """The floor of the office is the lowest large plane, and people hold their
+    heads above it."""
     assert up_advice(scene.frames.poses) is None
     heights = scene.points[:, 2]
     cameras = scene.frames.poses[:, 2, 3]
@@ -122,27 +150,45 @@ def test_a_cloud_of_the_expected_size(scene):
     assert scene.colors.float().std() > 20
 
 
-def fused_correlation(scene: Scene, frames: list[Frame], visibility: Visibility) -> tuple[float, float]:
+def fused_correlation(
+    scene: Scene, frames: list[Frame], visibility: Visibility
+) -> tuple[float, float]:
     """Correlation of fused and own colours, and the share of points seen."""
     scene = replace(scene, frames=frames)
-    fused = fuse_scene(scene, lambda image: image.float(), visibility, normalize=False)
-    return color_correlation(fused.embeddings[fused.seen], scene.colors[fused.seen]), float(fused.seen.float().mean())
+    fused = fuse_scene(
+        scene, lambda image: image.float(), visibility, normalize=False
+    )
+    return color_correlation(
+        fused.embeddings[fused.seen], scene.colors[fused.seen]
+    ), float(fused.seen.float().mean())
 
 
 @pytest.mark.parametrize(
     ("visibility", "measured"),
-    [(Visibility(), 0.955), (Visibility(tolerance=0.0, slack=0.02), 0.975), (PUBLISHED, 0.918)],
+    [
+        (Visibility(), 0.955),
+        (Visibility(tolerance=0.0, slack=0.02), 0.975),
+        (PUBLISHED, 0.918),
+    ],
     ids=["default", "2cm", "published"],
 )
-def test_fused_colours_are_the_points_colours(scene, frames, visibility, measured):
+def test_fused_colours_are_the_points_colours(
+    scene, frames, visibility, measured
+):
     correlation, seen = fused_correlation(scene, frames, visibility)
-    print(f"{visibility}: correlation {correlation:.3f}, {seen:.1%} of the points seen")
+    print(
+        f"{visibility}: correlation {correlation:.3f}, {seen:.1%} of the points"
+        " seen"
+    )
     assert correlation == pytest.approx(measured, abs=0.015)
     assert seen > 0.9
 
 
 def test_colours_fused_through_wrong_cameras_show(scene, frames):
-    wrong = [replace(frame, camera=replace(frame.camera, cx=frame.camera.cx + 60)) for frame in frames]
+    wrong = [
+        replace(frame, camera=replace(frame.camera, cx=frame.camera.cx + 60))
+        for frame in frames
+    ]
     assert fused_correlation(scene, wrong, Visibility())[0] < 0.8
 
 
@@ -158,11 +204,15 @@ def test_check_finds_no_fault(folder):
     report = check(folder)
     print(report)
     assert report.findings == []
-    assert report.measures["agreement between frames"] == pytest.approx(0.990, abs=0.01)
+    assert report.measures["agreement between frames"] == pytest.approx(
+        0.990, abs=0.01
+    )
     assert report.measures["correlation of colours"] > 0.8
 
 
-def every_pose(change: Callable[[torch.Tensor], torch.Tensor]) -> Callable[[Path], None]:
+def every_pose(
+    change: Callable[[torch.Tensor], torch.Tensor],
+) -> Callable[[Path], None]:
     def apply(folder: Path) -> None:
         for path in (folder / "pose").iterdir():
             write_matrix(path, change(read_matrix(path)))
@@ -182,7 +232,9 @@ def intrinsics_of_twice_the_size(folder: Path) -> None:
 def ten_times_the_depth(folder: Path) -> None:
     text = (folder / "scene.json").read_text()
     assert '"depth_scale": 1000.0' in text
-    (folder / "scene.json").write_text(text.replace('"depth_scale": 1000.0', '"depth_scale": 100.0'))
+    (folder / "scene.json").write_text(
+        text.replace('"depth_scale": 1000.0', '"depth_scale": 100.0')
+    )
 
 
 OPENGL = torch.diag(torch.tensor([1.0, -1.0, -1.0, 1.0], dtype=torch.float64))
@@ -193,12 +245,20 @@ OPENGL = torch.diag(torch.tensor([1.0, -1.0, -1.0, 1.0], dtype=torch.float64))
     [
         (every_pose(torch.linalg.inv), "the poses are inverted"),
         (ten_times_the_depth, "the depth is 10 times what fits the poses"),
-        (every_pose(lambda pose: pose @ OPENGL), "found right, up, backward (OpenGL"),
-        (intrinsics_of_twice_the_size, "of images of 1080 x 720 pixels, not of 540 x 360"),
+        (
+            every_pose(lambda pose: pose @ OPENGL),
+            "found right, up, backward (OpenGL",
+        ),
+        (
+            intrinsics_of_twice_the_size,
+            "of images of 1080 x 720 pixels, not of 540 x 360",
+        ),
     ],
     ids=["inverted", "depth x 10", "camera axes", "intrinsics"],
 )
-def test_check_names_a_mistake_made_on_purpose(folder, tmp_path, monkeypatch, spoil, fault):
+def test_check_names_a_mistake_made_on_purpose(
+    folder, tmp_path, monkeypatch, spoil, fault
+):
     monkeypatch.setattr(checking, "PAIRS", 6)
     shutil.copytree(folder, tmp_path / "spoilt")
     spoil(tmp_path / "spoilt")
@@ -206,20 +266,29 @@ def test_check_names_a_mistake_made_on_purpose(folder, tmp_path, monkeypatch, sp
     assert fault in finding.fault
 
 
-def test_check_names_aligned_points_with_raw_poses(folder, tmp_path, monkeypatch):
-    """The converter turned y to z, in points and poses; the poses are put back into the world that they came in."""
+def test_check_names_aligned_points_with_raw_poses(
+    folder, tmp_path, monkeypatch
+):
+    """The converter turned y to z, in points and poses; the poses are put back
+    into the world that they came in."""
     monkeypatch.setattr(checking, "PAIRS", 6)
     shutil.copytree(folder, tmp_path / "spoilt")
     every_pose(lambda pose: up_rotation("y").T @ pose)(tmp_path / "spoilt")
     report = check(tmp_path / "spoilt")
-    assert report.measures["agreement between frames"] > 0.95  # among themselves the frames are right
+    # among themselves the frames are right
+    assert report.measures["agreement between frames"] > 0.95
     assert report.measures["agreement of points and frames"] < 0.5
-    assert "of points and poses only the points are aligned" in report.findings[0].fault
+    assert (
+        "of points and poses only the points are aligned"
+        in report.findings[0].fault
+    )
     assert "y points up, not z" in report.findings[1].fault
 
 
 def test_check_says_that_y_points_up(tmp_path):
     """The scan's own world has y up; converted as if it were z."""
-    convert(Source(Path(FOLDER), every=2), tmp_path / "a", SCANNET_20, [], cell=0.1)
+    convert(
+        Source(Path(FOLDER), every=2), tmp_path / "a", SCANNET_20, [], cell=0.1
+    )
     (finding,) = check(tmp_path / "a").findings
     assert finding.fix == "convert with --up y"

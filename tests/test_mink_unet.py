@@ -1,4 +1,5 @@
-"""MinkUNet: names, shapes and sizes of the published networks; equal to the same network made of dense layers."""
+"""MinkUNet: names, shapes and sizes of the published networks; equal to the
+same network made of dense layers."""
 
 import sys
 from dataclasses import replace
@@ -11,7 +12,8 @@ from vlg_lib import sparse
 from vlg_lib.networks.mink_unet import Architecture, MinkUNet, create_mink_unet
 from vlg_lib.sparse import SparseTensor
 
-# Stage by stage, as in MinkowskiEngine's examples/minkunet.py (MinkUNet14A): the names and shapes of a published file.
+# Stage by stage, as in MinkowskiEngine's examples/minkunet.py (MinkUNet14A):
+# the names and shapes of a published file.
 STRIDES = """
 conv0p1s1 125 3 32 bn0
 conv1p1s2 8 32 32 bn1
@@ -34,7 +36,10 @@ block8 128 96
 
 
 def norm(name, channels):
-    vectors = {f"{name}.bn.{part}": (channels,) for part in ("weight", "bias", "running_mean", "running_var")}
+    vectors = {
+        f"{name}.bn.{part}": (channels,)
+        for part in ("weight", "bias", "running_mean", "running_var")
+    }
     return vectors | {f"{name}.bn.num_batches_tracked": ()}
 
 
@@ -44,32 +49,46 @@ def published_shapes(blocks, out_channels):
         name, *numbers = line.split()
         if name.startswith("conv"):
             volume, c_in, c_out, norm_name = *map(int, numbers[:3]), numbers[3]
-            shapes |= {f"{name}.kernel": (volume, c_in, c_out)} | norm(norm_name, c_out)
+            shapes |= {f"{name}.kernel": (volume, c_in, c_out)} | norm(
+                norm_name, c_out
+            )
             continue
         c_in, c_out = map(int, numbers)
         for index in range(blocks):
-            shapes[f"{name}.{index}.conv1.kernel"] = (27, c_in if index == 0 else c_out, c_out)
+            shapes[f"{name}.{index}.conv1.kernel"] = (
+                27,
+                c_in if index == 0 else c_out,
+                c_out,
+            )
             shapes[f"{name}.{index}.conv2.kernel"] = (27, c_out, c_out)
-            shapes |= norm(f"{name}.{index}.norm1", c_out) | norm(f"{name}.{index}.norm2", c_out)
+            shapes |= norm(f"{name}.{index}.norm1", c_out) | norm(
+                f"{name}.{index}.norm2", c_out
+            )
             if index == 0 and c_in != c_out:
                 shapes[f"{name}.0.downsample.0.kernel"] = (c_in, c_out)
                 shapes |= norm(f"{name}.0.downsample.1", c_out)
     return shapes
 
 
-@pytest.mark.parametrize(("name", "blocks"), [("MinkUNet14A", 1), ("MinkUNet18A", 2)])
+@pytest.mark.parametrize(
+    ("name", "blocks"), [("MinkUNet14A", 1), ("MinkUNet18A", 2)]
+)
 def test_names_and_shapes_are_those_of_the_published_networks(name, blocks):
     network = create_mink_unet(name, 3, 768, head_bias=False)
-    assert {key: tuple(value.shape) for key, value in network.state_dict().items()} == published_shapes(blocks, 768)
+    assert {
+        key: tuple(value.shape) for key, value in network.state_dict().items()
+    } == published_shapes(blocks, 768)
 
 
 @pytest.mark.parametrize(
     ("name", "out_channels", "head_bias", "parameters"),
     [
-        ("MinkUNet14A", 768, False, 8_096_288),  # OpenScene and 3DSS-VLG with OpenSeg: 8.10 M
+        # OpenScene and 3DSS-VLG with OpenSeg: 8.10 M
+        ("MinkUNet14A", 768, False, 8_096_288),
         ("MinkUNet14A", 20, True, 8_024_500),
         ("MinkUNet18A", 768, False, 15_564_960),  # 15.56 M
-        ("MinkUNet18A", 20, True, 15_493_172),  # a classifier of 20 classes: 15.49 M
+        # a classifier of 20 classes: 15.49 M
+        ("MinkUNet18A", 20, True, 15_493_172),
         ("MinkUNet34C", 768, False, 37_927_840),
         ("MinkUNet34C", 20, True, 37_856_052),
         ("MinkUNetSmall", 64, True, 3_071_248),
@@ -77,7 +96,10 @@ def test_names_and_shapes_are_those_of_the_published_networks(name, blocks):
 )
 def test_numbers_of_parameters(name, out_channels, head_bias, parameters):
     network = create_mink_unet(name, 3, out_channels, head_bias=head_bias)
-    assert sum(parameter.numel() for parameter in network.parameters()) == parameters
+    assert (
+        sum(parameter.numel() for parameter in network.parameters())
+        == parameters
+    )
     assert ("final.bias" in network.state_dict()) == head_bias
 
 
@@ -89,13 +111,24 @@ class DenseConvolution(sparse.Convolution):
         at = x.manager.grid(stride).coordinates
         kernel = self.kernel[None] if self.pointwise else self.kernel
         out = dense_convolution(x, kernel, at, self.kernel_size, self.stride, 1)
-        return SparseTensor(out if self.bias is None else out + self.bias, stride=stride, manager=x.manager)
+        return SparseTensor(
+            out if self.bias is None else out + self.bias,
+            stride=stride,
+            manager=x.manager,
+        )
 
 
 class DenseConvolutionTranspose(sparse.ConvolutionTranspose):
     def forward(self, x):
         stride = x.stride // self.stride
-        out = dense_transposed(x, self.kernel, x.manager.grid(stride).coordinates, self.kernel_size, self.stride, 1)
+        out = dense_transposed(
+            x,
+            self.kernel,
+            x.manager.grid(stride).coordinates,
+            self.kernel_size,
+            self.stride,
+            1,
+        )
         return SparseTensor(out, stride=stride, manager=x.manager)
 
 
@@ -103,20 +136,29 @@ class DenseConvolutionTranspose(sparse.ConvolutionTranspose):
 def test_the_whole_network_equals_a_dense_one(training):
     tiny = Architecture((6, 8, 7, 5), (1, 2, 1, 1), stem=4)
     ours = MinkUNet(tiny, 3, 4).double().train(training)
-    dense_engine = replace(ours.engine, Convolution=DenseConvolution, ConvolutionTranspose=DenseConvolutionTranspose)
+    dense_engine = replace(
+        ours.engine,
+        Convolution=DenseConvolution,
+        ConvolutionTranspose=DenseConvolutionTranspose,
+    )
     theirs = MinkUNet(tiny, 3, 4, engine=dense_engine).double().train(training)
     theirs.load_state_dict(ours.state_dict())
 
     coordinates = cloud(voxels=80, reach=4)
     features = random(len(coordinates), 3)
-    outputs = [network(SparseTensor(features, coordinates)).features for network in (ours, theirs)]
+    outputs = [
+        network(SparseTensor(features, coordinates)).features
+        for network in (ours, theirs)
+    ]
     torch.testing.assert_close(*outputs, atol=1e-11, rtol=1e-11)
     gradients = [
         torch.autograd.grad(out.square().sum(), list(network.parameters()))
         for out, network in zip(outputs, (ours, theirs), strict=True)
     ]
     for a, b in zip(*gradients, strict=True):
-        torch.testing.assert_close(a, b, atol=1e-9 * float(b.abs().max()) + 1e-11, rtol=0)
+        torch.testing.assert_close(
+            a, b, atol=1e-9 * float(b.abs().max()) + 1e-11, rtol=0
+        )
 
 
 def test_points_and_clouds_in_another_order():
@@ -125,11 +167,16 @@ def test_points_and_clouds_in_another_order():
     features = random(len(coordinates), 3)
     out = network(SparseTensor(features, coordinates)).features
     assert out.shape == (len(coordinates), 5)
-    order = torch.randperm(len(coordinates), generator=torch.Generator().manual_seed(0))
+    order = torch.randperm(
+        len(coordinates), generator=torch.Generator().manual_seed(0)
+    )
     shuffled = coordinates[order].clone()
     shuffled[:, 0] = 2 - shuffled[:, 0]
     torch.testing.assert_close(
-        network(SparseTensor(features[order], shuffled)).features, out[order], atol=1e-11, rtol=0
+        network(SparseTensor(features[order], shuffled)).features,
+        out[order],
+        atol=1e-11,
+        rtol=0,
     )
 
 
@@ -137,7 +184,9 @@ def test_every_parameter_gets_a_gradient():
     for norm_name in ("batch", "instance"):
         network = create_mink_unet("MinkUNetSmall", 3, 5, norm=norm_name)
         coordinates = cloud(voxels=300, reach=10)
-        out = network(SparseTensor(random(len(coordinates), 3).float(), coordinates)).features
+        out = network(
+            SparseTensor(random(len(coordinates), 3).float(), coordinates)
+        ).features
         out.square().mean().backward()
         assert all(bool(p.grad.abs().sum() > 0) for p in network.parameters())
 
@@ -157,20 +206,27 @@ def test_the_seed_alone_decides_the_initial_weights():
 def test_convolutions_start_as_kaiming_normal_by_the_fan_out():
     network = create_mink_unet("MinkUNet14A", 3, 20)
     kernel = network.get_parameter("block4.0.conv2.kernel")
-    assert float(kernel.detach().std()) == pytest.approx((2 / (27 * 256)) ** 0.5, rel=0.01)
+    assert float(kernel.detach().std()) == pytest.approx(
+        (2 / (27 * 256)) ** 0.5, rel=0.01
+    )
     transposed = network.get_parameter("convtr4p16s2.kernel").detach()
     assert float(transposed.abs().max()) <= (1 / (8 * 128)) ** 0.5
 
 
 def test_one_voxel_is_enough_at_test_time():
     network = create_mink_unet("MinkUNet14A", 3, 20).eval()
-    out = network(SparseTensor(torch.ones(1, 3), torch.zeros(1, 4, dtype=torch.int64))).features
+    out = network(
+        SparseTensor(torch.ones(1, 3), torch.zeros(1, 4, dtype=torch.int64))
+    ).features
     assert bool(out.isfinite().all())
 
 
 def test_unknown_names_are_refused(monkeypatch):
-    monkeypatch.setitem(sys.modules, "MinkowskiEngine", None)  # as if it were not installed
-    with pytest.raises(ValueError, match="unknown network 'MinkUNet50'; known: MinkUNet14A"):
+    # as if it were not installed
+    monkeypatch.setitem(sys.modules, "MinkowskiEngine", None)
+    with pytest.raises(
+        ValueError, match="unknown network 'MinkUNet50'; known: MinkUNet14A"
+    ):
         create_mink_unet("MinkUNet50", 3, 20)
     with pytest.raises(ValueError, match="unknown normalisation 'layer'"):
         create_mink_unet("MinkUNetSmall", 3, 20, norm="layer")
@@ -183,4 +239,6 @@ def test_unknown_names_are_refused(monkeypatch):
 def test_the_wrong_number_of_input_channels():
     network = create_mink_unet("MinkUNetSmall", 6, 20)
     with pytest.raises(ValueError, match="takes 6 channels, the tensor has 3"):
-        network(SparseTensor(torch.ones(1, 3), torch.zeros(1, 4, dtype=torch.int64)))
+        network(
+            SparseTensor(torch.ones(1, 3), torch.zeros(1, 4, dtype=torch.int64))
+        )

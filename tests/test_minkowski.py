@@ -1,4 +1,5 @@
-"""Parity with MinkowskiEngine: against its recorded numbers everywhere, against itself where it is installed."""
+"""Parity with MinkowskiEngine: against its recorded numbers everywhere, against
+itself where it is installed."""
 
 import importlib.util
 
@@ -13,7 +14,8 @@ from vlg_lib.networks.mink_unet import create_mink_unet
 from vlg_lib.sparse import SparseTensor, get_backend
 
 needs_minkowski = pytest.mark.skipif(
-    importlib.util.find_spec("MinkowskiEngine") is None, reason="MinkowskiEngine is not installed: make minkowski"
+    importlib.util.find_spec("MinkowskiEngine") is None,
+    reason="MinkowskiEngine is not installed: make minkowski",
 )
 
 
@@ -23,7 +25,11 @@ def assert_same(ours, theirs):
     for name, expected in theirs.items():
         tolerance = 1e-12 * max(1.0, float(expected.abs().max()))
         torch.testing.assert_close(
-            ours[name], expected, atol=tolerance, rtol=0, msg=lambda text, n=name: f"{n}: {text}"
+            ours[name],
+            expected,
+            atol=tolerance,
+            rtol=0,
+            msg=lambda text, n=name: f"{n}: {text}",
         )
 
 
@@ -44,24 +50,36 @@ def test_the_same_numbers_as_minkowski_engine(ours):
 
 
 def output_and_gradients(network, coordinates, features):
-    """The output of a network, rows by coordinate, and the gradients of a sum of its squares."""
+    """The output of a network, rows by coordinate, and the gradients of a sum
+    of its squares."""
     x = features.clone().requires_grad_()
     out = network(network.engine.SparseTensor(x, coordinates))
-    gradients = torch.autograd.grad(out.features.square().sum(), [x, *network.parameters()])
+    gradients = torch.autograd.grad(
+        out.features.square().sum(), [x, *network.parameters()]
+    )
     names = ["features", *(name for name, _ in network.named_parameters())]
-    return {"output": sorted_by_coordinate(out).detach()} | dict(zip(names, gradients, strict=True))
+    return {"output": sorted_by_coordinate(out).detach()} | dict(
+        zip(names, gradients, strict=True)
+    )
 
 
 @needs_minkowski
 @pytest.mark.parametrize(
     ("name", "norm"),
-    [("MinkUNet14A", "batch"), ("MinkUNet18A", "batch"), ("MinkUNet34C", "batch"), ("MinkUNetSmall", "instance")],
+    [
+        ("MinkUNet14A", "batch"),
+        ("MinkUNet18A", "batch"),
+        ("MinkUNet34C", "batch"),
+        ("MinkUNetSmall", "instance"),
+    ],
 )
 def test_whole_networks_agree_with_one_state_dict(name, norm):
     coordinates = cloud(seed=3, voxels=150, reach=9)
     features = wave(len(coordinates), 3)
     ours, theirs = (
-        create_mink_unet(name, 3, 5, norm=norm, seed=seed, backend=backend).double()
+        create_mink_unet(
+            name, 3, 5, norm=norm, seed=seed, backend=backend
+        ).double()
         for seed, backend in enumerate(("torch", "minkowski"))
     )
     theirs.load_state_dict(ours.state_dict(), strict=True)
@@ -70,9 +88,12 @@ def test_whole_networks_agree_with_one_state_dict(name, norm):
     with torch.no_grad():
         for parameter in theirs.parameters():
             parameter.mul_(0.9)
-    ours.load_state_dict(theirs.state_dict(), strict=True)  # the other way, with what its norms have seen
+    # the other way, with what its norms have seen
+    ours.load_state_dict(theirs.state_dict(), strict=True)
     outputs = [
-        sorted_by_coordinate(network.eval()(network.engine.SparseTensor(features, coordinates))).detach()
+        sorted_by_coordinate(
+            network.eval()(network.engine.SparseTensor(features, coordinates))
+        ).detach()
         for network in (ours, theirs)
     ]
     assert_same({"at test": outputs[0]}, {"at test": outputs[1]})
@@ -86,21 +107,37 @@ def test_pooling(kind, size, stride):
 
     coordinates = cloud(seed=3)
     features = wave(len(coordinates), 3)
-    theirs = getattr(MinkowskiEngine, f"Minkowski{kind}Pooling")(size, stride, dimension=3)
-    expected = theirs(MinkowskiEngine.SparseTensor(features, coordinates=coordinates.int()))
-    out = getattr(sparse, f"{kind}Pooling")(size, stride)(SparseTensor(features, coordinates))
-    torch.testing.assert_close(sorted_by_coordinate(out), sorted_by_coordinate(expected), atol=1e-12, rtol=0)
+    theirs = getattr(MinkowskiEngine, f"Minkowski{kind}Pooling")(
+        size, stride, dimension=3
+    )
+    expected = theirs(
+        MinkowskiEngine.SparseTensor(features, coordinates=coordinates.int())
+    )
+    out = getattr(sparse, f"{kind}Pooling")(size, stride)(
+        SparseTensor(features, coordinates)
+    )
+    torch.testing.assert_close(
+        sorted_by_coordinate(out),
+        sorted_by_coordinate(expected),
+        atol=1e-12,
+        rtol=0,
+    )
 
 
 @needs_minkowski
 def test_initial_values_come_from_one_distribution():
-    for ours, theirs in ((sparse.Convolution, "Convolution"), (sparse.ConvolutionTranspose, "ConvolutionTranspose")):
+    for ours, theirs in (
+        (sparse.Convolution, "Convolution"),
+        (sparse.ConvolutionTranspose, "ConvolutionTranspose"),
+    ):
         other = getattr(get_backend("minkowski"), theirs)(30, 60, 3, bias=True)
         mine = ours(30, 60, 3, bias=True)
         assert float(mine.kernel.detach().abs().max()) == pytest.approx(
             float(other.kernel.detach().abs().max()), rel=0.01
         )
-        assert float(mine.bias.detach().abs().max()) == pytest.approx(float(other.bias.detach().abs().max()), rel=0.3)
+        assert float(mine.bias.detach().abs().max()) == pytest.approx(
+            float(other.bias.detach().abs().max()), rel=0.3
+        )
 
 
 @needs_minkowski
@@ -108,9 +145,14 @@ def test_the_environment_chooses_the_engine(monkeypatch):
     import MinkowskiEngine
 
     monkeypatch.setenv("VLG_SPARSE_BACKEND", "minkowski")
-    assert isinstance(create_mink_unet("MinkUNetSmall", 3, 5).conv0p1s1, MinkowskiEngine.MinkowskiConvolution)
+    assert isinstance(
+        create_mink_unet("MinkUNetSmall", 3, 5).conv0p1s1,
+        MinkowskiEngine.MinkowskiConvolution,
+    )
     monkeypatch.delenv("VLG_SPARSE_BACKEND")
-    assert isinstance(create_mink_unet("MinkUNetSmall", 3, 5).conv0p1s1, sparse.Convolution)
+    assert isinstance(
+        create_mink_unet("MinkUNetSmall", 3, 5).conv0p1s1, sparse.Convolution
+    )
 
 
 @needs_minkowski

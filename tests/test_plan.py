@@ -1,4 +1,5 @@
-"""The planner: sizes computed by hand, rates from records written here, and what it says where it does not know."""
+"""The planner: sizes computed by hand, rates from records written here, and
+what it says where it does not know."""
 
 import json
 from pathlib import Path
@@ -9,12 +10,31 @@ from typer.testing import CliRunner
 
 from vlg_lib import plan as plan
 from vlg_lib.data.embedding_files import write_fused
-from vlg_lib.plan import Job, Rate, disk, make_job, measured, memory, readable, seconds, with_given
+from vlg_lib.plan import (
+    Job,
+    Rate,
+    disk,
+    make_job,
+    measured,
+    memory,
+    readable,
+    seconds,
+    with_given,
+)
 
 JOB = Job(
-    scenes=10, points=1000, frames=4, width=32, height=24, dim=8, teacher="small-attributes", network="MinkUNet18A",
-    adapter_points=50_000, network_scenes=200, voxels=500,
-)  # fmt: skip
+    scenes=10,
+    points=1000,
+    frames=4,
+    width=32,
+    height=24,
+    dim=8,
+    teacher="small-attributes",
+    network="MinkUNet18A",
+    adapter_points=50_000,
+    network_scenes=200,
+    voxels=500,
+)
 
 
 def rates(**values: float) -> dict[str, Rate]:
@@ -22,13 +42,16 @@ def rates(**values: float) -> dict[str, Rate]:
     return {name: Rate(name, "", values.get(name)) for name in names}
 
 
-def record(folder: Path, name: str, lines: list[dict] | None = None, **more: object) -> None:
+def record(
+    folder: Path, name: str, lines: list[dict] | None = None, **more: object
+) -> None:
     content = {"hardware": "2 cores, test", "lines": lines or [], **more}
     (folder / f"{name}.json").write_text(json.dumps(content))
 
 
 def test_disk_by_hand() -> None:
-    """A scene: 3.1 x 32 x 24 x 4 + 34 x 1000 bytes; 2 x 1000 x 8 + 4 x 1000; 4 maps of 6 x 8 cells x 8 x 2 bytes."""
+    """A scene: 3.1 x 32 x 24 x 4 + 34 x 1000 bytes; 2 x 1000 x 8 + 4 x 1000; 4
+    maps of 6 x 8 cells x 8 x 2 bytes."""
     layout, fused, adapted, cache = disk(JOB).values()
     assert adapted == 10 * 16_000
     assert layout == pytest.approx(10 * (9523.2 + 34_000))
@@ -36,14 +59,27 @@ def test_disk_by_hand() -> None:
     assert cache == 10 * 4 * 768
 
 
-def test_the_stated_size_of_fused_embeddings_is_that_of_a_file(tmp_path: Path) -> None:
-    write_fused(tmp_path / "a.safetensors", [torch.zeros(1000, 8)], torch.zeros(1000).int(), 8)
-    header = int.from_bytes((tmp_path / "a.safetensors").read_bytes()[:8], "little") + 8
-    assert disk(JOB)["fused embeddings"] == 10 * ((tmp_path / "a.safetensors").stat().st_size - header)
+def test_the_stated_size_of_fused_embeddings_is_that_of_a_file(
+    tmp_path: Path,
+) -> None:
+    write_fused(
+        tmp_path / "a.safetensors",
+        [torch.zeros(1000, 8)],
+        torch.zeros(1000).int(),
+        8,
+    )
+    header = (
+        int.from_bytes((tmp_path / "a.safetensors").read_bytes()[:8], "little")
+        + 8
+    )
+    assert disk(JOB)["fused embeddings"] == 10 * (
+        (tmp_path / "a.safetensors").stat().st_size - header
+    )
 
 
 def test_memory_by_hand() -> None:
-    """Sums 4 x 1000 x 8, a map of 48 cells x 8 x 4 bytes, 200 x 1000, and 600 MB; 31 bytes a point to learn from."""
+    """Sums 4 x 1000 x 8, a map of 48 cells x 8 x 4 bytes, 200 x 1000, and 600
+    MB; 31 bytes a point to learn from."""
     stage1, stage3 = memory(JOB).values()
     assert stage1 == 32_000 + 1536 + 200_000 + 600e6
     assert stage3 == 10 * 31_000 + 600e6
@@ -52,18 +88,33 @@ def test_memory_by_hand() -> None:
 
 
 def test_a_million_points_as_the_book_says() -> None:
-    """3.07 GB of sums; OpenSeg's maps of 480 x 640 cells take 0.94 GB in float32 and 0.47 GB in a cache."""
+    """3.07 GB of sums; OpenSeg's maps of 480 x 640 cells take 0.94 GB in
+    float32 and 0.47 GB in a cache."""
     job = make_job("scannet", scenes=1, points=1_000_000, frames=1, dim=768)
     assert job.cells == (480, 640)
-    assert memory(job)["stage 1, one process"] == pytest.approx(3.072e9 + 2 * 0.943718e9 + 0.2e9 + 0.6e9, rel=1e-5)
-    assert disk(job)["cache of dense embeddings, if wanted"] == 2 * 480 * 640 * 768
+    assert memory(job)["stage 1, one process"] == pytest.approx(
+        3.072e9 + 2 * 0.943718e9 + 0.2e9 + 0.6e9, rel=1e-5
+    )
+    assert (
+        disk(job)["cache of dense embeddings, if wanted"] == 2 * 480 * 640 * 768
+    )
     assert disk(job)["fused embeddings"] == 1_540_000_000
 
 
 def test_seconds_by_hand() -> None:
     """40 frames; of 1000 points a tenth is seen."""
     spent = list(
-        seconds(JOB, rates(model=0.5, gather=1e-6, seen=0.1, visible=1e-5, adapter=1e-7, network=2e-3)).values()
+        seconds(
+            JOB,
+            rates(
+                model=0.5,
+                gather=1e-6,
+                seen=0.1,
+                visible=1e-5,
+                adapter=1e-7,
+                network=2e-3,
+            ),
+        ).values()
     )
     assert spent[0] == pytest.approx(40 * 0.5)
     assert spent[1] == pytest.approx(40 * (1e-6 * 100 * 8 + 1e-5 * 1000))
@@ -90,8 +141,22 @@ def test_rates_are_read_from_records(tmp_path: Path) -> None:
         {"name": "share of copy bandwidth", "visible_points_ms": 8.0},
     ]
     record(tmp_path, "fusion", fusion)
-    record(tmp_path, "dense", [{"device": "cpu"}, {"name": "small-attributes", "frames_per_second": 20.0}])
-    record(tmp_path, "a-dense", [{"device": "cuda"}, {"name": "small-attributes", "frames_per_second": 500.0}])
+    record(
+        tmp_path,
+        "dense",
+        [
+            {"device": "cpu"},
+            {"name": "small-attributes", "frames_per_second": 20.0},
+        ],
+    )
+    record(
+        tmp_path,
+        "a-dense",
+        [
+            {"device": "cuda"},
+            {"name": "small-attributes", "frames_per_second": 500.0},
+        ],
+    )
     title = "MinkUNet18A, against MinkowskiEngine"
     sparse = [
         {"name": f"{title}, inference", "ours": 9.0, "voxels": 6000},
@@ -99,16 +164,31 @@ def test_rates_are_read_from_records(tmp_path: Path) -> None:
         {"name": f"{title}, backward", "ours": 2.0, "voxels": 6000},
         {"name": f"{title}, forward", "ours": 7.0, "voxels": 10},
         {"name": f"{title}, backward", "ours": 9.0, "voxels": 10},
-        {"name": "MinkUNet34C, against MinkowskiEngine, backward", "ours": 9.0, "voxels": 9000},
+        {
+            "name": "MinkUNet34C, against MinkowskiEngine, backward",
+            "ours": 9.0,
+            "voxels": 9000,
+        },
     ]
     record(tmp_path, "sparse", sparse)
-    rows = [{"row": "projection", "seconds": 10.0}, {"row": "adapter", "seconds": 10.0 + 200 * 4 * 2000 * 64 * 1e-6}]
+    rows = [
+        {"row": "projection", "seconds": 10.0},
+        {"row": "adapter", "seconds": 10.0 + 200 * 4 * 2000 * 64 * 1e-6},
+    ]
     record(tmp_path, "pipeline", profile="fast", tables={"0": rows})
     found = measured(JOB, tmp_path)
     values = {name: rate.value for name, rate in found.items()}
-    expected = {"gather": 2e-6, "seen": 0.075, "visible": 2e-6, "model": 0.002, "network": 5e-4, "adapter": 1e-6}
+    expected = {
+        "gather": 2e-6,
+        "seen": 0.075,
+        "visible": 2e-6,
+        "model": 0.002,
+        "network": 5e-4,
+        "adapter": 1e-6,
+    }
     assert values == pytest.approx(expected)
-    assert found["model"].where == "results/a-dense.json, 2 cores, test, cuda"  # a GPU's before a processor's
+    # a GPU's before a processor's
+    assert found["model"].where == "results/a-dense.json, 2 cores, test, cuda"
     assert found["network"].where == "results/sparse.json, 2 cores, test"
 
 
@@ -122,7 +202,11 @@ def test_the_records_of_the_book_are_read() -> None:
 
 def test_rates_can_be_given() -> None:
     given = with_given(rates(), ["network=2.5e-6", "model=3"])
-    assert (given["network"].value, given["model"].value, given["seen"].value) == (2.5e-6, 3.0, None)
+    assert (
+        given["network"].value,
+        given["model"].value,
+        given["seen"].value,
+    ) == (2.5e-6, 3.0, None)
     assert given["model"].where == "given"
     for wrong in ("speed=3", "model", "model=fast", "model=-1"):
         with pytest.raises(ValueError, match="NAME=VALUE"):
@@ -132,30 +216,52 @@ def test_rates_can_be_given() -> None:
 @pytest.mark.parametrize(
     ("source", "given", "message"),
     [
-        ("kitti", {}, "unknown source 'kitti'; known: scannet, s3dis, rooms, own"),
+        (
+            "kitti",
+            {},
+            "unknown source 'kitti'; known: scannet, s3dis, rooms, own",
+        ),
         ("own", {"scenes": 2}, "give --points --frames --voxels"),
         ("scannet", {"scenes": 0}, "give --scenes"),
     ],
 )
-def test_what_is_missing_is_named(source: str, given: dict, message: str) -> None:
+def test_what_is_missing_is_named(
+    source: str, given: dict, message: str
+) -> None:
     with pytest.raises(ValueError, match=message):
         make_job(source, **given)
 
 
 @pytest.mark.parametrize(
-    ("size", "text"), [(1, "1 B"), (999, "999 B"), (1540, "1.54 kB"), (277e9, "277 GB"), (3e18, "3e+03 PB")]
+    ("size", "text"),
+    [
+        (1, "1 B"),
+        (999, "999 B"),
+        (1540, "1.54 kB"),
+        (277e9, "277 GB"),
+        (3e18, "3e+03 PB"),
+    ],
 )
 def test_sizes_are_readable(size: float, text: str) -> None:
     assert readable(size) == text
 
 
 def test_the_command_of_the_book() -> None:
-    answer = CliRunner().invoke(plan_app(), ["--source", "scannet", "--scenes", "1201", "--dim", "768", "--json"])
+    answer = CliRunner().invoke(
+        plan_app(),
+        ["--source", "scannet", "--scenes", "1201", "--dim", "768", "--json"],
+    )
     assert answer.exit_code == 0, answer.output
     told = json.loads(answer.stdout)
-    assert told["disk"]["fused embeddings"] == 1201 * (2 * 150_000 * 768 + 4 * 150_000)
+    assert told["disk"]["fused embeddings"] == 1201 * (
+        2 * 150_000 * 768 + 4 * 150_000
+    )
     assert told["scenes"] == 1201
-    text = CliRunner().invoke(plan_app(), ["--scenes", "1201", "--rate", "model=3"]).stdout
+    text = (
+        CliRunner()
+        .invoke(plan_app(), ["--scenes", "1201", "--rate", "model=3"])
+        .stdout
+    )
     assert "fused embeddings                              277 GB" in text
     assert f"{1201 * 83 * 3 / 3600:.3g} h" in text
     wrong = CliRunner().invoke(plan_app(), ["--source", "own"])

@@ -1,9 +1,11 @@
-"""A room written in each format of one's own scans and converted back has the same points and the same pseudo labels.
+"""A room written in each format of one's own scans and converted back has the
+same points and the same pseudo labels.
 
-The same for ScanNet, S3DIS and 2D-3D-S, where points come from files and are equal to the last bit, stands in their own
-tests (``TestRoundTrip`` of test_convert_scannet.py, the first of ``TestRooms`` in test_convert_s3dis.py). Here points
-are made from depth, and some fall into the next cell of the grid because formats round the digits of poses.
-"""
+The same for ScanNet, S3DIS and 2D-3D-S, where points come from files and are
+equal to the last bit, stands in their own tests (``TestRoundTrip`` of
+test_convert_scannet.py, the first of ``TestRooms`` in test_convert_s3dis.py).
+Here points are made from depth, and some fall into the next cell of the grid
+because formats round the digits of poses."""
 
 from dataclasses import replace
 
@@ -26,10 +28,16 @@ CELL = 0.1
 
 
 def pseudo_labels(scene: Scene) -> torch.Tensor:
-    """Pseudo labels where colours are embeddings and words are random vectors."""
+    """Pseudo labels where colours are embeddings and words are random
+    vectors."""
     text = torch.randn(12, 3, generator=torch.Generator().manual_seed(1))
     fused = fuse_scene(scene, lambda image: image.float() - 127.0)
-    return make_pseudo_labels(fused, torch.nn.functional.normalize(text, dim=1), scene.scene_labels, 0.1).labels
+    return make_pseudo_labels(
+        fused,
+        torch.nn.functional.normalize(text, dim=1),
+        scene.scene_labels,
+        0.1,
+    ).labels
 
 
 def assert_same_labels(found: Scene, frames) -> None:
@@ -50,12 +58,22 @@ def assert_same_labels(found: Scene, frames) -> None:
 def test_a_format_keeps_the_pseudo_labels(which, tmp_path):
     form, frames, _ = scan_of(which, tmp_path / "data" / "scan")
     up = "y" if form in ("record3d", "polycam") else "z"
-    scene = converted(tmp_path / "data" / "scan", tmp_path / "out", form, up=up, cell=CELL, scene_labels=TAGS)
+    scene = converted(
+        tmp_path / "data" / "scan",
+        tmp_path / "out",
+        form,
+        up=up,
+        cell=CELL,
+        scene_labels=TAGS,
+    )
     assert_same_labels(scene, frames)
 
 
 def test_a_plain_folder_keeps_the_pseudo_labels(tmp_path):
-    frames = [replace(f, depth=((f.depth.double() * 1000).round() / 1000).float()) for f in room_frames(OWN)]
+    frames = [
+        replace(f, depth=((f.depth.double() * 1000).round() / 1000).float())
+        for f in room_frames(OWN)
+    ]
     source = convert_rgbd.Source(write_rgbd(tmp_path / "scan", frames))
     convert_rgbd.convert(source, tmp_path / "out", ROOMS_12, TAGS, cell=CELL)
     assert_same_labels(read_scene(tmp_path / "out"), frames)

@@ -1,4 +1,5 @@
-"""Damaged files of foreign formats, 500 a format: a reader gives images, or a LayoutError that names the file."""
+"""Damaged files of foreign formats, 500 a format: a reader gives images, or a
+LayoutError that names the file."""
 
 from itertools import islice
 from pathlib import Path
@@ -17,41 +18,105 @@ CAMERA = Camera(6.0, 6.0, 3.5, 2.5, 8, 6)
 FILES = {
     "tum lists": ("tum", foreign_files.write_tum, "rgb.txt"),
     "tum poses": ("tum", foreign_files.write_tum, "groundtruth.txt"),
-    "7-scenes": ("7-scenes", foreign_files.write_seven_scenes, "frame-000001.pose.txt"),
+    "7-scenes": (
+        "7-scenes",
+        foreign_files.write_seven_scenes,
+        "frame-000001.pose.txt",
+    ),
     "replica poses": ("replica", foreign_files.write_replica, "traj.txt"),
-    "replica camera": ("replica", foreign_files.write_replica, "../cam_params.json"),
+    "replica camera": (
+        "replica",
+        foreign_files.write_replica,
+        "../cam_params.json",
+    ),
     "open3d log": ("open3d", foreign_files.write_open3d_log, "trajectory.log"),
-    "open3d camera": ("open3d", foreign_files.write_open3d_log, "intrinsic.json"),
-    "open3d json": ("open3d", foreign_files.write_open3d_json, "trajectory.json"),
+    "open3d camera": (
+        "open3d",
+        foreign_files.write_open3d_log,
+        "intrinsic.json",
+    ),
+    "open3d json": (
+        "open3d",
+        foreign_files.write_open3d_json,
+        "trajectory.json",
+    ),
     "record3d": ("record3d", foreign_files.write_record3d, "metadata.json"),
-    "polycam": ("polycam", foreign_files.write_polycam, "keyframes/cameras/262195552089.json"),
-    "arkitscenes poses": ("arkitscenes", foreign_files.write_arkitscenes, "41254925_frames/lowres_wide.traj"),
+    "polycam": (
+        "polycam",
+        foreign_files.write_polycam,
+        "keyframes/cameras/262195552089.json",
+    ),
+    "arkitscenes poses": (
+        "arkitscenes",
+        foreign_files.write_arkitscenes,
+        "41254925_frames/lowres_wide.traj",
+    ),
     "arkitscenes cameras": (
         "arkitscenes",
         foreign_files.write_arkitscenes,
         "41254925_frames/lowres_wide_intrinsics/41254925_3244.222.pincam",
     ),
-    "nerfstudio": ("nerfstudio", foreign_files.write_nerfstudio, "transforms.json"),
-    "colmap cameras": ("colmap", foreign_files.write_colmap, "sparse/0/cameras.txt"),
-    "colmap images": ("colmap", foreign_files.write_colmap, "sparse/0/images.txt"),
-    "colmap points": ("colmap", foreign_files.write_colmap, "sparse/0/points3D.txt"),
+    "nerfstudio": (
+        "nerfstudio",
+        foreign_files.write_nerfstudio,
+        "transforms.json",
+    ),
+    "colmap cameras": (
+        "colmap",
+        foreign_files.write_colmap,
+        "sparse/0/cameras.txt",
+    ),
+    "colmap images": (
+        "colmap",
+        foreign_files.write_colmap,
+        "sparse/0/images.txt",
+    ),
+    "colmap points": (
+        "colmap",
+        foreign_files.write_colmap,
+        "sparse/0/points3D.txt",
+    ),
 }
 WORDS = [
-    *(b"nan", b"inf", b"-1", b"0", b"1e999", b"1" * 400, b"null", b"{}", b"[]", b'""', b"true", b"\n", b" ", b"#"),
+    *(
+        b"nan",
+        b"inf",
+        b"-1",
+        b"0",
+        b"1e999",
+        b"1" * 400,
+        b"null",
+        b"{}",
+        b"[]",
+        b'""',
+        b"true",
+        b"\n",
+        b" ",
+        b"#",
+    ),
     *(b"\xff", b"\0", b"..", b"/", b'"frames": 3,', b"[" * 2000),
 ]
 EDITS = st.lists(
-    st.tuples(st.floats(0, 1), st.integers(0, 12), st.sampled_from(WORDS) | st.binary(max_size=6)),
+    st.tuples(
+        st.floats(0, 1),
+        st.integers(0, 12),
+        st.sampled_from(WORDS) | st.binary(max_size=6),
+    ),
     min_size=1,
     max_size=4,
 )
 
 
 def damaged(content: bytes, edits: list[tuple[float, int, bytes]]) -> bytes:
-    """At each place (a share of the length), some bytes taken out and others put in; 12 bytes stand for the rest."""
+    """At each place (a share of the length), some bytes taken out and others
+    put in; 12 bytes stand for the rest."""
     for place, count, inserted in edits:
         at = int(place * len(content))
-        content = content[:at] + inserted + (b"" if count == 12 else content[at + count :])
+        content = (
+            content[:at]
+            + inserted
+            + (b"" if count == 12 else content[at + count :])
+        )
     return content
 
 
@@ -60,7 +125,15 @@ def two_frames() -> list[Frame]:
     for i in range(2):
         pose = torch.eye(4, dtype=torch.float64)
         pose[0, 3] = 0.5 * i
-        frames.append(Frame(str(i), CAMERA, pose, torch.zeros(6, 8, 3, dtype=torch.uint8), torch.ones(6, 8)))
+        frames.append(
+            Frame(
+                str(i),
+                CAMERA,
+                pose,
+                torch.zeros(6, 8, 3, dtype=torch.uint8),
+                torch.ones(6, 8),
+            )
+        )
     return frames
 
 
@@ -82,7 +155,12 @@ def test_damaged_files_end_in_a_layout_error_or_images(scans, which):
 
     share = sum(other == name for other, *_ in FILES.values())
 
-    @settings(max_examples=500 // share, deadline=None, database=None, suppress_health_check=list(HealthCheck))
+    @settings(
+        max_examples=500 // share,
+        deadline=None,
+        database=None,
+        suppress_health_check=list(HealthCheck),
+    )
     @given(edits=EDITS)
     @example(edits=[(0.0, 12, b"")])
     @example(edits=[(0.5, 12, b"")])
@@ -94,9 +172,16 @@ def test_damaged_files_end_in_a_layout_error_or_images(scans, which):
             if which == "colmap points":
                 FORMATS[name].points(folder)
         except LayoutError as error:
-            outcomes.add("refused" if str(scans) in str(error) else f"names no file: {error}")
+            outcomes.add(
+                "refused"
+                if str(scans) in str(error)
+                else f"names no file: {error}"
+            )
         else:
-            assert all(image.camera.width > 0 and image.pose.ndim == 2 for image in images)
+            assert all(
+                image.camera.width > 0 and image.pose.ndim == 2
+                for image in images
+            )
             outcomes.add("read")
 
     try:

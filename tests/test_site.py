@@ -1,8 +1,9 @@
-"""The built site in a headless browser: every page, no network, no errors, figures drawn, tags that think.
+"""The built site in a headless browser: every page, no network, no errors,
+figures drawn, tags that think.
 
-Run with ``pytest -m book`` after ``make site``. Without Chromium these tests are skipped and say so; where the
-environment variable CI is set, its absence is a failure.
-"""
+Run with ``pytest -m book`` after ``make site``. Without Chromium these tests
+are skipped and say so; where the environment variable CI is set, its absence is
+a failure."""
 
 import io
 import os
@@ -42,14 +43,20 @@ FLAGS = (
     "--disable-background-networking",
     "--no-first-run",
 )
-# Rules of axe that the tools' own markup breaks: the theme's buttons and logo (sphinx-book-theme 1.3.0), Sphinx's
-# nested definition lists below documented classes, and sphinxcontrib-bibtex's list of citations.
+# Rules of axe that the tools' own markup breaks: the theme's buttons and logo
+# (sphinx-book-theme 1.3.0), Sphinx's nested definition lists below documented
+# classes, and sphinxcontrib-bibtex's list of citations.
 BASELINE = {
     "<html": {"label-content-name-mismatch", "region"},
     '<dl class="py ': {"definition-list"},
-    'role="doc-biblioentry"': {"aria-allowed-role", "aria-deprecated-role", "aria-required-children"},
+    'role="doc-biblioentry"': {
+        "aria-allowed-role",
+        "aria-deprecated-role",
+        "aria-required-children",
+    },
 }
-# Runs axe; {rule: [markup, ...]}. It takes a header that is a formula for an empty one (its text is MathML): left out.
+# Runs axe; {rule: [markup, ...]}. It takes a header that is a formula for an
+# empty one (its text is MathML): left out.
 AXE = """async () => {
   const { violations } = await axe.run({ resultTypes: ["violations"], preload: false });
   const formula = (node) => document.querySelector(node.target[0]).querySelector("mjx-container");
@@ -68,10 +75,21 @@ def _absent(reason):
 
 @pytest.fixture(scope="session")
 def browser():
-    names = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome")
-    found = os.environ.get("CHROMIUM") or next(filter(None, map(shutil.which, names)), None)
+    names = (
+        "chromium",
+        "chromium-browser",
+        "google-chrome",
+        "google-chrome-stable",
+        "chrome",
+    )
+    found = os.environ.get("CHROMIUM") or next(
+        filter(None, map(shutil.which, names)), None
+    )
     if found is None:
-        _absent("no Chromium or Chrome on the PATH (or in the variable CHROMIUM): the browser checks did not run")
+        _absent(
+            "no Chromium or Chrome on the PATH (or in the variable CHROMIUM):"
+            " the browser checks did not run"
+        )
     if not (HTML / "index.html").is_file():
         _absent(f"no site in {HTML}: run `make site` first")
     from playwright.sync_api import sync_playwright
@@ -96,9 +114,15 @@ class Visit:
 
 
 def open_page(browser, address, visit, width=1280, **options):
-    """A new page whose console errors and requests to elsewhere are written down (and the latter refused)."""
+    """A new page whose console errors and requests to elsewhere are written
+    down (and the latter refused)."""
     page = browser.new_page(viewport={"width": width, "height": 900}, **options)
-    page.on("console", lambda line: visit.errors.append(line.text) if line.type == "error" else None)
+    page.on(
+        "console",
+        lambda line: (
+            visit.errors.append(line.text) if line.type == "error" else None
+        ),
+    )
     page.on("pageerror", lambda error: visit.errors.append(str(error)))
 
     def route(request):
@@ -115,36 +139,55 @@ def open_page(browser, address, visit, width=1280, **options):
 
 def draw(page, figure):
     figure.scroll_into_view_if_needed()
-    page.wait_for_function("f => ['drawn', 'failed'].includes(f.dataset.state)", arg=figure, timeout=120_000)
+    page.wait_for_function(
+        "f => ['drawn', 'failed'].includes(f.dataset.state)",
+        arg=figure,
+        timeout=120_000,
+    )
     return figure.get_attribute("data-state")
 
 
 @pytest.fixture(scope="session")
 def visits(browser):
-    """Each page is visited once; the tests look at different sides of the visit."""
+    """Each page is visited once; the tests look at different sides of the
+    visit."""
 
     @cache
     def visit(name):
         seen = Visit()
         page = open_page(browser, (HTML / f"{name}.html").as_uri(), seen)
-        seen.figures = [draw(page, figure) for figure in page.query_selector_all("figure.vlg3d")]
-        seen.alts = page.eval_on_selector_all("article img", "nodes => nodes.map(n => n.getAttribute('alt'))")
+        seen.figures = [
+            draw(page, figure)
+            for figure in page.query_selector_all("figure.vlg3d")
+        ]
+        seen.alts = page.eval_on_selector_all(
+            "article img", "nodes => nodes.map(n => n.getAttribute('alt'))"
+        )
         if page.query_selector(".math"):
-            page.wait_for_function("() => window.MathJax && MathJax.startup && MathJax.startup.promise")
+            page.wait_for_function(
+                "() => window.MathJax && MathJax.startup &&"
+                " MathJax.startup.promise"
+            )
             page.evaluate("() => MathJax.startup.promise")
             count = "nodes => nodes.length"
             seen.formulas = (
                 page.eval_on_selector_all("article .math", count),
                 page.eval_on_selector_all("article mjx-container", count),
             )
-        page.evaluate((ROOT / "tests" / "assets" / "axe.min.js").read_text(encoding="utf8"))
+        page.evaluate(
+            (ROOT / "tests" / "assets" / "axe.min.js").read_text(
+                encoding="utf8"
+            )
+        )
         seen.violations = page.evaluate(AXE)
         page.set_viewport_size({"width": 360, "height": 740})
         page.wait_for_timeout(200)
         seen.wide = page.evaluate(
-            "() => document.documentElement.scrollWidth <= 360 ? [] : Array.from(document.querySelectorAll('body *'))"
-            ".filter(n => n.getBoundingClientRect().right > 362).slice(0, 5).map(n => n.outerHTML.slice(0, 150))"
-            ".concat(document.documentElement.scrollWidth + ' px')"
+            "() => document.documentElement.scrollWidth <= 360 ? [] :"
+            " Array.from(document.querySelectorAll('body *')).filter(n =>"
+            " n.getBoundingClientRect().right > 362).slice(0, 5).map(n =>"
+            " n.outerHTML.slice(0,"
+            " 150)).concat(document.documentElement.scrollWidth + ' px')"
         )
         page.close()
         return seen
@@ -163,8 +206,17 @@ def test_page_reads_without_errors_or_network(visits, name):
 @pytest.mark.parametrize("name", PAGES)
 def test_page_is_accessible_beyond_the_themes_baseline(visits, name):
     markup = (HTML / f"{name}.html").read_text(encoding="utf8")
-    allowed = {rule for sign, rules in BASELINE.items() if sign in markup for rule in rules}
-    assert {rule: nodes for rule, nodes in visits(name).violations.items() if rule not in allowed} == {}
+    allowed = {
+        rule
+        for sign, rules in BASELINE.items()
+        if sign in markup
+        for rule in rules
+    }
+    assert {
+        rule: nodes
+        for rule, nodes in visits(name).violations.items()
+        if rule not in allowed
+    } == {}
 
 
 @pytest.mark.parametrize("name", PAGES)
@@ -183,12 +235,26 @@ def test_pictures_have_real_alternatives(visits, name):
 
 @pytest.mark.parametrize("name", CHAPTERS)
 def test_every_figure_of_the_chapter_is_drawn(visits, name):
-    staged = read_notebook(ROOT / "build" / "executed" / f"{Path(name).name}.ipynb")
-    outputs = [output for cell in staged["cells"] for output in cell.get("outputs", [])]
-    made = sum('class="vlg3d"' in "".join(output.get("data", {}).get("text/html", "")) for output in outputs)
-    code = "\n".join("".join(cell["source"]) for cell in staged["cells"] if cell["cell_type"] == "code")
-    # A figure is shown by a line that begins with the call; elsewhere its still picture may be taken.
-    assert made > 0 or not re.search(r"^viz\.(show3d|tag_room)\(", code, flags=re.MULTILINE)
+    staged = read_notebook(
+        ROOT / "build" / "executed" / f"{Path(name).name}.ipynb"
+    )
+    outputs = [
+        output for cell in staged["cells"] for output in cell.get("outputs", [])
+    ]
+    made = sum(
+        'class="vlg3d"' in "".join(output.get("data", {}).get("text/html", ""))
+        for output in outputs
+    )
+    code = "\n".join(
+        "".join(cell["source"])
+        for cell in staged["cells"]
+        if cell["cell_type"] == "code"
+    )
+    # A figure is shown by a line that begins with the call; elsewhere its still
+    # picture may be taken.
+    assert made > 0 or not re.search(
+        r"^viz\.(show3d|tag_room)\(", code, flags=re.MULTILINE
+    )
     assert visits(name).figures == ["drawn"] * made
 
 
@@ -203,15 +269,29 @@ def test_index_leads_to_the_introduction():
 
 def test_internal_links_arrive():
     broken = []
-    pages = {path: BeautifulSoup(path.read_text(encoding="utf8"), "html.parser") for path in HTML.rglob("*.html")}
-    anchors = {path: {node["id"] for node in soup.find_all(id=True)} for path, soup in pages.items()}
+    pages = {
+        path: BeautifulSoup(path.read_text(encoding="utf8"), "html.parser")
+        for path in HTML.rglob("*.html")
+    }
+    anchors = {
+        path: {node["id"] for node in soup.find_all(id=True)}
+        for path, soup in pages.items()
+    }
     for path, soup in pages.items():
         for link in soup.find_all("a", href=True):
             parts = urlsplit(link["href"])
             if parts.scheme or parts.netloc:
                 continue
-            target = (path.parent / unquote(parts.path)).resolve() if parts.path else path
-            lost = parts.fragment and target in anchors and unquote(parts.fragment) not in anchors[target]
+            target = (
+                (path.parent / unquote(parts.path)).resolve()
+                if parts.path
+                else path
+            )
+            lost = (
+                parts.fragment
+                and target in anchors
+                and unquote(parts.fragment) not in anchors[target]
+            )
             if not target.exists() or lost:
                 broken.append(f"{path.relative_to(HTML)} -> {link['href']}")
     assert broken == []
@@ -221,24 +301,30 @@ def test_internal_links_arrive():
 
 
 def picture_of(figure):
-    return np.array(Image.open(io.BytesIO(figure.query_selector(".vlg3d-stage").screenshot())).convert("RGB")).astype(
-        int
-    )
+    return np.array(
+        Image.open(
+            io.BytesIO(figure.query_selector(".vlg3d-stage").screenshot())
+        ).convert("RGB")
+    ).astype(int)
 
 
 def pixels_near(picture, color, tolerance=12):
     return int((np.abs(picture - np.array(color)).max(-1) <= tolerance).sum())
 
 
-@pytest.mark.parametrize("name", [page for page in CHAPTERS if "/00_" in page or "/04_" in page])
+@pytest.mark.parametrize(
+    "name", [page for page in CHAPTERS if "/00_" in page or "/04_" in page]
+)
 def test_unticking_a_tag_recolours_the_room(browser, name):
     visit = Visit()
     page = open_page(browser, (HTML / f"{name}.html").as_uri(), visit)
     figure = page.query_selector("figure.vlg3d:has(.vlg3d-tags)")
     assert figure is not None, "the chapter has no page that thinks"
     assert draw(page, figure) == "drawn"
-    counts = figure.evaluate("f => Object.fromEntries(Array.from(f.querySelectorAll('.vlg3d-count'))"
-                             ".map(n => [n.dataset.class, Number(n.textContent.replace(/,/g, ''))]))")  # fmt: skip
+    counts = figure.evaluate(
+        "f => Object.fromEntries(Array.from(f.querySelectorAll('.vlg3d-count'))"
+        ".map(n => [n.dataset.class, Number(n.textContent.replace(/,/g, ''))]))"
+    )
     names = figure.evaluate("f => f.vlg3d.data.names")
     tag = "bed" if counts.get("bed") else max(counts, key=counts.get)
     start = figure.evaluate("f => Array.from(f.vlg3d.labels)")
@@ -248,8 +334,17 @@ def test_unticking_a_tag_recolours_the_room(browser, name):
     page.keyboard.press("Space")  # as a reader without a mouse does
     labels = figure.evaluate("f => Array.from(f.vlg3d.labels)")
     assert names.index(tag) not in labels
-    assert all(now == before for now, before in zip(labels, start, strict=True) if before != names.index(tag))
-    assert figure.query_selector(f".vlg3d-count[data-class='{tag}']").text_content() == "0"
+    assert all(
+        now == before
+        for now, before in zip(labels, start, strict=True)
+        if before != names.index(tag)
+    )
+    assert (
+        figure.query_selector(
+            f".vlg3d-count[data-class='{tag}']"
+        ).text_content()
+        == "0"
+    )
     status = figure.query_selector("[role=status]").text_content()
     assert status.startswith(f"{counts[tag]:,} points changed their label")
 
@@ -258,7 +353,10 @@ def test_unticking_a_tag_recolours_the_room(browser, name):
     for box in figure.query_selector_all(".vlg3d-tags input:checked"):
         box.uncheck()
     assert set(figure.evaluate("f => Array.from(f.vlg3d.labels)")) == {255}
-    assert "No tag is ticked" in figure.query_selector("[role=status]").text_content()
+    assert (
+        "No tag is ticked"
+        in figure.query_selector("[role=status]").text_content()
+    )
     assert not visit.errors
     page.close()
 
@@ -279,7 +377,15 @@ def test_recolouring_reaches_the_pixels(browser, cube, tmp_path):
     logits[:, 1] = 0.2
     tags = ROOMS_12.mask(["floor", "door", "bed"])
     colors = torch.zeros(4000, 3, dtype=torch.uint8)
-    figure = viz.tag_room(points, colors, logits, ROOMS_12, tags, alt="Two halves of a cube.", cut=None)
+    figure = viz.tag_room(
+        points,
+        colors,
+        logits,
+        ROOMS_12,
+        tags,
+        alt="Two halves of a cube.",
+        cut=None,
+    )
     (tmp_path / "cube.html").write_text(figure.to_page("A cube"))
     visit = Visit()
     page = open_page(browser, (tmp_path / "cube.html").as_uri(), visit)
@@ -305,7 +411,13 @@ def test_recolouring_reaches_the_pixels(browser, cube, tmp_path):
 
 def test_the_poster_is_where_plotly_draws(browser, cube, tmp_path):
     points, labels = cube
-    figure = viz.show3d(points, labels, class_set=ROOMS_12, alt="Two halves of a cube.", cut=None)
+    figure = viz.show3d(
+        points,
+        labels,
+        class_set=ROOMS_12,
+        alt="Two halves of a cube.",
+        cut=None,
+    )
     (tmp_path / "cube.html").write_text(figure.to_page("A cube"))
     page = open_page(browser, (tmp_path / "cube.html").as_uri(), Visit())
     node = page.query_selector("figure.vlg3d")
@@ -314,20 +426,39 @@ def test_the_poster_is_where_plotly_draws(browser, cube, tmp_path):
     drawn = picture_of(node)
     poster = Image.open(io.BytesIO(figure.poster)).convert("RGB")
     scale = drawn.shape[0] / poster.height
-    poster = np.array(poster.resize((round(poster.width * scale), drawn.shape[0]))).astype(int)
+    poster = np.array(
+        poster.resize((round(poster.width * scale), drawn.shape[0]))
+    ).astype(int)
     margin = (drawn.shape[1] - poster.shape[1]) // 2
     for label in (4, 10):
         places = []
         for picture, offset in ((drawn, 0), (poster, margin)):
-            rows, columns = np.nonzero(np.abs(picture - np.array(ROOMS_12.palette[label])).max(-1) <= 25)
-            places.append((columns.min() + offset, columns.max() + offset, rows.min(), rows.max()))
-        assert np.abs(np.subtract(*places)).max() < 12  # the ends: how large a dot is depends on the browser's fonts
+            rows, columns = np.nonzero(
+                np.abs(picture - np.array(ROOMS_12.palette[label])).max(-1)
+                <= 25
+            )
+            places.append(
+                (
+                    columns.min() + offset,
+                    columns.max() + offset,
+                    rows.min(),
+                    rows.max(),
+                )
+            )
+        # the ends: how large a dot is depends on the browser's fonts
+        assert np.abs(np.subtract(*places)).max() < 12
     page.close()
 
 
 def test_the_keyboard_turns_zooms_and_resets(browser, cube, tmp_path):
     points, labels = cube
-    page_path = viz.save_page3d(tmp_path / "cube.html", points, labels, ROOMS_12, "A cube in two colours")
+    page_path = viz.save_page3d(
+        tmp_path / "cube.html",
+        points,
+        labels,
+        ROOMS_12,
+        "A cube in two colours",
+    )
     page = open_page(browser, page_path.as_uri(), Visit())
     node = page.query_selector("figure.vlg3d")
     draw(page, node)
@@ -348,12 +479,19 @@ def test_the_keyboard_turns_zooms_and_resets(browser, cube, tmp_path):
     page.close()
 
 
-def test_a_crowded_page_keeps_few_contexts_and_draws_what_is_seen(browser, cube, tmp_path):
+def test_a_crowded_page_keeps_few_contexts_and_draws_what_is_seen(
+    browser, cube, tmp_path
+):
     points, labels = cube
-    fragment = viz.show3d(points, labels, class_set=ROOMS_12, alt="Two halves of a cube.").to_html()
+    fragment = viz.show3d(
+        points, labels, class_set=ROOMS_12, alt="Two halves of a cube."
+    ).to_html()
     for file in ("vlg3d.js", "vlg3d.css", "plotly-gl3d.min.js"):
         shutil.copy(ASSETS / file, tmp_path)
-    head = "<meta charset=utf-8><link rel=stylesheet href=vlg3d.css><script defer src=vlg3d.js></script>"
+    head = (
+        "<meta charset=utf-8><link rel=stylesheet href=vlg3d.css><script defer"
+        " src=vlg3d.js></script>"
+    )
     (tmp_path / "many.html").write_text(f"<!DOCTYPE html>{head}{fragment * 12}")
     visit = Visit()
     page = open_page(browser, (tmp_path / "many.html").as_uri(), visit)
@@ -363,18 +501,32 @@ def test_a_crowded_page_keeps_few_contexts_and_draws_what_is_seen(browser, cube,
         assert page.evaluate("() => VLG3D.live.length") <= 8
     assert figures[0].get_attribute("data-state") == "waiting"
     assert draw(page, figures[0]) == "drawn"  # and again, on the way back
-    page.set_viewport_size({"width": 600, "height": 9000})  # all twelve in view at once
+    # all twelve in view at once
+    page.set_viewport_size({"width": 600, "height": 9000})
     page.wait_for_timeout(1500)
     assert page.evaluate("() => VLG3D.live.length") <= 8
-    assert page.evaluate("() => document.querySelectorAll('.vlg3d-canvas').length") <= 8
-    assert "failed" not in [figure.get_attribute("data-state") for figure in figures]
+    assert (
+        page.evaluate("() => document.querySelectorAll('.vlg3d-canvas').length")
+        <= 8
+    )
+    assert "failed" not in [
+        figure.get_attribute("data-state") for figure in figures
+    ]
     assert not visit.errors
     page.close()
 
 
-def test_without_javascript_and_in_print_the_poster_is_there(browser, cube, tmp_path):
+def test_without_javascript_and_in_print_the_poster_is_there(
+    browser, cube, tmp_path
+):
     points, labels = cube
-    address = viz.save_page3d(tmp_path / "cube.html", points, labels, ROOMS_12, "A cube in two colours").as_uri()
+    address = viz.save_page3d(
+        tmp_path / "cube.html",
+        points,
+        labels,
+        ROOMS_12,
+        "A cube in two colours",
+    ).as_uri()
     context = browser.new_context(java_script_enabled=False)
     page = context.new_page()
     page.goto(address)
@@ -390,17 +542,35 @@ def test_without_javascript_and_in_print_the_poster_is_there(browser, cube, tmp_
     page.close()
 
 
-@pytest.mark.parametrize(("name", "sign"), [("notation", "<mjx-container"), (CHAPTERS[0], 'data-state="drawn"')])
+@pytest.mark.parametrize(
+    ("name", "sign"),
+    [("notation", "<mjx-container"), (CHAPTERS[0], 'data-state="drawn"')],
+)
 def test_the_site_works_where_there_is_no_network_at_all(name, sign):
-    """A second opinion without routing: a page in a network name space of its own, where the system allows it."""
-    if shutil.which("unshare") is None or subprocess.run(["unshare", "-rn", "true"], check=False).returncode:
+    """A second opinion without routing: a page in a network name space of its
+    own, where the system allows it."""
+    if (
+        shutil.which("unshare") is None
+        or subprocess.run(["unshare", "-rn", "true"], check=False).returncode
+    ):
         pytest.skip("unshare -rn is not allowed here")
     chromium = os.environ.get("CHROMIUM") or shutil.which("chromium")
     if chromium is None:
         pytest.skip("no chromium command")
     address = (HTML / f"{name}.html").as_uri()
-    options = ["--headless", *FLAGS, "--window-size=1000,12000", "--virtual-time-budget=20000", "--dump-dom", address]
+    options = [
+        "--headless",
+        *FLAGS,
+        "--window-size=1000,12000",
+        "--virtual-time-budget=20000",
+        "--dump-dom",
+        address,
+    ]
     done = subprocess.run(
-        ["unshare", "-rn", chromium, *options], capture_output=True, text=True, timeout=240, check=True
+        ["unshare", "-rn", chromium, *options],
+        capture_output=True,
+        text=True,
+        timeout=240,
+        check=True,
     )
     assert sign in done.stdout

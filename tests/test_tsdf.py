@@ -1,4 +1,5 @@
-"""Points by TSDF fusion lie on the surfaces of a made room, nearer than averages of the same noisy depth."""
+"""Points by TSDF fusion lie on the surfaces of a made room, nearer than
+averages of the same noisy depth."""
 
 import builtins
 from dataclasses import replace
@@ -11,7 +12,12 @@ from scipy.spatial import cKDTree
 
 from vlg_lib.convert.tsdf import tsdf_points
 from vlg_lib.data.depth_fusion import points_from_frames
-from vlg_lib.rooms.scenes import make_room, render_frame, room_camera, room_poses
+from vlg_lib.rooms.scenes import (
+    make_room,
+    render_frame,
+    room_camera,
+    room_poses,
+)
 from vlg_lib.scene import Frame
 
 CELL = 0.04
@@ -20,22 +26,36 @@ ROOM = make_room(15_002)
 
 @cache
 def frames(noise: float) -> tuple[Frame, ...]:
-    """Eight views of the room; every measured depth is off by a normal error of ``noise`` metres."""
+    """Eight views of the room; every measured depth is off by a normal error of
+    ``noise`` metres."""
     generator, camera = torch.Generator().manual_seed(0), room_camera(128, 96)
-    views = [render_frame(ROOM, camera, pose, seed=i, name=str(i)).frame for i, pose in enumerate(room_poses(ROOM, 8))]
-    errors = [noise * torch.randn(view.depth.shape, generator=generator) for view in views]
+    views = [
+        render_frame(ROOM, camera, pose, seed=i, name=str(i)).frame
+        for i, pose in enumerate(room_poses(ROOM, 8))
+    ]
+    errors = [
+        noise * torch.randn(view.depth.shape, generator=generator)
+        for view in views
+    ]
     return tuple(
-        replace(v, depth=torch.where(v.depth > 0, v.depth + e, 0.0)) for v, e in zip(views, errors, strict=True)
+        replace(v, depth=torch.where(v.depth > 0, v.depth + e, 0.0))
+        for v, e in zip(views, errors, strict=True)
     )
 
 
 def distances(points: torch.Tensor) -> np.ndarray:
-    """Metres from each point to the nearest face of a box of the room, outside or inside."""
+    """Metres from each point to the nearest face of a box of the room, outside
+    or inside."""
     nearest = np.full(len(points), np.inf)
-    for center, half, rotation in zip(ROOM.centers, ROOM.half_sizes, ROOM.rotations, strict=True):
+    for center, half, rotation in zip(
+        ROOM.centers, ROOM.half_sizes, ROOM.rotations, strict=True
+    ):
         beyond = np.abs((points.double().numpy() - center) @ rotation) - half
         outside = np.linalg.norm(np.maximum(beyond, 0), axis=1)
-        nearest = np.minimum(nearest, np.where(beyond.max(axis=1) > 0, outside, -beyond.max(axis=1)))
+        nearest = np.minimum(
+            nearest,
+            np.where(beyond.max(axis=1) > 0, outside, -beyond.max(axis=1)),
+        )
     return nearest
 
 
@@ -43,7 +63,10 @@ def test_points_lie_on_the_surfaces():
     pytest.importorskip("open3d", reason="Open3D is an optional package")
     points, colors = tsdf_points(frames(0.0), CELL)
     off = distances(points)
-    print(f"{len(points)} points, median {np.median(off) * 1000:.1f} mm, 95 % {np.quantile(off, 0.95) * 1000:.1f} mm")
+    print(
+        f"{len(points)} points, median {np.median(off) * 1000:.1f} mm, 95 %"
+        f" {np.quantile(off, 0.95) * 1000:.1f} mm"
+    )
     assert np.median(off) < 0.005  # half a pixel of error makes it 9 mm
     assert np.quantile(off, 0.95) < 0.025
     assert points.dtype == torch.float32
@@ -54,8 +77,14 @@ def test_points_lie_on_the_surfaces():
 
 def test_noise_averages_out_across_the_surface():
     pytest.importorskip("open3d", reason="Open3D is an optional package")
-    fused, averaged = (np.median(distances(make(frames(0.03), CELL)[0])) for make in (tsdf_points, points_from_frames))
-    print(f"noise of 30 mm: TSDF {fused * 1000:.1f} mm, averages {averaged * 1000:.1f} mm")
+    fused, averaged = (
+        np.median(distances(make(frames(0.03), CELL)[0]))
+        for make in (tsdf_points, points_from_frames)
+    )
+    print(
+        f"noise of 30 mm: TSDF {fused * 1000:.1f} mm, averages"
+        f" {averaged * 1000:.1f} mm"
+    )
     assert fused < 0.75 * averaged
 
 
@@ -64,7 +93,9 @@ def test_colours_are_those_of_the_room():
     points, colors = tsdf_points(frames(0.0), CELL)
     known, truth = points_from_frames(frames(0.0), CELL)
     _, nearest = cKDTree(known.numpy()).query(points.numpy())
-    both = torch.stack([colors.double().flatten(), truth[nearest].double().flatten()])
+    both = torch.stack(
+        [colors.double().flatten(), truth[nearest].double().flatten()]
+    )
     assert torch.corrcoef(both)[0, 1] > 0.9
 
 
@@ -86,5 +117,7 @@ def test_without_open3d_the_error_says_how_to_get_it(monkeypatch):
         return whole(name, *arguments, **options)
 
     monkeypatch.setattr(builtins, "__import__", without)
-    with pytest.raises(ValueError, match=r"pip install open3d \(or take --points average\)"):
+    with pytest.raises(
+        ValueError, match=r"pip install open3d \(or take --points average\)"
+    ):
         tsdf_points(frames(0.0), CELL)

@@ -1,7 +1,9 @@
-"""Jobs that several processes do together, as a launcher would start them; the tests compare what they leave in files.
+"""Jobs that several processes do together, as a launcher would start them; the
+tests compare what they leave in files.
 
-As a script it takes a list of [job, processes, folder, environment] as JSON, does one after another and prints what
-became of each. The processes of a job are forks of one that has imported the library, which takes longer than a job.
+As a script it takes a list of [job, processes, folder, environment] as JSON,
+does one after another and prints what became of each. The processes of a job
+are forks of one that has imported the library, which takes longer than a job.
 """
 
 import json
@@ -31,20 +33,43 @@ from vlg_lib.pipeline.table import Experiment
 from vlg_lib.training import distributed
 from vlg_lib.training.loop import fit
 
-# Five scenes to learn from and one to test on: neither can be halved. Batch norm, whose moments have to be joined.
+# Five scenes to learn from and one to test on: neither can be halved. Batch
+# norm, whose moments have to be joined.
 FIVE = replace(
-    TINY, name="five", train_rooms=5, test_rooms=1, views=2, adapter_steps=20, adapter_batch_rooms=3,
-    network_norm="batch", network_steps=2, network_batch_rooms=3, cam_steps=2, cam_batch_rooms=2, checkpoint_every=1,
-)  # fmt: skip
+    TINY,
+    name="five",
+    train_rooms=5,
+    test_rooms=1,
+    views=2,
+    adapter_steps=20,
+    adapter_batch_rooms=3,
+    network_norm="batch",
+    network_steps=2,
+    network_batch_rooms=3,
+    cam_steps=2,
+    cam_batch_rooms=2,
+    checkpoint_every=1,
+)
 
 
 def learn(
-    items: int = 5, *, norms: bool = True, checkpoint: Path | None = None, stop: int | None = None, die: bool = False
+    items: int = 5,
+    *,
+    norms: bool = True,
+    checkpoint: Path | None = None,
+    stop: int | None = None,
+    die: bool = False,
 ) -> tuple[nn.Module, list[float]]:
-    """A training on 3 of some items of 20, 40, 60, ... rows in each step; it stops, or process 1 dies, at a step."""
+    """A training on 3 of some items of 20, 40, 60, ... rows in each step; it
+    stops, or process 1 dies, at a step."""
     generator = torch.Generator().manual_seed(5)
-    rows = [torch.randn(20 * (index + 1), 3, generator=generator) + index for index in range(items)]
-    wanted = [(part @ torch.tensor([[1.0], [-2.0], [0.5]])).sin() for part in rows]
+    rows = [
+        torch.randn(20 * (index + 1), 3, generator=generator) + index
+        for index in range(items)
+    ]
+    wanted = [
+        (part @ torch.tensor([[1.0], [-2.0], [0.5]])).sin() for part in rows
+    ]
 
     def draw(step: int, generator: torch.Generator) -> list[int]:
         if step == stop and not die:
@@ -54,48 +79,100 @@ def learn(
         return torch.randperm(items, generator=generator)[:3].tolist()
 
     def collate(chosen: list[int]) -> tuple[Tensor, Tensor]:
-        return torch.cat([rows[index] for index in chosen]), torch.cat([wanted[index] for index in chosen])
+        return torch.cat([rows[index] for index in chosen]), torch.cat(
+            [wanted[index] for index in chosen]
+        )
 
-    def loss(model: nn.Module, batch: tuple[Tensor, Tensor]) -> tuple[Tensor, float]:
+    def loss(
+        model: nn.Module, batch: tuple[Tensor, Tensor]
+    ) -> tuple[Tensor, float]:
         return (model(batch[0]) - batch[1]).square().mean(), len(batch[0])
 
     torch.manual_seed(3)
-    layers = [nn.Linear(3, 8), nn.BatchNorm1d(8), nn.ReLU(), nn.Linear(8, 4), nn.BatchNorm1d(4), nn.Linear(4, 1)]
-    model = nn.Sequential(*(layer for layer in layers if norms or not isinstance(layer, nn.BatchNorm1d)))
+    layers = [
+        nn.Linear(3, 8),
+        nn.BatchNorm1d(8),
+        nn.ReLU(),
+        nn.Linear(8, 4),
+        nn.BatchNorm1d(4),
+        nn.Linear(4, 1),
+    ]
+    model = nn.Sequential(
+        *(
+            layer
+            for layer in layers
+            if norms or not isinstance(layer, nn.BatchNorm1d)
+        )
+    )
     optimizer = torch.optim.SGD(model.parameters(), lr=0.05, momentum=0.9)
-    return model, fit(model, draw, loss, collate=collate, steps=12, optimizer=optimizer, seed=2, max_grad_norm=1.0,
-                      checkpoint=checkpoint, checkpoint_every=4)  # fmt: skip
+    return model, fit(
+        model,
+        draw,
+        loss,
+        collate=collate,
+        steps=12,
+        optimizer=optimizer,
+        seed=2,
+        max_grad_norm=1.0,
+        checkpoint=checkpoint,
+        checkpoint_every=4,
+    )
 
 
 def kept(folder: Path, model: nn.Module, losses: list[float]) -> None:
-    save_tensors(folder / f"of-{distributed.rank()}.safetensors",
-                 model.state_dict() | {"losses": torch.tensor(losses, dtype=torch.float64)})  # fmt: skip
+    save_tensors(
+        folder / f"of-{distributed.rank()}.safetensors",
+        model.state_dict()
+        | {"losses": torch.tensor(losses, dtype=torch.float64)},
+    )
 
 
 def job_run(folder: Path) -> None:
     """The whole pipeline."""
-    run("rooms", FIVE, 0, folder / "out", cache_folder=folder / "cache", device="cpu", progress=False)
+    run(
+        "rooms",
+        FIVE,
+        0,
+        folder / "out",
+        cache_folder=folder / "cache",
+        device="cpu",
+        progress=False,
+    )
 
 
 def job_bad_scene(folder: Path) -> None:
-    """The whole pipeline on the scenes of a folder, of which the second is bad."""
-    run("layout", FIVE, 0, folder / "out", scenes_folder=folder / "scenes", fused_folder=folder / "fused",
-        cache_folder=folder / "cache", device="cpu", progress=False)  # fmt: skip
+    """The whole pipeline on the scenes of a folder, of which the second is
+    bad."""
+    run(
+        "layout",
+        FIVE,
+        0,
+        folder / "out",
+        scenes_folder=folder / "scenes",
+        fused_folder=folder / "fused",
+        cache_folder=folder / "cache",
+        device="cpu",
+        progress=False,
+    )
 
 
 def job_forget(folder: Path) -> None:
-    """A finished run without its table, whose scenes have to be scored again."""
+    """A finished run without its table, whose scenes have to be scored
+    again."""
     shutil.rmtree(folder / "cache" / "table")
 
 
 def job_table(folder: Path) -> None:
     """What each process takes for the table of a run."""
-    table = Experiment.open(FIVE, 0, folder / "cache", device="cpu", progress=False).table()
+    table = Experiment.open(
+        FIVE, 0, folder / "cache", device="cpu", progress=False
+    ).table()
     write_json(folder / f"table-{distributed.rank()}.json", table)
 
 
 def job_spoil(folder: Path) -> None:
-    """The training rooms of the first run as scenes of a folder, with fused embeddings, of which one is NaN."""
+    """The training rooms of the first run as scenes of a folder, with fused
+    embeddings, of which one is NaN."""
     made = folder.parent / "run-1" / "cache"
     for room in made.glob("rooms-*/room-1000*"):
         shutil.copytree(room, folder / "scenes" / room.name)
@@ -130,16 +207,23 @@ def job_resumed(folder: Path) -> None:
 
 
 def job_norm(folder: Path) -> None:
-    """A batch norm over rows that are shared 3 : 1, and then with all of them in process 0."""
+    """A batch norm over rows that are shared 3 : 1, and then with all of them
+    in process 0."""
     inputs, weights = load_tensors(folder / "rows.safetensors")[0].values()
-    whole = {0: [slice(0, 30), slice(0, 40)], 1: [slice(30, 40), slice(5, 9)]}[distributed.rank()]
-    for number, (share, counts) in enumerate(zip(whole, (True, distributed.rank() == 0), strict=True)):
+    whole = {0: [slice(0, 30), slice(0, 40)], 1: [slice(30, 40), slice(5, 9)]}[
+        distributed.rank()
+    ]
+    for number, (share, counts) in enumerate(
+        zip(whole, (True, distributed.rank() == 0), strict=True)
+    ):
         norm = nn.BatchNorm1d(3)
         wrapped = distributed.wrap(norm)
         distributed.SyncedBatchNorm1d.counts = counts
         own = inputs[share].clone().requires_grad_()
         outputs = wrapped(own)
-        ((outputs * weights[share]).sum() * counts * distributed.world_size()).backward()
+        (
+            (outputs * weights[share]).sum() * counts * distributed.world_size()
+        ).backward()
         assert norm.weight.grad is not None and norm.bias.grad is not None  # noqa: PT018
         gradients = {
             "inputs": own.grad / distributed.world_size(),
@@ -153,7 +237,8 @@ def job_norm(folder: Path) -> None:
 
 
 def job_each(folder: Path) -> None:
-    """Work on six items, of which 3 (process 1's) and then also 4 (process 0's) are bad; what all processes say."""
+    """Work on six items, of which 3 (process 1's) and then also 4 (process 0's)
+    are bad; what all processes say."""
 
     def work(bad: list[int], error: type[Exception], item: int) -> int:
         if item in bad:
@@ -161,28 +246,60 @@ def job_each(folder: Path) -> None:
         (folder / f"{error.__name__}-{len(bad)}-{item}").touch()
         return 10 * item
 
-    said = {"good": distributed.each(range(6), lambda item: work([], ValueError, item))}
+    said = {
+        "good": distributed.each(
+            range(6), lambda item: work([], ValueError, item)
+        )
+    }
     for bad, error in (([3], ValueError), ([3, 4], ValueError), ([1], OSError)):
         try:
             distributed.each(range(6), lambda item: work(bad, error, item))  # noqa: B023
         except (ValueError, OSError) as raised:
-            said[f"{error.__name__} {bad}"] = [type(raised).__name__, str(raised)]
+            said[f"{error.__name__} {bad}"] = [
+                type(raised).__name__,
+                str(raised),
+            ]
     write_json(folder / f"said-{distributed.rank()}.json", said)
 
 
-JOBS = {name.removeprefix("job_"): job for name, job in list(globals().items()) if name.startswith("job_")}
+JOBS = {
+    name.removeprefix("job_"): job
+    for name, job in list(globals().items())
+    if name.startswith("job_")
+}
 
 
-def together(*jobs: tuple[str, int, Path] | tuple[str, int, Path, dict[str, str]]) -> list[dict]:
-    """Do jobs one after another; for each the exit ``statuses`` of its processes and their ``errors``, by process."""
-    listed = [[job, processes, str(folder), *rest] for job, processes, folder, *rest in jobs]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(Path(__file__).parent.parent)}
-    result = subprocess.run([sys.executable, __file__, json.dumps(listed)], env=environment, check=True, timeout=1200,
-                            capture_output=True, text=True)  # fmt: skip
+def together(
+    *jobs: tuple[str, int, Path] | tuple[str, int, Path, dict[str, str]],
+) -> list[dict]:
+    """Do jobs one after another; for each the exit ``statuses`` of its
+    processes and their ``errors``, by process."""
+    listed = [
+        [job, processes, str(folder), *rest]
+        for job, processes, folder, *rest in jobs
+    ]
+    environment = {
+        **os.environ,
+        "OMP_NUM_THREADS": "1",
+        "PYTHONPATH": str(Path(__file__).parent.parent),
+    }
+    result = subprocess.run(
+        [sys.executable, __file__, json.dumps(listed)],
+        env=environment,
+        check=True,
+        timeout=1200,
+        capture_output=True,
+        text=True,
+    )
     return [json.loads(line) for line in result.stdout.splitlines()]
 
 
-def _child(job: Callable[[Path], None], folder: Path, environment: dict[str, str], errors: Path) -> int:
+def _child(
+    job: Callable[[Path], None],
+    folder: Path,
+    environment: dict[str, str],
+    errors: Path,
+) -> int:
     process = os.fork()
     if process == 0:
         status = 1
@@ -202,17 +319,37 @@ def _child(job: Callable[[Path], None], folder: Path, environment: dict[str, str
     return process
 
 
-def _do(job: str, processes: int, folder: Path, environment: dict[str, str]) -> dict:
+def _do(
+    job: str, processes: int, folder: Path, environment: dict[str, str]
+) -> dict:
     folder.mkdir(parents=True, exist_ok=True)
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    group = {"WORLD_SIZE": str(processes), "LOCAL_WORLD_SIZE": str(processes), "MASTER_ADDR": "127.0.0.1",
-             "MASTER_PORT": str(port)} if processes > 1 else {}  # fmt: skip
+    group = (
+        {
+            "WORLD_SIZE": str(processes),
+            "LOCAL_WORLD_SIZE": str(processes),
+            "MASTER_ADDR": "127.0.0.1",
+            "MASTER_PORT": str(port),
+        }
+        if processes > 1
+        else {}
+    )
     with tempfile.TemporaryDirectory() as place:
         errors = [Path(place) / str(rank) for rank in range(processes)]
         children = [
-            _child(JOBS[job], folder, environment | group | {"RANK": str(rank), "LOCAL_RANK": str(rank)}, errors[rank])
+            _child(
+                JOBS[job],
+                folder,
+                environment
+                | group
+                | {
+                    "RANK": str(rank),
+                    "LOCAL_RANK": str(rank),
+                },
+                errors[rank],
+            )
             for rank in range(processes)
         ]
         statuses: dict[int, int] = {}
@@ -226,16 +363,25 @@ def _do(job: str, processes: int, folder: Path, environment: dict[str, str]) -> 
         for child in set(children) - set(statuses):  # it hangs
             os.kill(child, signal.SIGKILL)
             os.waitpid(child, 0)
-        return {"statuses": [statuses.get(child, "hangs") for child in children],
-                "errors": [path.read_text() for path in errors]}  # fmt: skip
+        return {
+            "statuses": [statuses.get(child, "hangs") for child in children],
+            "errors": [path.read_text() for path in errors],
+        }
 
 
 if __name__ == "__main__":
     torch.set_num_threads(1)
-    if sys.argv[1] == "run":  # the command line, with a profile of the test's size
+    # the command line, with a profile of the test's size
+    if sys.argv[1] == "run":
         profiles.PROFILES["five"] = FIVE
         cli.main()
     else:
-        torch.optim.SGD([nn.Parameter(torch.zeros(1))], lr=1.0)  # the first one imports for longer than a job takes
+        # the first one imports for longer than a job takes
+        torch.optim.SGD([nn.Parameter(torch.zeros(1))], lr=1.0)
         for name, count, where, *rest in json.loads(sys.argv[1]):
-            print(json.dumps(_do(name, count, Path(where), rest[0] if rest else {})), flush=True)
+            print(
+                json.dumps(
+                    _do(name, count, Path(where), rest[0] if rest else {})
+                ),
+                flush=True,
+            )

@@ -1,4 +1,5 @@
-"""The run-time type checker of the tests: beartype, where an int may stand for a float, as Python's typing says."""
+"""The run-time type checker of the tests: beartype, where an int may stand for
+a float, as Python's typing says."""
 
 from collections.abc import Callable
 from typing import Any

@@ -1,4 +1,6 @@
-"""What the tools share about the chapters: where they are, and what the project says of itself."""
+"""What the tools share about the chapters: where they are, and what the project
+says of itself.
+"""
 
 import json
 import tomllib
@@ -11,12 +13,17 @@ EXECUTED = ROOT / "build" / "executed"
 
 
 def chapters(*selected: str) -> list[Path]:
-    """The chapters in order; only those whose names start with one of ``selected``, where any is given."""
+    """The chapters in order; only those whose names start with one of
+    ``selected``, where any is given.
+    """
     found = sorted(NOTEBOOKS.glob("[0-9][0-9]_*.ipynb"))
     if selected:
         found = [path for path in found if path.name.startswith(selected)]
     if not found:
-        raise SystemExit(f"no chapter in {NOTEBOOKS} starts with {' or '.join(selected) or 'two digits'}")
+        raise SystemExit(
+            f"no chapter in {NOTEBOOKS} starts with"
+            f" {' or '.join(selected) or 'two digits'}"
+        )
     return found
 
 
@@ -26,9 +33,14 @@ def read_notebook(path: Path) -> dict[str, Any]:
 
 
 def write_notebook(path: Path, notebook: dict[str, Any]) -> None:
-    """Write a notebook the way nbformat does: one space of indentation, unescaped text, a final newline."""
+    """Write a notebook the way nbformat does: one space of indentation,
+    unescaped text, a final newline.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(notebook, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    path.write_text(
+        json.dumps(notebook, indent=1, ensure_ascii=False) + "\n",
+        encoding="utf-8",
+    )
 
 
 def tags(cell: dict[str, Any]) -> set[str]:
@@ -42,11 +54,17 @@ def text(cell: dict[str, Any]) -> str:
 
 
 def project() -> dict[str, Any]:
-    """The ``[project]`` table of pyproject.toml: the one place of the repository's address."""
+    """The ``[project]`` table of pyproject.toml: the one place of the
+    repository's address.
+    """
     return tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 
 
 def version() -> str:
     """The library's version, read without importing it."""
-    line = next(line for line in (ROOT / "vlg_lib" / "__init__.py").read_text().splitlines() if "__version__" in line)
+    line = next(
+        line
+        for line in (ROOT / "vlg_lib" / "__init__.py").read_text().splitlines()
+        if "__version__" in line
+    )
     return line.split('"')[1]

@@ -1,6 +1,8 @@
-"""Run the chapters in order with papermill and keep their outputs in build/executed (what the site is built from).
+"""Run the chapters in order with papermill and keep their outputs in
+build/executed (what the site is built from).
 
-A chapter is run again only when it, the library, the profile or the seed has changed; --force runs it anyway.
+A chapter is run again only when it, the library, the profile or the seed has
+changed; --force runs it anyway.
 """
 
 import argparse
@@ -22,30 +24,55 @@ from vlg_lib.pipeline.profiles import get_profile
 def main() -> int:
     """Run the selected chapters; 1 where a chapter fails, naming its cell."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("chapters", nargs="*", help="leading digits, for example 01 04; all where none is given")
+    parser.add_argument(
+        "chapters",
+        nargs="*",
+        help="leading digits, for example 01 04; all where none is given",
+    )
     parser.add_argument("--profile", default="auto")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--force", action="store_true", help="run chapters that have not changed, too")
+    parser.add_argument(
+        "--force",
+        action="store_true",
+        help="run chapters that have not changed, too",
+    )
     options = parser.parse_args()
     try:
         profile = get_profile(options.profile).name
     except ValueError as error:
         parser.error(str(error))
-    # Chapters run in notebooks/, so a relative cache folder is one of this repository's root.
-    os.environ["VLG_CACHE"] = str(ROOT / os.environ.get("VLG_CACHE", "build/cache"))
+    # Chapters run in notebooks/, so a relative cache folder is one of this
+    # repository's root.
+    os.environ["VLG_CACHE"] = str(
+        ROOT / os.environ.get("VLG_CACHE", "build/cache")
+    )
     todo = chapters(*options.chapters)
-    print(f"{len(todo)} chapters, profile {profile}, seed {options.seed}", flush=True)
+    print(
+        f"{len(todo)} chapters, profile {profile}, seed {options.seed}",
+        flush=True,
+    )
     for number, path in enumerate(todo, 1):
         print(f"[{number}/{len(todo)}] {path.stem} ... ", end="", flush=True)
-        print(execute(path, profile, options.seed, options.force) + f", {len(todo) - number} left", flush=True)
+        print(
+            execute(path, profile, options.seed, options.force)
+            + f", {len(todo) - number} left",
+            flush=True,
+        )
     return 0
 
 
 def execute(path: Path, profile: str, seed: int, force: bool) -> str:
-    """Run one chapter into build/executed and record its time; returns what was done, in words."""
+    """Run one chapter into build/executed and record its time; returns what was
+    done, in words.
+    """
     output, record = EXECUTED / path.name, EXECUTED / f"{path.stem}.json"
     key = _key(path, profile, seed)
-    if not force and output.is_file() and record.is_file() and read_json(record)["key"] == key:
+    if (
+        not force
+        and output.is_file()
+        and record.is_file()
+        and read_json(record)["key"] == key
+    ):
         return "unchanged"
     EXECUTED.mkdir(parents=True, exist_ok=True)
     partial = EXECUTED / f"partial_{path.name}"
@@ -58,14 +85,19 @@ def execute(path: Path, profile: str, seed: int, force: bool) -> str:
             cwd=str(NOTEBOOKS),
             progress_bar=False,
             kernel_name="python3",
-            extra_arguments=["--IPKernelApp.log_level=40"],  # no note on stderr about the local transport
+            # no note on stderr about the local transport
+            extra_arguments=["--IPKernelApp.log_level=40"],
         )
     except papermill.PapermillExecutionError as error:
         print("FAILED", flush=True)
-        sys.exit(f"{path.name}: cell {error.exec_count} failed; see {partial.relative_to(ROOT)}\n{error}")
+        sys.exit(
+            f"{path.name}: cell {error.exec_count} failed; see"
+            f" {partial.relative_to(ROOT)}\n{error}"
+        )
     seconds = time.perf_counter() - start
     partial.replace(output)
-    children_peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss  # kB on Linux: the largest kernel so far
+    # kB on Linux: the largest kernel so far
+    children_peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss
     write_json(
         record,
         {
@@ -75,7 +107,10 @@ def execute(path: Path, profile: str, seed: int, force: bool) -> str:
             "seed": seed,
             "seconds": round(seconds, 1),
             "peak_memory_mb": round(children_peak / 1024),
-            "machine": f"{os.cpu_count()} cores, {platform.machine()}, {platform.system()}",
+            "machine": (
+                f"{os.cpu_count()} cores, {platform.machine()},"
+                f" {platform.system()}"
+            ),
             "python": platform.python_version(),
         },
     )
@@ -83,10 +118,14 @@ def execute(path: Path, profile: str, seed: int, force: bool) -> str:
 
 
 def _key(path: Path, profile: str, seed: int) -> str:
-    """What a chapter's output depends on: its own text, the library's code and weights, profile and seed."""
+    """What a chapter's output depends on: its own text, the library's code and
+    weights, profile and seed.
+    """
     weights = sorted((ROOT / "vlg_lib").rglob("*.safetensors"))
     code = hash_files(ROOT / "vlg_lib", *weights)
-    return hashlib.sha256(f"{path.read_text()} {code} {profile} {seed}".encode()).hexdigest()
+    return hashlib.sha256(
+        f"{path.read_text()} {code} {profile} {seed}".encode()
+    ).hexdigest()
 
 
 if __name__ == "__main__":

@@ -1,6 +1,8 @@
-"""Write requirements.txt from a resolved list, without the GPU libraries that torch itself pins exactly.
+"""Write requirements.txt from a resolved list, without the GPU libraries that
+torch itself pins exactly.
 
-They are left out so that a CPU-only torch (TORCH_INDEX in the Makefile) does not drag them in.
+They are left out so that a CPU-only torch (TORCH_INDEX in the Makefile) does
+not drag them in.
 """
 
 import re
@@ -17,7 +19,11 @@ BROUGHT_BY_TORCH = re.compile(r"^(nvidia-|cuda-|triton==)")
 
 def main(resolved: Path, requirements: Path) -> None:
     """Filter ``resolved`` into ``requirements`` and remove the former."""
-    lines = [line for line in resolved.read_text().splitlines() if not BROUGHT_BY_TORCH.match(line)]
+    lines = [
+        line
+        for line in resolved.read_text().splitlines()
+        if not BROUGHT_BY_TORCH.match(line)
+    ]
     requirements.write_text(HEADER + "\n".join(lines) + "\n")
     resolved.unlink()
 

@@ -1,7 +1,9 @@
-"""Record a figure of the book in results/: what was measured, on which machine, with which versions and seeds.
+"""Record a figure of the book in results/: what was measured, on which machine,
+with which versions and seeds.
 
-pipeline    the table of `python -m vlg_lib run` over several seeds, with mean, least and largest over the seeds
-command     any command that prints JSON lines (a benchmark, the scores of the small model), stored as it printed them
+pipeline the table of `python -m vlg_lib run` over several seeds, with mean,
+least and largest over the seeds command any command that prints JSON lines (a
+benchmark, the scores of the small model), stored as it printed them
 """
 
 import argparse
@@ -26,16 +28,25 @@ PACKAGES = ("torch", "numpy", "open_clip_torch", "embreex")
 
 
 def circumstances() -> dict[str, Any]:
-    """Commit, hardware and versions of this run; a commit with local changes says so."""
+    """Commit, hardware and versions of this run; a commit with local changes
+    says so.
+    """
     commit = subprocess.run(
-        ["git", "describe", "--always", "--dirty", "--abbrev=12"], cwd=ROOT, capture_output=True, text=True, check=True
+        ["git", "describe", "--always", "--dirty", "--abbrev=12"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=True,
     ).stdout.strip()
     return {
         "date": time.strftime("%Y-%m-%d", time.gmtime()),
         "commit": commit,
         "hardware": f"{os.cpu_count()} cores, {_processor()}",
         "system": f"{platform.system()} {platform.machine()}",
-        "versions": {"python": platform.python_version()} | {name: installed(name) for name in PACKAGES},
+        "versions": (
+            {"python": platform.python_version()}
+            | {name: installed(name) for name in PACKAGES}
+        ),
     }
 
 
@@ -49,32 +60,76 @@ def _processor() -> str:
     return platform.processor() or "unknown processor"
 
 
-def record_pipeline(name: str, profile: str, seeds: list[int], networks: list[str]) -> None:
-    """Run the pipeline once a seed and store every row of every seed, and their summary."""
+def record_pipeline(
+    name: str, profile: str, seeds: list[int], networks: list[str]
+) -> None:
+    """Run the pipeline once a seed and store every row of every seed, and their
+    summary.
+    """
     found = circumstances()
     tables: dict[int, list[dict[str, Any]]] = {}
     for seed in seeds:
-        tables[seed] = Experiment.open(profile, seed, progress=True).table(networks)
+        tables[seed] = Experiment.open(profile, seed, progress=True).table(
+            networks
+        )
     summary = []
     for rows in zip(*tables.values(), strict=True):
         for share in ("miou", "miou_train", "accuracy"):
             values = [row[share] for row in rows]
-            spread = {"mean": statistics.mean(values), "least": min(values), "largest": max(values)}
-            summary.append({"row": rows[0]["row"], "figure": share, **{k: round(v, 2) for k, v in spread.items()}})
-    which = "" if tuple(networks) == NETWORKS else f" --networks {' '.join(networks)}"
-    command = f"record.py pipeline {name} --profile {profile} --seeds {' '.join(map(str, seeds))}{which}"
-    figures = {"command": command, "profile": profile, "seeds": seeds, "summary": summary, "tables": tables}
+            spread = {
+                "mean": statistics.mean(values),
+                "least": min(values),
+                "largest": max(values),
+            }
+            summary.append(
+                {
+                    "row": rows[0]["row"],
+                    "figure": share,
+                    **{k: round(v, 2) for k, v in spread.items()},
+                }
+            )
+    which = (
+        ""
+        if tuple(networks) == NETWORKS
+        else f" --networks {' '.join(networks)}"
+    )
+    command = (
+        f"record.py pipeline {name} --profile {profile} --seeds"
+        f" {' '.join(map(str, seeds))}{which}"
+    )
+    figures = {
+        "command": command,
+        "profile": profile,
+        "seeds": seeds,
+        "summary": summary,
+        "tables": tables,
+    }
     _write(name, found | figures)
 
 
 def record_command(name: str, command: list[str]) -> None:
-    """Run a command of this repository and store the JSON lines that it prints."""
-    found = circumstances()  # before the command, which may write files of the repository
-    done = subprocess.run([sys.executable, *command], cwd=ROOT, stdout=subprocess.PIPE, text=True, check=True)
-    lines = [json.loads(line) for line in done.stdout.splitlines() if line.startswith("{")]
+    """Run a command of this repository and store the JSON lines that it
+    prints.
+    """
+    # before the command, which may write files of the repository
+    found = circumstances()
+    done = subprocess.run(
+        [sys.executable, *command],
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        text=True,
+        check=True,
+    )
+    lines = [
+        json.loads(line)
+        for line in done.stdout.splitlines()
+        if line.startswith("{")
+    ]
     if not lines:
         sys.exit(f"{' '.join(command)} printed no line of JSON")
-    _write(name, found | {"command": f"python {' '.join(command)}", "lines": lines})
+    _write(
+        name, found | {"command": f"python {' '.join(command)}", "lines": lines}
+    )
 
 
 def _write(name: str, figures: dict[str, Any]) -> None:
@@ -85,19 +140,30 @@ def _write(name: str, figures: dict[str, Any]) -> None:
 
 def main() -> None:
     """Record one figure."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
     kinds = parser.add_subparsers(dest="kind", required=True)
     pipeline = kinds.add_parser("pipeline")
     pipeline.add_argument("name")
     pipeline.add_argument("--profile", default="book")
     pipeline.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
-    pipeline.add_argument("--networks", nargs="*", default=list(NETWORKS), choices=NETWORKS)
+    pipeline.add_argument(
+        "--networks", nargs="*", default=list(NETWORKS), choices=NETWORKS
+    )
     command = kinds.add_parser("command")
     command.add_argument("name")
-    command.add_argument("command", nargs=argparse.REMAINDER, help="a script of this repository and its options")
+    command.add_argument(
+        "command",
+        nargs=argparse.REMAINDER,
+        help="a script of this repository and its options",
+    )
     options = parser.parse_args()
     if options.kind == "pipeline":
-        record_pipeline(options.name, options.profile, options.seeds, options.networks)
+        record_pipeline(
+            options.name, options.profile, options.seeds, options.networks
+        )
     else:
         record_command(options.name, options.command)
 

@@ -1,9 +1,13 @@
-"""What 3DSS-VLG is compared with: the same network, rooms and budget, another source of supervision (chapters 05, 09).
+"""What 3DSS-VLG is compared with: the same network, rooms and budget, another
+source of supervision (chapters 05, 09).
 
-* :func:`train_mil`: scene labels alone, by multiple-instance learning; its class scores at the points are the class
-  activation map (the conventional way: Fig. 1a of the paper).
-* :func:`train_classifier`: cross-entropy on a label for every point: pseudo labels, or true ones (the upper bound).
-* OpenScene is :func:`vlg_lib.distill.distill` with P^2D as targets: no scene labels at all.
+* :func:`train_mil`: scene labels alone, by multiple-instance learning; its
+  class scores at the points are the class activation map (the conventional way:
+  Fig. 1a of the paper).
+* :func:`train_classifier`: cross-entropy on a label for every point: pseudo
+  labels, or true ones (the upper bound).
+* OpenScene is :func:`vlg_lib.distill.distill` with P^2D as targets: no scene
+  labels at all.
 """
 
 from collections.abc import Sequence
@@ -17,31 +21,60 @@ from torch.nn.functional import cross_entropy
 from vlg_lib.classes import IGNORE_LABEL
 from vlg_lib.networks.point_network import PointNetwork, _check_classes
 from vlg_lib.training.loop import FitOptions
-from vlg_lib.training.point_batches import Cloud, CloudBatch, TrainingSettings, train_network
+from vlg_lib.training.point_batches import (
+    Cloud,
+    CloudBatch,
+    TrainingSettings,
+    train_network,
+)
 
 
 def train_classifier(
-    network: PointNetwork, clouds: Sequence[Cloud], labels: Sequence[Int[Tensor, " _"]], settings: TrainingSettings, *,
-    class_weights: Float[Tensor, " K"] | None = None, **options: Unpack[FitOptions],
-) -> list[float]:  # fmt: skip
-    """Train a network of scores in place with cross-entropy on the rooms' point labels; the loss of each step.
+    network: PointNetwork,
+    clouds: Sequence[Cloud],
+    labels: Sequence[Int[Tensor, " _"]],
+    settings: TrainingSettings,
+    *,
+    class_weights: Float[Tensor, " K"] | None = None,
+    **options: Unpack[FitOptions],
+) -> list[float]:
+    """Train a network of scores in place with cross-entropy on the rooms' point
+    labels; the loss of each step.
 
-    ``labels``: for each room (N,) int64, ``IGNORE_LABEL`` where a point has none. ``class_weights``: how much each
-    class counts. ValueError where shapes do not fit, and where no point has a label.
+    ``labels``: for each room (N,) int64, ``IGNORE_LABEL`` where a point has
+    none. ``class_weights``: how much each class counts. ValueError where shapes
+    do not fit, and where no point has a label.
     """
-    if [len(cloud.points) for cloud in clouds] != [len(part) for part in labels]:
+    if [len(cloud.points) for cloud in clouds] != [
+        len(part) for part in labels
+    ]:
         raise ValueError("expected one label for each point of each room")
-    highest = max((int(part.max()) for part in labels if len(part)), default=IGNORE_LABEL)
+    highest = max(
+        (int(part.max()) for part in labels if len(part)), default=IGNORE_LABEL
+    )
     if highest == IGNORE_LABEL:
-        raise ValueError("no point of any room has a label: there is nothing to learn")
+        raise ValueError(
+            "no point of any room has a label: there is nothing to learn"
+        )
     if highest >= network.settings.channels:
-        raise ValueError(f"labels reach {highest}, the network scores {network.settings.channels} classes")
+        raise ValueError(
+            f"labels reach {highest}, the network scores"
+            f" {network.settings.channels} classes"
+        )
     _check_classes(network, set())
 
-    def loss(outputs: Float[Tensor, "V K"], batch: CloudBatch) -> tuple[Tensor, Tensor]:
+    def loss(
+        outputs: Float[Tensor, "V K"], batch: CloudBatch
+    ) -> tuple[Tensor, Tensor]:
         weight = None if class_weights is None else class_weights.to(outputs)
         wanted = batch.gather(labels)
-        summed = cross_entropy(outputs[batch.rows], wanted, weight, ignore_index=IGNORE_LABEL, reduction="sum")
+        summed = cross_entropy(
+            outputs[batch.rows],
+            wanted,
+            weight,
+            ignore_index=IGNORE_LABEL,
+            reduction="sum",
+        )
         # A crop may hold no labelled point: the loss is then 0, not 0 / 0.
         counts = wanted != IGNORE_LABEL
         total = counts.sum() if weight is None else weight[wanted[counts]].sum()

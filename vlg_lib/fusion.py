@@ -1,9 +1,12 @@
-"""From the pixels of many views to one embedding a point: multi-view averaging (chapter 03; paper, Sec. 3.1).
+"""From the pixels of many views to one embedding a point: multi-view averaging
+(chapter 03; paper, Sec. 3.1).
 
-A point's embedding is a mean over the frames that see it, so the frames can pass one after another: each adds the rows
-of its visible points to a running sum. Only those rows are read, normalised and added, and no array of the size points
-x dimensions is made but the sum itself; where even that is too large (3 GB for a million points of 768 dimensions), it
-lies in a file, of which a part is in memory at a time.
+A point's embedding is a mean over the frames that see it, so the frames can
+pass one after another: each adds the rows of its visible points to a running
+sum. Only those rows are read, normalised and added, and no array of the size
+points x dimensions is made but the sum itself; where even that is too large (3
+GB for a million points of 768 dimensions), it lies in a file, of which a part
+is in memory at a time.
 """
 
 import mmap
@@ -20,48 +23,84 @@ from torch.nn.functional import embedding_bag
 from tqdm.auto import tqdm
 
 from vlg_lib.data.embedding_files import write_fused
-from vlg_lib.geometry.visibility import PointPixelPairs, Visibility, visible_points
+from vlg_lib.geometry.visibility import (
+    PointPixelPairs,
+    Visibility,
+    visible_points,
+)
 from vlg_lib.scene import Camera, PointEmbeddings, Scene
 
 Embed = Callable[[UInt8[Tensor, "height width 3"]], Float[Tensor, "h w D"]]
-"""A frozen 2D model as it is seen from here: an image in, a map of embeddings (often coarser than the image) out."""
+"""A frozen 2D model as it is seen from here: an image in, a map of embeddings
+(often coarser than the image) out."""
 
 Sampling = Literal["nearest", "bilinear"]
 
 ROWS_AT_A_TIME = 2048
-"""Rows gathered before they are added: few enough to be still in the processor's cache, and enough that its cores do
-not wait for one another all the time (benchmarks/fusion.py)."""
+"""Rows gathered before they are added: few enough to be still in the
+processor's cache, and enough that its cores do not wait for one another all the
+time (benchmarks/fusion.py)."""
 
-_READ_AROUND = 2**16  # bytes that the system may take into memory around a row that is read from a file
+# bytes that the system may take into memory around a row that is read from a
+# file
+_READ_AROUND = 2**16
 
 
 def sampling_weights(
-    pixels: Real[Tensor, "V 2"], camera: Camera, width: int, height: int, sampling: Sampling = "nearest"
+    pixels: Real[Tensor, "V 2"],
+    camera: Camera,
+    width: int,
+    height: int,
+    sampling: Sampling = "nearest",
 ) -> tuple[Int[Tensor, "V cells"], Float[Tensor, "V cells"]]:
-    """Which cells of a map of ``width`` x ``height`` make up the value at each pixel (u, v), and with what weights.
+    """Which cells of a map of ``width`` x ``height`` make up the value at each
+    pixel (u, v), and with what weights.
 
-    The map covers the camera's image and its cell centres are integers, as pixel centres are, so pixel u lies at
-    (u + 1/2) width / camera.width - 1/2 on it. ``"nearest"``: the one cell that holds the pixel, of weight 1.
-    ``"bilinear"``: the four cells around it (at the edge, the outermost ones). Cells are numbered row after row.
+    The map covers the camera's image and its cell centres are integers, as
+    pixel centres are, so pixel u lies at (u + 1/2) width / camera.width - 1/2
+    on it. ``"nearest"``: the one cell that holds the pixel, of weight 1.
+    ``"bilinear"``: the four cells around it (at the edge, the outermost ones).
+    Cells are numbered row after row.
     """
-    size = torch.tensor([width, height], dtype=torch.float64, device=pixels.device)
-    image_size = torch.tensor([camera.width, camera.height], dtype=torch.float64, device=pixels.device)
+    size = torch.tensor(
+        [width, height], dtype=torch.float64, device=pixels.device
+    )
+    image_size = torch.tensor(
+        [camera.width, camera.height], dtype=torch.float64, device=pixels.device
+    )
     position = (pixels + 0.5) * size / image_size - 0.5
     if sampling == "nearest":
-        corners, shares = (position + 0.5).floor()[:, None], pixels.new_ones(len(pixels), 1, dtype=torch.float32)
+        corners, shares = (
+            (position + 0.5).floor()[:, None],
+            pixels.new_ones(len(pixels), 1, dtype=torch.float32),
+        )
     else:
         low = position.floor()
         right, down = (position - low).float().unbind(-1)
-        corners = low[:, None] + torch.tensor([[0, 0], [1, 0], [0, 1], [1, 1]], device=pixels.device)
-        shares = torch.stack([(1 - right) * (1 - down), right * (1 - down), (1 - right) * down, right * down], dim=1)
+        corners = low[:, None] + torch.tensor(
+            [[0, 0], [1, 0], [0, 1], [1, 1]], device=pixels.device
+        )
+        shares = torch.stack(
+            [
+                (1 - right) * (1 - down),
+                right * (1 - down),
+                (1 - right) * down,
+                right * down,
+            ],
+            dim=1,
+        )
     u, v = corners.clamp(min=0).minimum(size - 1).long().unbind(-1)
     return v * width + u, shares
 
 
 def sample_embeddings(
-    dense: Float[Tensor, "h w D"], pixels: Real[Tensor, "V 2"], camera: Camera, sampling: Sampling = "nearest"
+    dense: Float[Tensor, "h w D"],
+    pixels: Real[Tensor, "V 2"],
+    camera: Camera,
+    sampling: Sampling = "nearest",
 ) -> Float[Tensor, "V D"]:
-    """The embeddings (V, D) at V pixels (u, v) of the camera's image, from a map that covers that image.
+    """The embeddings (V, D) at V pixels (u, v) of the camera's image, from a
+    map that covers that image.
 
     >>> camera = Camera(fx=4.0, fy=4.0, cx=1.5, cy=0.5, width=4, height=2)
     >>> dense = torch.tensor([[[1.0], [2.0]]])  # one row of two cells, each two pixels wide
@@ -71,76 +110,141 @@ def sample_embeddings(
     tensor([1.0000, 1.2500, 1.7500])
     """
     height, width, dim = dense.shape
-    cells, weights = sampling_weights(pixels.to(dense.device), camera, width, height, sampling)
+    cells, weights = sampling_weights(
+        pixels.to(dense.device), camera, width, height, sampling
+    )
     return _weighted_rows(dense.reshape(height * width, dim), cells, weights)
 
 
 class ViewAverager:
-    """A running mean of embeddings over views for N points: the estimator of P^2D, one view at a time.
+    """A running mean of embeddings over views for N points: the estimator of
+    P^2D, one view at a time.
 
-    With ``normalize`` each row is scaled to unit length before it is added, and so is the mean: a view is one vote,
-    however long its embedding. Without it the plain mean is kept (of colours, say). Sums are float32, on ``device``.
+    With ``normalize`` each row is scaled to unit length before it is added, and
+    so is the mean: a view is one vote, however long its embedding. Without it
+    the plain mean is kept (of colours, say). Sums are float32, on ``device``.
 
-    ``max_memory``: bytes for the sums, None for no limit. Larger sums are kept in a temporary file of their size (in
-    the folder that TMPDIR names, which must be on a disk), on the CPU, and are added in the same order, so the result
-    is the same to the bit; :meth:`save` it, since it is as large as the sums. OSError where the disk is full.
+    ``max_memory``: bytes for the sums, None for no limit. Larger sums are kept
+    in a temporary file of their size (in the folder that TMPDIR names, which
+    must be on a disk), on the CPU, and are added in the same order, so the
+    result is the same to the bit; :meth:`save` it, since it is as large as the
+    sums. OSError where the disk is full.
     """
 
     def __init__(
-        self, points: int, dim: int, *, normalize: bool = True, device: torch.device | str = "cpu",
+        self,
+        points: int,
+        dim: int,
+        *,
+        normalize: bool = True,
+        device: torch.device | str = "cpu",
         max_memory: int | None = None,
-    ) -> None:  # fmt: skip
+    ) -> None:
         self.normalize = normalize
         size, self._limit, self._held = 4 * points * dim, max_memory or 0, 0
-        self._file = None if max_memory is None or size <= max_memory else _temporary_file(size)
+        self._file = (
+            None
+            if max_memory is None or size <= max_memory
+            else _temporary_file(size)
+        )
         if self._file is None:
             self.sums = torch.zeros(points, dim, device=device)
         else:
-            self.sums = torch.frombuffer(self._file, dtype=torch.float32).view(points, dim)
-        self.view_counts = torch.zeros(points, dtype=torch.int32, device=self.sums.device)
+            self.sums = torch.frombuffer(self._file, dtype=torch.float32).view(
+                points, dim
+            )
+        self.view_counts = torch.zeros(
+            points, dtype=torch.int32, device=self.sums.device
+        )
 
-    def add(self, indices: Int[Tensor, " V"], rows: Float[Tensor, "V D"]) -> None:
-        """Add one row each to the points ``indices``, and count a view for them (a vote of length 0 is none)."""
+    def add(
+        self, indices: Int[Tensor, " V"], rows: Float[Tensor, "V D"]
+    ) -> None:
+        """Add one row each to the points ``indices``, and count a view for them
+        (a vote of length 0 is none).
+        """
         votes = torch.ones_like(indices, dtype=torch.int32)
         if self.normalize:
             lengths = rows.norm(dim=1, keepdim=True)
-            rows, votes = rows / lengths.clamp(min=1e-12), (lengths[:, 0] > 0).int()
-        indices, rows, votes = (array.to(self.sums.device) for array in (indices, rows, votes))
+            rows, votes = (
+                rows / lengths.clamp(min=1e-12),
+                (lengths[:, 0] > 0).int(),
+            )
+        indices, rows, votes = (
+            array.to(self.sums.device) for array in (indices, rows, votes)
+        )
         self.sums.index_add_(0, indices, rows)
         self.view_counts.index_add_(0, indices, votes)
         self._touch(len(rows) * (4 * rows.shape[1] + _READ_AROUND))
 
     def _touch(self, size: int) -> None:
-        """Count bytes of the file that are now in memory, and let all of them go when they are too many."""
+        """Count bytes of the file that are now in memory, and let all of them
+        go when they are too many.
+        """
         self._held += size
-        if self._file is not None and self._held > self._limit and hasattr(mmap, "MADV_DONTNEED"):
-            self._file.madvise(mmap.MADV_DONTNEED)  # of a shared file: what was written stays in the file
+        if (
+            self._file is not None
+            and self._held > self._limit
+            and hasattr(mmap, "MADV_DONTNEED")
+        ):
+            # of a shared file: what was written stays in the file
+            self._file.madvise(mmap.MADV_DONTNEED)
             self._held = 0
 
     def add_view(
-        self, dense: Float[Tensor, "h w D"], pairs: PointPixelPairs, camera: Camera, sampling: Sampling = "nearest"
+        self,
+        dense: Float[Tensor, "h w D"],
+        pairs: PointPixelPairs,
+        camera: Camera,
+        sampling: Sampling = "nearest",
     ) -> None:
-        """Add what one view's map holds at the pixels of its visible points; ValueError for another dimension.
+        """Add what one view's map holds at the pixels of its visible points;
+        ValueError for another dimension.
 
-        A map in which the D numbers of a cell lie side by side is read in place, any other layout is copied first.
+        A map in which the D numbers of a cell lie side by side is read in
+        place, any other layout is copied first.
         """
         height, width, dim = dense.shape
         if dim != self.sums.shape[1]:
-            raise ValueError(f"expected embeddings of {self.sums.shape[1]} dimensions, found {dim}")
+            raise ValueError(
+                f"expected embeddings of {self.sums.shape[1]} dimensions, found"
+                f" {dim}"
+            )
         rows = dense.reshape(height * width, dim).contiguous()
-        cells, weights = sampling_weights(pairs.pixels, camera, width, height, sampling)
-        parts = zip(*(array.split(ROWS_AT_A_TIME) for array in (pairs.indices, cells, weights)), strict=True)
+        cells, weights = sampling_weights(
+            pairs.pixels, camera, width, height, sampling
+        )
+        parts = zip(
+            *(
+                array.split(ROWS_AT_A_TIME)
+                for array in (pairs.indices, cells, weights)
+            ),
+            strict=True,
+        )
         for indices, part_cells, part_weights in parts:
-            self.add(indices, _weighted_rows(rows, part_cells, part_weights).float())
+            self.add(
+                indices, _weighted_rows(rows, part_cells, part_weights).float()
+            )
 
     def means(self) -> Iterator[Float[Tensor, "_ D"]]:
-        """The mean at every point, a block of points after another; zero where no view saw it.
+        """The mean at every point, a block of points after another; zero where
+        no view saw it.
 
-        This ends the averaging: the sums turn into the means. Raises ValueError where embeddings were NaN or infinite.
+        This ends the averaging: the sums turn into the means. Raises ValueError
+        where embeddings were NaN or infinite.
         """
-        for sums, counts in zip(*(array.split(ROWS_AT_A_TIME) for array in (self.sums, self.view_counts)), strict=True):
+        for sums, counts in zip(
+            *(
+                array.split(ROWS_AT_A_TIME)
+                for array in (self.sums, self.view_counts)
+            ),
+            strict=True,
+        ):
             if not bool(sums.sum(dim=1).isfinite().all()):
-                raise ValueError("some points got NaN or infinite embeddings: look at what the 2D model returns")
+                raise ValueError(
+                    "some points got NaN or infinite embeddings: look at what"
+                    " the 2D model returns"
+                )
             scale = sums.norm(dim=1) if self.normalize else counts.float()
             sums /= scale.clamp(min=torch.finfo(torch.float32).tiny)[:, None]
             yield sums
@@ -152,47 +256,89 @@ class ViewAverager:
             pass
         return PointEmbeddings(self.sums, self.view_counts)
 
-    def save(self, path: Path, manifest: Mapping[str, Any] | None = None) -> None:
-        """Write the means in half precision, as :func:`vlg_lib.data.embedding_files.write_fused` does, block after block."""
-        write_fused(path, self.means(), self.view_counts, self.sums.shape[1], manifest)
+    def save(
+        self, path: Path, manifest: Mapping[str, Any] | None = None
+    ) -> None:
+        """Write the means in half precision, as
+        :func:`vlg_lib.data.embedding_files.write_fused` does, block after
+        block.
+        """
+        write_fused(
+            path, self.means(), self.view_counts, self.sums.shape[1], manifest
+        )
 
 
 def fuse_scene(
-    scene: Scene, embed: Embed, visibility: Visibility | None = None, *, normalize: bool = True,
-    sampling: Sampling = "nearest", device: torch.device | str = "cpu", max_memory: int | None = None,
+    scene: Scene,
+    embed: Embed,
+    visibility: Visibility | None = None,
+    *,
+    normalize: bool = True,
+    sampling: Sampling = "nearest",
+    device: torch.device | str = "cpu",
+    max_memory: int | None = None,
     progress: bool = False,
-) -> PointEmbeddings:  # fmt: skip
-    """P^2D of a scene: at each point, the mean over the frames that see it of the embedding at its pixel (Sec. 3.1).
+) -> PointEmbeddings:
+    """P^2D of a scene: at each point, the mean over the frames that see it of
+    the embedding at its pixel (Sec. 3.1).
 
-    ``embed`` turns an image (height, width, 3) uint8 into a map (h, w, D). Frames are loaded, embedded and forgotten
-    one after another. The result, (N, D) float32 and (N,) int32 view counts, is on ``device``; with ``max_memory``, see
-    :class:`ViewAverager`, it may be a file mapped into memory. Raises ValueError for a scene without frames and for
-    embeddings that are not finite or change their dimension.
+    ``embed`` turns an image (height, width, 3) uint8 into a map (h, w, D).
+    Frames are loaded, embedded and forgotten one after another. The result, (N,
+    D) float32 and (N,) int32 view counts, is on ``device``; with
+    ``max_memory``, see :class:`ViewAverager`, it may be a file mapped into
+    memory. Raises ValueError for a scene without frames and for embeddings that
+    are not finite or change their dimension.
     """
     points = scene.points.to(device)
     averager: ViewAverager | None = None
-    for frame in tqdm(scene.frames, desc=f"fusing {scene.name}", unit="frame", disable=not progress):
+    for frame in tqdm(
+        scene.frames,
+        desc=f"fusing {scene.name}",
+        unit="frame",
+        disable=not progress,
+    ):
         dense = embed(frame.color).to(device)
         averager = averager or ViewAverager(
-            len(points), dense.shape[2], normalize=normalize, device=device, max_memory=max_memory
+            len(points),
+            dense.shape[2],
+            normalize=normalize,
+            device=device,
+            max_memory=max_memory,
         )
-        averager.add_view(dense, visible_points(points, frame, visibility), frame.camera, sampling)
+        averager.add_view(
+            dense,
+            visible_points(points, frame, visibility),
+            frame.camera,
+            sampling,
+        )
     if averager is None:
-        raise ValueError(f"scene {scene.name!r} has no frames to fuse: it needs at least one posed image")
+        raise ValueError(
+            f"scene {scene.name!r} has no frames to fuse: it needs at least one"
+            " posed image"
+        )
     return averager.result()
 
 
 def _temporary_file(size: int) -> mmap.mmap:
-    """A file of zeros without a name, mapped into memory; it vanishes with the mapping."""
+    """A file of zeros without a name, mapped into memory; it vanishes with the
+    mapping.
+    """
     with tempfile.TemporaryFile() as file:
         if hasattr(os, "posix_fallocate"):
-            os.posix_fallocate(file.fileno(), 0, size)  # a full disk is an error here, not a crash later
+            # a full disk is an error here, not a crash later
+            os.posix_fallocate(file.fileno(), 0, size)
         file.truncate(size)
         return mmap.mmap(file.fileno(), size)
 
 
 def _weighted_rows(
-    rows: Float[Tensor, "M D"], indices: Int[Tensor, "V cells"], weights: Float[Tensor, "V cells"]
+    rows: Float[Tensor, "M D"],
+    indices: Int[Tensor, "V cells"],
+    weights: Float[Tensor, "V cells"],
 ) -> Float[Tensor, "V D"]:
-    """For each line of ``indices``, the weighted sum of these rows: gathered and added in one pass."""
-    return embedding_bag(indices, rows, mode="sum", per_sample_weights=weights.to(rows.dtype))
+    """For each line of ``indices``, the weighted sum of these rows: gathered
+    and added in one pass.
+    """
+    return embedding_bag(
+        indices, rows, mode="sum", per_sample_weights=weights.to(rows.dtype)
+    )

@@ -1,7 +1,9 @@
-"""Metrics: confusion, IoU and its three conventions, accuracy, intervals over rooms (chapter 09).
+"""Metrics: confusion, IoU and its three conventions, accuracy, intervals over
+rooms (chapter 09).
 
-Everything comes from one table per room: the confusion matrix with an extra column for points that got no prediction.
-Point labels come in as arguments; this module opens no file.
+Everything comes from one table per room: the confusion matrix with an extra
+column for points that got no prediction. Point labels come in as arguments;
+this module opens no file.
 """
 
 from collections.abc import Sequence
@@ -24,14 +26,18 @@ CONVENTIONS = ("present", "scannet", "openscene")
 
 
 def confusion(
-    predicted: Int[Tensor, " N"], truth: Int[Tensor, " M"], classes: ClassSet | int
+    predicted: Int[Tensor, " N"],
+    truth: Int[Tensor, " M"],
+    classes: ClassSet | int,
 ) -> Int[Tensor, "K columns"]:
-    """Confusion matrix (K, K + 1) int64: rows true class, columns predicted class, last column no prediction.
+    """Confusion matrix (K, K + 1) int64: rows true class, columns predicted
+    class, last column no prediction.
 
-    ``classes``: the class set, or its size K.
-    ``predicted``, ``truth``: (N,) int64 in [0, K) or ``IGNORE_LABEL``. Points without a true label do not count; points
-    with one but without a prediction are counted in the last column. ValueError for labels outside this range and for
-    label lists of different lengths.
+    ``classes``: the class set, or its size K. ``predicted``, ``truth``: (N,)
+    int64 in [0, K) or ``IGNORE_LABEL``. Points without a true label do not
+    count; points with one but without a prediction are counted in the last
+    column. ValueError for labels outside this range and for label lists of
+    different lengths.
 
     >>> confusion(torch.tensor([0, 1, -1]), torch.tensor([0, 0, 1]), classes=2)
     tensor([[1, 1, 0],
@@ -39,90 +45,149 @@ def confusion(
     """
     classes = classes if isinstance(classes, int) else len(classes)
     if predicted.shape != truth.shape:
-        raise ValueError(f"{len(predicted)} predicted labels for {len(truth)} true labels")
+        raise ValueError(
+            f"{len(predicted)} predicted labels for {len(truth)} true labels"
+        )
     for name, labels in (("predicted", predicted), ("true", truth)):
-        if len(labels) and (int(labels.min()) < IGNORE_LABEL or int(labels.max()) >= classes):
+        if len(labels) and (
+            int(labels.min()) < IGNORE_LABEL or int(labels.max()) >= classes
+        ):
             raise ValueError(
-                f"{name} labels span {int(labels.min())} to {int(labels.max())}; expected {IGNORE_LABEL} (ignore) to "
-                f"{classes - 1}"
+                f"{name} labels span {int(labels.min())} to"
+                f" {int(labels.max())}; expected {IGNORE_LABEL} (ignore) to"
+                f" {classes - 1}"
             )
     counted = truth != IGNORE_LABEL
-    columns = torch.where(predicted == IGNORE_LABEL, classes, predicted)[counted].long()
+    columns = torch.where(predicted == IGNORE_LABEL, classes, predicted)[
+        counted
+    ].long()
     cells = truth[counted].long() * (classes + 1) + columns
-    return torch.bincount(cells, minlength=classes * (classes + 1)).reshape(classes, classes + 1)
+    return torch.bincount(cells, minlength=classes * (classes + 1)).reshape(
+        classes, classes + 1
+    )
 
 
-def iou_per_class(matrix: Int[Tensor, "*many K columns"], convention: str = "present") -> Float[Tensor, "*many K"]:
-    """Intersection over union of each class, float64; NaN where the convention leaves a class out.
+def iou_per_class(
+    matrix: Int[Tensor, "*many K columns"], convention: str = "present"
+) -> Float[Tensor, "*many K"]:
+    """Intersection over union of each class, float64; NaN where the convention
+    leaves a class out.
 
-    ``matrix``: (..., K, K + 1) from :func:`confusion`, summed over rooms; leading axes are kept.
-    IoU = TP / (TP + FP + FN), counted in points.
+    ``matrix``: (..., K, K + 1) from :func:`confusion`, summed over rooms;
+    leading axes are kept. IoU = TP / (TP + FP + FN), counted in points.
 
-    * ``present`` (ours): classes that the truth contains; points without a prediction are false negatives.
-    * ``scannet`` (the ScanNet benchmark): as above, and a class that is absent but predicted counts, with 0.
-    * ``openscene`` (its released code): points without a prediction are dropped; see :func:`mean_iou` for the mean.
+    * ``present`` (ours): classes that the truth contains; points without a
+      prediction are false negatives.
+    * ``scannet`` (the ScanNet benchmark): as above, and a class that is absent
+      but predicted counts, with 0.
+    * ``openscene`` (its released code): points without a prediction are
+      dropped; see :func:`mean_iou` for the mean.
     """
     if convention not in CONVENTIONS:
-        raise ValueError(f"unknown convention {convention!r}; known: {', '.join(CONVENTIONS)}")
+        raise ValueError(
+            f"unknown convention {convention!r}; known:"
+            f" {', '.join(CONVENTIONS)}"
+        )
     square = matrix[..., :-1].double()
     hits = square.diagonal(dim1=-2, dim2=-1)
     true_points = matrix.sum(-1)
-    union = square.sum(-2) + (square.sum(-1) if convention == "openscene" else true_points) - hits
+    union = (
+        square.sum(-2)
+        + (square.sum(-1) if convention == "openscene" else true_points)
+        - hits
+    )
     counted = union > 0 if convention == "scannet" else true_points > 0
-    # A present class none of whose points is seen has no union under openscene: its code gives no hit, so 0.
+    # A present class none of whose points is seen has no union under openscene:
+    # its code gives no hit, so 0.
     return torch.where(counted, hits / union.clamp(min=1), torch.nan)
 
 
-def mean_iou(matrix: Int[Tensor, "K columns"], convention: str = "present") -> float:
-    """Mean of :func:`iou_per_class`; ``openscene`` divides by K even where classes are absent. NaN without a class."""
+def mean_iou(
+    matrix: Int[Tensor, "K columns"], convention: str = "present"
+) -> float:
+    """Mean of :func:`iou_per_class`; ``openscene`` divides by K even where
+    classes are absent. NaN without a class.
+    """
     return float(_mean_of(iou_per_class(matrix, convention), convention))
 
 
-def _mean_of(ious: Float[Tensor, "*many K"], convention: str) -> Float[Tensor, "*many"]:
-    return ious.nan_to_num().mean(-1) if convention == "openscene" else ious.nanmean(-1)
+def _mean_of(
+    ious: Float[Tensor, "*many K"], convention: str
+) -> Float[Tensor, "*many"]:
+    return (
+        ious.nan_to_num().mean(-1)
+        if convention == "openscene"
+        else ious.nanmean(-1)
+    )
 
 
 def accuracy(matrix: Int[Tensor, "K columns"]) -> float:
-    """Share of the labelled points whose prediction is right; a point without a prediction is wrong."""
+    """Share of the labelled points whose prediction is right; a point without a
+    prediction is wrong.
+    """
     return float(matrix.diagonal().sum() / matrix.sum())
 
 
 def mean_accuracy(matrix: Int[Tensor, "K columns"]) -> float:
-    """Mean over the classes present of the share of their points that is right (mAcc of the papers)."""
+    """Mean over the classes present of the share of their points that is right
+    (mAcc of the papers).
+    """
     return float((matrix.diagonal().double() / matrix.sum(1)).nanmean())
 
 
 def seen_only(matrix: Int[Tensor, "K columns"]) -> Int[Tensor, "K columns"]:
-    """The same matrix without the points that got no prediction (the last column becomes zero)."""
+    """The same matrix without the points that got no prediction (the last
+    column becomes zero).
+    """
     kept = matrix.clone()
     kept[:, -1] = 0
     return kept
 
 
 def interval(
-    matrices: Matrices, *, convention: str = "present", level: float = 0.95, samples: int = 1000, seed: int = 0
+    matrices: Matrices,
+    *,
+    convention: str = "present",
+    level: float = 0.95,
+    samples: int = 1000,
+    seed: int = 0,
 ) -> tuple[float, float]:
-    """Percentile bootstrap interval of the mean IoU: rooms, not points, are drawn with replacement.
+    """Percentile bootstrap interval of the mean IoU: rooms, not points, are
+    drawn with replacement.
 
-    Points of one room are not independent; rooms are. ``matrices``: one confusion matrix a room. The interval says
-    how much the score would move with other rooms, not with another training seed. ValueError without rooms.
+    Points of one room are not independent; rooms are. ``matrices``: one
+    confusion matrix a room. The interval says how much the score would move
+    with other rooms, not with another training seed. ValueError without rooms.
     """
     if not matrices:
         raise ValueError("an interval needs at least one room")
     if not 0 < level < 1:
-        raise ValueError(f"the level of an interval lies between 0 and 1, found {level}")
+        raise ValueError(
+            f"the level of an interval lies between 0 and 1, found {level}"
+        )
     stacked = torch.stack(list(matrices))
-    draws = torch.randint(len(stacked), (samples, len(stacked)), generator=torch.Generator().manual_seed(seed))
-    scores = _mean_of(iou_per_class(stacked[draws].sum(1), convention), convention)
-    low, high = torch.nanquantile(scores, torch.tensor([(1 - level) / 2, (1 + level) / 2], dtype=torch.float64))
+    draws = torch.randint(
+        len(stacked),
+        (samples, len(stacked)),
+        generator=torch.Generator().manual_seed(seed),
+    )
+    scores = _mean_of(
+        iou_per_class(stacked[draws].sum(1), convention), convention
+    )
+    low, high = torch.nanquantile(
+        scores,
+        torch.tensor([(1 - level) / 2, (1 + level) / 2], dtype=torch.float64),
+    )
     return float(low), float(high)
 
 
 @dataclass(frozen=True)
 class Scores:
-    """The figures of one method over some rooms. Shares lie in [0, 1]; ``iou`` holds None for absent classes.
+    """The figures of one method over some rooms. Shares lie in [0, 1]; ``iou``
+    holds None for absent classes.
 
-    ``coverage``: share of the labelled points that got a prediction. ``miou_interval``: 95 % bootstrap over rooms.
+    ``coverage``: share of the labelled points that got a prediction.
+    ``miou_interval``: 95 % bootstrap over rooms.
     """
 
     miou: float
@@ -135,28 +200,53 @@ class Scores:
 
 
 def evaluate(
-    predictions: Labels, truths: Labels, class_set: ClassSet, *, points: str = "all", convention: str = "present"
+    predictions: Labels,
+    truths: Labels,
+    class_set: ClassSet,
+    *,
+    points: str = "all",
+    convention: str = "present",
 ) -> Scores:
-    """Score the predictions of some rooms against their true labels: :func:`score` of one confusion matrix a room.
+    """Score the predictions of some rooms against their true labels:
+    :func:`score` of one confusion matrix a room.
 
-    ValueError for lists of different lengths, and as from :func:`confusion` and :func:`score`.
+    ValueError for lists of different lengths, and as from :func:`confusion` and
+    :func:`score`.
     """
     if len(predictions) != len(truths):
-        raise ValueError(f"predictions of {len(predictions)} rooms for the labels of {len(truths)}")
-    matrices = [confusion(*pair, classes=len(class_set)) for pair in zip(predictions, truths, strict=True)]
+        raise ValueError(
+            f"predictions of {len(predictions)} rooms for the labels of"
+            f" {len(truths)}"
+        )
+    matrices = [
+        confusion(*pair, classes=len(class_set))
+        for pair in zip(predictions, truths, strict=True)
+    ]
     return score(matrices, class_set, points=points, convention=convention)
 
 
-def score(matrices: Matrices, class_set: ClassSet, *, points: str = "all", convention: str = "present") -> Scores:
-    """The figures of one method from the :func:`confusion` of each room, added up: rooms may be spread over processes.
+def score(
+    matrices: Matrices,
+    class_set: ClassSet,
+    *,
+    points: str = "all",
+    convention: str = "present",
+) -> Scores:
+    """The figures of one method from the :func:`confusion` of each room, added
+    up: rooms may be spread over processes.
 
-    ``points="seen"`` leaves out points without a prediction instead of counting them as missed. ValueError for another
-    choice, no room, or rooms without any labelled point.
+    ``points="seen"`` leaves out points without a prediction instead of counting
+    them as missed. ValueError for another choice, no room, or rooms without any
+    labelled point.
     """
     if points not in ("all", "seen"):
-        raise ValueError(f"unknown choice of points {points!r}; known: all, seen")
+        raise ValueError(
+            f"unknown choice of points {points!r}; known: all, seen"
+        )
     if not any(bool(matrix.any()) for matrix in matrices):
-        raise ValueError("no point has a true label: there is nothing to evaluate")
+        raise ValueError(
+            "no point has a true label: there is nothing to evaluate"
+        )
     everything = torch.stack(list(matrices)).sum(0)
     coverage = 1 - float(everything[:, -1].sum() / everything.sum())
     if points == "seen":
@@ -169,6 +259,9 @@ def score(matrices: Matrices, class_set: ClassSet, *, points: str = "all", conve
         mean_accuracy=mean_accuracy(total),
         coverage=coverage,
         miou_interval=interval(matrices, convention=convention),
-        iou={name: None if iou != iou else iou for name, iou in zip(class_set.names, ious, strict=True)},
+        iou={
+            name: None if iou != iou else iou
+            for name, iou in zip(class_set.names, ious, strict=True)
+        },
         confusion=total,
     )

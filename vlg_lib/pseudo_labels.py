@@ -1,7 +1,9 @@
-"""Stage 1, second half: from point embeddings and scene labels to pseudo labels (chapter 04).
+"""Stage 1, second half: from point embeddings and scene labels to pseudo labels
+(chapter 04).
 
-The scene labels are a constraint, not a teacher: they say which classes a scene does not contain. Classes that are
-absent are removed **before** the softmax, so that the confidence is a probability among the classes that can be there.
+The scene labels are a constraint, not a teacher: they say which classes a scene
+does not contain. Classes that are absent are removed **before** the softmax, so
+that the confidence is a probability among the classes that can be there.
 """
 
 from dataclasses import dataclass
@@ -19,8 +21,9 @@ from vlg_lib.scene import PointEmbeddings
 class PseudoLabels:
     """Pseudo labels of a point cloud: Y of the paper (Sec. 3.1).
 
-    ``labels``: (N,) int64, class indices, ``IGNORE_LABEL`` where no view saw the point.
-    ``confidence``: (N,) float32, the softmax probability of the chosen class, 0 where no view saw the point.
+    ``labels``: (N,) int64, class indices, ``IGNORE_LABEL`` where no view saw
+    the point. ``confidence``: (N,) float32, the softmax probability of the
+    chosen class, 0 where no view saw the point.
     """
 
     labels: Int[Tensor, " N"]
@@ -28,33 +31,49 @@ class PseudoLabels:
 
 
 def compute_logits(
-    embeddings: Float[Tensor, "N D"], text_embeddings: Float[Tensor, "K D"], temperature: float = 0.05
+    embeddings: Float[Tensor, "N D"],
+    text_embeddings: Float[Tensor, "K D"],
+    temperature: float = 0.05,
 ) -> Float[Tensor, "N K"]:
-    """Cosine similarity of every point with every class name, divided by the temperature: L^2D of the paper (Sec. 3.1).
+    """Cosine similarity of every point with every class name, divided by the
+    temperature: L^2D of the paper (Sec. 3.1).
 
-    ``embeddings``: (N, D) float32, of any length (a row of zeros, an unseen point, gets zeros). ``text_embeddings``:
-    (K, D) float32. Cosines lie in [-1, 1], too close together for a softmax: a temperature of 0.05 spreads them.
-    The released code of the paper uses no temperature. ValueError for a temperature that is not above zero.
+    ``embeddings``: (N, D) float32, of any length (a row of zeros, an unseen
+    point, gets zeros). ``text_embeddings``: (K, D) float32. Cosines lie in [-1,
+    1], too close together for a softmax: a temperature of 0.05 spreads them.
+    The released code of the paper uses no temperature. ValueError for a
+    temperature that is not above zero.
 
     >>> compute_logits(torch.tensor([[2.0, 0.0]]), torch.eye(2), temperature=0.5)
     tensor([[2., 0.]])
     """
     if not temperature > 0:
         raise ValueError(f"temperature must be above zero, found {temperature}")
-    return normalize(embeddings, dim=1) @ normalize(text_embeddings, dim=1).T / temperature
+    return (
+        normalize(embeddings, dim=1)
+        @ normalize(text_embeddings, dim=1).T
+        / temperature
+    )
 
 
-def mask_logits(logits: Float[Tensor, "N K"], scene_labels: Bool[Tensor, " K"]) -> Float[Tensor, "N K"]:
-    """Minus infinity for every class that the scene does not contain: L^f of the paper (Sec. 3.1).
+def mask_logits(
+    logits: Float[Tensor, "N K"], scene_labels: Bool[Tensor, " K"]
+) -> Float[Tensor, "N K"]:
+    """Minus infinity for every class that the scene does not contain: L^f of
+    the paper (Sec. 3.1).
 
-    ``scene_labels``: (K,) bool, True where the scene contains the class. A softmax over the result gives absent classes
-    a probability of exactly zero. ValueError where no class is marked: nothing could be predicted.
+    ``scene_labels``: (K,) bool, True where the scene contains the class. A
+    softmax over the result gives absent classes a probability of exactly zero.
+    ValueError where no class is marked: nothing could be predicted.
 
     >>> mask_logits(torch.tensor([[3.0, 1.0]]), torch.tensor([False, True]))
     tensor([[-inf, 1.]])
     """
     if not bool(scene_labels.any()):
-        raise ValueError("the scene labels mark no class as present: give at least one, or use no mask at all")
+        raise ValueError(
+            "the scene labels mark no class as present: give at least one, or"
+            " use no mask at all"
+        )
     return logits.masked_fill(~scene_labels.to(logits.device), -torch.inf)
 
 
@@ -64,14 +83,21 @@ def make_pseudo_labels(
     scene_labels: Bool[Tensor, " K"] | None = None,
     temperature: float = 0.05,
 ) -> PseudoLabels:
-    """The most similar class name of every seen point, among the classes that the scene contains: Y of the paper.
+    """The most similar class name of every seen point, among the classes that
+    the scene contains: Y of the paper.
 
-    With ``scene_labels=None`` nothing is masked: this is the zero-shot prediction. The label does not depend on the
-    temperature, the confidence does. Errors as in :func:`compute_logits` and :func:`mask_logits`.
+    With ``scene_labels=None`` nothing is masked: this is the zero-shot
+    prediction. The label does not depend on the temperature, the confidence
+    does. Errors as in :func:`compute_logits` and :func:`mask_logits`.
     """
-    logits = compute_logits(point_embeddings.embeddings, text_embeddings, temperature)
+    logits = compute_logits(
+        point_embeddings.embeddings, text_embeddings, temperature
+    )
     if scene_labels is not None:
         logits = mask_logits(logits, scene_labels)
     confidence, labels = logits.softmax(dim=1).max(dim=1)
     unseen = ~point_embeddings.seen
-    return PseudoLabels(labels.masked_fill(unseen, IGNORE_LABEL), confidence.masked_fill(unseen, 0.0))
+    return PseudoLabels(
+        labels.masked_fill(unseen, IGNORE_LABEL),
+        confidence.masked_fill(unseen, 0.0),
+    )

@@ -1,11 +1,14 @@
-"""The nouns that everything else speaks: cameras, frames, scenes and point embeddings.
+"""The nouns that everything else speaks: cameras, frames, scenes and point
+embeddings.
 
 Conventions, everywhere in this library:
 
 * world frame in metres, z up; camera axes x right, y down, z forward;
 * poses are 4x4 **camera-to-world** matrices;
-* pixels are (u, v) = (column, row) with pixel centres at integers, so an image spans -0.5 to width - 0.5;
-* depth is z-depth (the distance along the optical axis, not along the ray) in metres, and 0 means missing.
+* pixels are (u, v) = (column, row) with pixel centres at integers, so an image
+  spans -0.5 to width - 0.5;
+* depth is z-depth (the distance along the optical axis, not along the ray) in
+  metres, and 0 means missing.
 """
 
 from collections.abc import Mapping, Sequence
@@ -20,7 +23,8 @@ from vlg_lib.classes import ClassSet
 
 @dataclass(frozen=True)
 class Camera:
-    """Pinhole intrinsics of an image of ``width`` x ``height`` pixels; ``fx, fy, cx, cy`` in pixels.
+    """Pinhole intrinsics of an image of ``width`` x ``height`` pixels; ``fx,
+    fy, cx, cy`` in pixels.
 
     >>> Camera(fx=100, fy=100, cx=79.5, cy=59.5, width=160, height=120).matrix[0].tolist()
     [100.0, 0.0, 79.5]
@@ -34,32 +38,62 @@ class Camera:
     height: int
 
     def __post_init__(self) -> None:
-        numbers = torch.tensor([self.fx, self.fy, self.cx, self.cy], dtype=torch.float64)
-        if not bool(torch.isfinite(numbers).all()) or self.fx <= 0 or self.fy <= 0:
-            raise ValueError(f"focal lengths must be positive and all intrinsics finite, found {self}")
+        numbers = torch.tensor(
+            [self.fx, self.fy, self.cx, self.cy], dtype=torch.float64
+        )
+        if (
+            not bool(torch.isfinite(numbers).all())
+            or self.fx <= 0
+            or self.fy <= 0
+        ):
+            raise ValueError(
+                "focal lengths must be positive and all intrinsics finite,"
+                f" found {self}"
+            )
         if self.width < 1 or self.height < 1:
-            raise ValueError(f"image size must be positive, found {self.width} x {self.height}")
+            raise ValueError(
+                f"image size must be positive, found {self.width} x"
+                f" {self.height}"
+            )
 
     @classmethod
-    def from_matrix(cls, matrix: Float[Tensor, "rows columns"], width: int, height: int) -> "Camera":
-        """Read fx, fy, cx, cy from a 3x3 (or ScanNet's 4x4) intrinsics matrix K; ValueError for any other matrix."""
+    def from_matrix(
+        cls, matrix: Float[Tensor, "rows columns"], width: int, height: int
+    ) -> "Camera":
+        """Read fx, fy, cx, cy from a 3x3 (or ScanNet's 4x4) intrinsics matrix
+        K; ValueError for any other matrix.
+        """
         if tuple(matrix.shape) not in {(3, 3), (4, 4)}:
-            raise ValueError(f"expected a 3x3 or 4x4 intrinsics matrix, found shape {tuple(matrix.shape)}")
+            raise ValueError(
+                "expected a 3x3 or 4x4 intrinsics matrix, found shape"
+                f" {tuple(matrix.shape)}"
+            )
         if abs(float(matrix[0, 1])) > 1e-9 * float(matrix[0, 0]):
-            raise ValueError(f"a skewed camera (K[0, 1] = {float(matrix[0, 1])}) is not a pinhole camera: undistort it")
-        fx, fy, cx, cy = (float(matrix[i, j]) for i, j in ((0, 0), (1, 1), (0, 2), (1, 2)))
+            raise ValueError(
+                f"a skewed camera (K[0, 1] = {float(matrix[0, 1])}) is not a"
+                " pinhole camera: undistort it"
+            )
+        fx, fy, cx, cy = (
+            float(matrix[i, j]) for i, j in ((0, 0), (1, 1), (0, 2), (1, 2))
+        )
         return cls(fx, fy, cx, cy, width, height)
 
     @property
     def matrix(self) -> Float[Tensor, "3 3"]:
         """The intrinsics matrix K, float64."""
-        rows = [[self.fx, 0.0, self.cx], [0.0, self.fy, self.cy], [0.0, 0.0, 1.0]]
+        rows = [
+            [self.fx, 0.0, self.cx],
+            [0.0, self.fy, self.cy],
+            [0.0, 0.0, 1.0],
+        ]
         return torch.tensor(rows, dtype=torch.float64)
 
 
 @dataclass(frozen=True)
 class Frame:
-    """One posed RGB-D image. Colour and depth share one pixel grid and one camera; ``depth`` may be absent."""
+    """One posed RGB-D image. Colour and depth share one pixel grid and one
+    camera; ``depth`` may be absent.
+    """
 
     name: str
     camera: Camera
@@ -70,11 +104,14 @@ class Frame:
 
 @dataclass(frozen=True)
 class Scene:
-    """A coloured point cloud with its posed frames and its scene-level labels. It never carries point labels.
+    """A coloured point cloud with its posed frames and its scene-level labels.
+    It never carries point labels.
 
-    ``points``: (N, 3) float32, metres, world frame, z up. ``colors``: (N, 3) uint8. ``frames``: a sequence that may
-    load each frame when it is asked for. ``scene_labels``: (K,) bool, True where the scene contains the class.
-    ``skipped``: what the reader left out and how often, for example ``{"invalid pose": 2}``.
+    ``points``: (N, 3) float32, metres, world frame, z up. ``colors``: (N, 3)
+    uint8. ``frames``: a sequence that may load each frame when it is asked for.
+    ``scene_labels``: (K,) bool, True where the scene contains the class.
+    ``skipped``: what the reader left out and how often, for example ``{"invalid
+    pose": 2}``.
     """
 
     name: str
@@ -90,8 +127,9 @@ class Scene:
             raise ValueError(f"scene {self.name!r} has no points")
         if len(self.scene_labels) != len(self.class_set.names):
             raise ValueError(
-                f"scene {self.name!r}: {len(self.scene_labels)} scene labels for the {len(self.class_set.names)} "
-                f"classes of {self.class_set.name!r}"
+                f"scene {self.name!r}: {len(self.scene_labels)} scene labels"
+                f" for the {len(self.class_set.names)} classes of"
+                f" {self.class_set.name!r}"
             )
 
 
@@ -99,8 +137,8 @@ class Scene:
 class PointEmbeddings:
     """View-averaged embeddings of a point cloud: P^2D of the paper (Sec. 3.1).
 
-    ``embeddings``: (N, D) float32, unit length where a view saw the point and zero elsewhere.
-    ``view_counts``: (N,) int32, how many views saw each point.
+    ``embeddings``: (N, D) float32, unit length where a view saw the point and
+    zero elsewhere. ``view_counts``: (N,) int32, how many views saw each point.
     """
 
     embeddings: Float[Tensor, "N D"]

@@ -1,19 +1,26 @@
-"""Convert the fused features that OpenScene published into files that stages 2 and 3 start from, without TensorFlow.
+"""Convert the fused features that OpenScene published into files that stages 2
+and 3 start from, without TensorFlow.
 
     python data_scripts/convert_fused.py scannet_multiview_openseg scenes/scannet fused/scannet --dim 768
 
-FEATURES holds, for each scene, NAME.pt with all points that a view saw, or NAME_0.pt, NAME_1.pt, ... with random ones
-of them (20,000 each, five files a training scene of ScanNet). Each is a dictionary of two tensors: ``mask_full`` (N,)
-bool, True for the points of the scene that the file has, and ``feat``, half precision, a row for each of these in their
-order (Peng et al., "OpenScene", CVPR 2023; its issues 3 and 61). Its script for nuScenes leaves ``mask_full`` a NumPy
-array, which is taken, too. Older files with a third entry ``mask`` are refused.
+FEATURES holds, for each scene, NAME.pt with all points that a view saw, or
+NAME_0.pt, NAME_1.pt, ... with random ones of them (20,000 each, five files a
+training scene of ScanNet). Each is a dictionary of two tensors: ``mask_full``
+(N,) bool, True for the points of the scene that the file has, and ``feat``,
+half precision, a row for each of these in their order (Peng et al.,
+"OpenScene", CVPR 2023; its issues 3 and 61). Its script for nuScenes leaves
+``mask_full`` a NumPy array, which is taken, too. Older files with a third entry
+``mask`` are refused.
 
-SCENES holds the scenes in the layout of the library; their points must be those that the features were made for, in the
-same order (for ScanNet: the vertices of ``*_vh_clean_2.ply``). OUT receives NAME.safetensors, see
-``vlg_lib.data.embedding_files``. Published rows are plain means over views; they are scaled to unit length unless
-``--plain``. They do not say how many views saw a point: the count is 1, or the number of files that hold the point.
+SCENES holds the scenes in the layout of the library; their points must be those
+that the features were made for, in the same order (for ScanNet: the vertices of
+``*_vh_clean_2.ply``). OUT receives NAME.safetensors, see
+``vlg_lib.data.embedding_files``. Published rows are plain means over views;
+they are scaled to unit length unless ``--plain``. They do not say how many
+views saw a point: the count is 1, or the number of files that hold the point.
 
-Files are loaded as tensors and nothing else (``weights_only``): a .pt file of a stranger runs no code.
+Files are loaded as tensors and nothing else (``weights_only``): a .pt file of a
+stranger runs no code.
 """
 
 import re
@@ -34,14 +41,21 @@ from vlg_lib.data.layout import scene_folders
 from vlg_lib.data.ply import read_points
 from vlg_lib.scene import PointEmbeddings
 
-ARRAYS = ("numpy.ndarray", "numpy.dtype", "numpy.core.multiarray._reconstruct", "numpy._core.multiarray._reconstruct")
+ARRAYS = (
+    "numpy.ndarray",
+    "numpy.dtype",
+    "numpy.core.multiarray._reconstruct",
+    "numpy._core.multiarray._reconstruct",
+)
 """What a file names that holds an array of NumPy: before 2.0, and since."""
 
 
 class _Numpy:
-    """Stands for each of ARRAYS while a file is loaded, and keeps what the file says: no array is built from it.
+    """Stands for each of ARRAYS while a file is loaded, and keeps what the file
+    says: no array is built from it.
 
-    NumPy would take a stranger's word for memory: numbers never written, a dtype changed under an array that has it.
+    NumPy would take a stranger's word for memory: numbers never written, a
+    dtype changed under an array that has it.
     """
 
     said: tuple[Any, ...] = ()
@@ -55,52 +69,83 @@ class _Numpy:
 
 
 def read_published(
-    folder: Path, name: str, points: int, dim: int | None = None, *, normalize: bool = True
+    folder: Path,
+    name: str,
+    points: int,
+    dim: int | None = None,
+    *,
+    normalize: bool = True,
 ) -> PointEmbeddings:
-    """The published embeddings of the scene ``name``, which has ``points`` points; of ``dim`` numbers, None for any.
+    """The published embeddings of the scene ``name``, which has ``points``
+    points; of ``dim`` numbers, None for any.
 
-    StoreError naming the file where one is missing, cut, foreign, of another scene or another 2D model.
+    StoreError naming the file where one is missing, cut, foreign, of another
+    scene or another 2D model.
     """
     whole = folder / f"{name}.pt"
     numbered = re.compile(re.escape(name) + r"_(0|[1-9]\d*)\.pt")
-    parts = sorted(path for path in folder.glob("*.pt") if numbered.fullmatch(path.name))
+    parts = sorted(
+        path for path in folder.glob("*.pt") if numbered.fullmatch(path.name)
+    )
     found = [*([whole] if whole.is_file() else []), *parts]
     if not found or (whole in found and parts):
         raise StoreError(
-            f"{folder}: expected the features of scene {name!r} as {whole.name} or as {name}_0.pt, {name}_1.pt ..., "
-            f"found {[path.name for path in found]}"
+            f"{folder}: expected the features of scene {name!r} as {whole.name}"
+            f" or as {name}_0.pt, {name}_1.pt ..., found"
+            f" {[path.name for path in found]}"
         )
     counts, sums = torch.zeros(points, dtype=torch.int32), torch.empty(0)
     for path in found:
         rows, indices = _read(path, points, dim)
         if sums.ndim != 2:
             sums, dim = torch.zeros(points, rows.shape[1]), rows.shape[1]
-        sums.index_add_(0, indices, unit_length(rows.float()) if normalize else rows.float())
+        sums.index_add_(
+            0, indices, unit_length(rows.float()) if normalize else rows.float()
+        )
         counts[indices] += rows.any(dim=1).int()
-    return PointEmbeddings(unit_length(sums) if normalize else sums / counts.clamp(min=1)[:, None], counts)
+    return PointEmbeddings(
+        unit_length(sums) if normalize else sums / counts.clamp(min=1)[:, None],
+        counts,
+    )
 
 
 def _read(path: Path, points: int, dim: int | None) -> tuple[Tensor, Tensor]:
     """The rows of one file, and the points that they belong to."""
     try:
-        with torch.serialization.safe_globals([(_Numpy, name) for name in ARRAYS]):
+        with torch.serialization.safe_globals(
+            [(_Numpy, name) for name in ARRAYS]
+        ):
             content = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # whatever torch raises for bytes that are no tensors
+    # whatever torch raises for bytes that are no tensors
+    except Exception as error:
         if refused := re.search(r"GLOBAL (\S+)", str(error)):
             raise StoreError(
-                f"{path}: expected tensors, or an array of NumPy, and no more, found {refused[1]!r}, which could run "
-                "code and is not loaded: another file?"
+                f"{path}: expected tensors, or an array of NumPy, and no more,"
+                f" found {refused[1]!r}, which could run code and is not"
+                " loaded: another file?"
             ) from error
-        raise StoreError(f"{path}: not a whole .pt file of torch tensors ({error}); fetch it again") from error
+        raise StoreError(
+            f"{path}: not a whole .pt file of torch tensors ({error}); fetch it"
+            " again"
+        ) from error
     content = content if isinstance(content, dict) else {}
     if isinstance(content.get("mask_full"), _Numpy):
         content["mask_full"] = _mask(path, content["mask_full"])
     for name in ("mask_full", "feat"):
         if not isinstance(content.get(name), Tensor):
-            entries = sorted(f"{key}: {type(value).__name__.lstrip('_')}" for key, value in content.items())
-            raise StoreError(f"{path}: expected a tensor {name!r}, found {entries}: another file?")
+            entries = sorted(
+                f"{key}: {type(value).__name__.lstrip('_')}"
+                for key, value in content.items()
+            )
+            raise StoreError(
+                f"{path}: expected a tensor {name!r}, found {entries}: another"
+                " file?"
+            )
     if "mask" in content:
-        raise StoreError(f"{path}: has 'mask' beside 'mask_full', an older form; fetch the newer one of these features")
+        raise StoreError(
+            f"{path}: has 'mask' beside 'mask_full', an older form; fetch the"
+            " newer one of these features"
+        )
     mask, rows = content["mask_full"], content["feat"]
     check(path, mask, (points,), (torch.bool,))
     check(path, rows, (int(mask.sum()), dim), (torch.float16, torch.float32))
@@ -108,37 +153,88 @@ def _read(path: Path, points: int, dim: int | None) -> tuple[Tensor, Tensor]:
 
 
 def _mask(path: Path, array: _Numpy) -> Tensor:
-    """The array of a file as a tensor, where it is one of bool: a byte for each point."""
+    """The array of a file as a tensor, where it is one of bool: a byte for each
+    point.
+    """
     match array.state:
-        case (_, (int(size),), _Numpy(said=("b1", *_)), _, bytes(content)) if len(content) == size:
+        case (
+            _,
+            (int(size),),
+            _Numpy(said=("b1", *_)),
+            _,
+            bytes(content),
+        ) if len(content) == size:
             return torch.from_numpy(np.frombuffer(content, np.uint8) != 0)
         case (_, shape, _Numpy(said=(kind, *_)), _, content):
-            found = f"{kind!r} of {shape!r}" + (f" in {len(content)} bytes" if isinstance(content, bytes) else "")
+            found = f"{kind!r} of {shape!r}" + (
+                f" in {len(content)} bytes"
+                if isinstance(content, bytes)
+                else ""
+            )
         case _:
             found = "no array that NumPy writes"
-    raise StoreError(f"{path}: expected 'mask_full' as N bools, of NumPy 'b1' of (N,), found {found}: another file?")
+    raise StoreError(
+        f"{path}: expected 'mask_full' as N bools, of NumPy 'b1' of (N,), found"
+        f" {found}: another file?"
+    )
 
 
-def convert(features: Path, scene: Path, out: Path, dim: int | None = None, *, normalize: bool = True) -> bool:
-    """Write ``out/NAME.safetensors`` for the scene folder ``scene``; False where it was there already, made alike."""
+def convert(
+    features: Path,
+    scene: Path,
+    out: Path,
+    dim: int | None = None,
+    *,
+    normalize: bool = True,
+) -> bool:
+    """Write ``out/NAME.safetensors`` for the scene folder ``scene``; False
+    where it was there already, made alike.
+    """
     path = out / f"{scene.name}.safetensors"
-    manifest = {"converter": "data_scripts/convert_fused.py", "source": features.resolve().name, "normalize": normalize}
+    manifest = {
+        "converter": "data_scripts/convert_fused.py",
+        "source": features.resolve().name,
+        "normalize": normalize,
+    }
     if path.is_file() and load_tensors(path)[1] == manifest:
         return False
     points = len(read_points(scene / "points.ply")[0])
-    fused = read_published(features, scene.name, points, dim, normalize=normalize)
-    write_fused(path, [fused.embeddings], fused.view_counts, fused.embeddings.shape[1], manifest)
+    fused = read_published(
+        features, scene.name, points, dim, normalize=normalize
+    )
+    write_fused(
+        path,
+        [fused.embeddings],
+        fused.view_counts,
+        fused.embeddings.shape[1],
+        manifest,
+    )
     return True
 
 
 def main(
-    features: Annotated[Path, typer.Argument(help="Folder of NAME.pt, or NAME_0.pt, NAME_1.pt ... .")],
-    scenes: Annotated[Path, typer.Argument(help="Folder of the scenes in the library's layout.")],
-    out: Annotated[Path, typer.Argument(help="Folder that receives NAME.safetensors.")],
-    dim: Annotated[int | None, typer.Option(help="Dimensions that the embeddings must have.")] = None,
-    plain: Annotated[bool, typer.Option("--plain", help="Keep rows as long as they are.")] = False,
+    features: Annotated[
+        Path,
+        typer.Argument(help="Folder of NAME.pt, or NAME_0.pt, NAME_1.pt ... ."),
+    ],
+    scenes: Annotated[
+        Path,
+        typer.Argument(help="Folder of the scenes in the library's layout."),
+    ],
+    out: Annotated[
+        Path, typer.Argument(help="Folder that receives NAME.safetensors.")
+    ],
+    dim: Annotated[
+        int | None,
+        typer.Option(help="Dimensions that the embeddings must have."),
+    ] = None,
+    plain: Annotated[
+        bool, typer.Option("--plain", help="Keep rows as long as they are.")
+    ] = False,
 ) -> None:
-    """Convert OpenScene's fused features of all scenes in a folder; those that are there are kept."""
+    """Convert OpenScene's fused features of all scenes in a folder; those that
+    are there are kept.
+    """
     with one_line_errors():
         folders = scene_folders(scenes)
     failed, written = {}, 0
@@ -147,7 +243,10 @@ def main(
             written += convert(features, folder, out, dim, normalize=not plain)
         except (ValueError, OSError) as error:
             failed[folder.name] = str(error)
-    typer.echo(f"{out}: {written} scenes converted, {len(folders) - written - len(failed)} kept, {len(failed)} failed")
+    typer.echo(
+        f"{out}: {written} scenes converted,"
+        f" {len(folders) - written - len(failed)} kept, {len(failed)} failed"
+    )
     for name, reason in failed.items():
         typer.echo(f"failed: {name}: {reason}", err=True)
     if failed:

@@ -1,4 +1,6 @@
-"""What readers of foreign formats share: posed images; numbers from text and JSON, with errors that name the place."""
+"""What readers of foreign formats share: posed images; numbers from text and
+JSON, with errors that name the place.
+"""
 
 import json
 import math
@@ -15,19 +17,28 @@ def text_rows(path: Path) -> Iterator[tuple[int, list[str]]]:
     """Number and words of each line that is neither empty nor a comment."""
     if not path.is_file():
         raise LayoutError(f"{path}: no such file")
-    for number, line in enumerate(path.read_text(errors="replace").splitlines(), start=1):
+    for number, line in enumerate(
+        path.read_text(errors="replace").splitlines(), start=1
+    ):
         if line.strip() and not line.lstrip().startswith("#"):
             yield number, line.split()
 
 
-def floats_of(path: Path, number: int, words: Sequence[str], count: int) -> list[float]:
-    """``count`` numbers of a line; LayoutError naming file and line where they are not there."""
+def floats_of(
+    path: Path, number: int, words: Sequence[str], count: int
+) -> list[float]:
+    """``count`` numbers of a line; LayoutError naming file and line where they
+    are not there.
+    """
     try:
         values = [float(word) for word in words]
     except ValueError as error:
         raise LayoutError(f"{path}, line {number}: {error}") from error
     if len(values) != count:
-        raise LayoutError(f"{path}, line {number}: expected {count} numbers, found {len(values)}")
+        raise LayoutError(
+            f"{path}, line {number}: expected {count} numbers, found"
+            f" {len(values)}"
+        )
     return values
 
 
@@ -36,27 +47,44 @@ TimedRow = tuple[int, float, list[str]]
 
 
 def stamped_rows(path: Path, words: int) -> list[TimedRow]:
-    """Lines that begin with a time stamp, in the order of time; LayoutError where one has not ``words`` words."""
+    """Lines that begin with a time stamp, in the order of time; LayoutError
+    where one has not ``words`` words.
+    """
     lines = []
     for number, line in text_rows(path):
         if len(line) != words:
-            raise LayoutError(f"{path}, line {number}: expected {words} words, found {len(line)}")
+            raise LayoutError(
+                f"{path}, line {number}: expected {words} words, found"
+                f" {len(line)}"
+            )
         (time,) = floats_of(path, number, line[:1], 1)
         if not math.isfinite(time):
-            raise LayoutError(f"{path}, line {number}: expected a time stamp, found {line[0]}")
+            raise LayoutError(
+                f"{path}, line {number}: expected a time stamp, found {line[0]}"
+            )
         lines.append((number, time, line[1:]))
     return sorted(lines, key=lambda entry: entry[1])
 
 
-def nearest_in_time(lines: Sequence[TimedRow], time: float, within: float) -> TimedRow | None:
-    """The line of the nearest time, at most ``within`` seconds away; ``lines`` are in the order of time."""
+def nearest_in_time(
+    lines: Sequence[TimedRow], time: float, within: float
+) -> TimedRow | None:
+    """The line of the nearest time, at most ``within`` seconds away; ``lines``
+    are in the order of time.
+    """
     place = bisect_left(lines, time, key=lambda entry: entry[1])
-    near = min(lines[max(0, place - 1) : place + 1], key=lambda entry: abs(entry[1] - time), default=None)
+    near = min(
+        lines[max(0, place - 1) : place + 1],
+        key=lambda entry: abs(entry[1] - time),
+        default=None,
+    )
     return near if near is not None and abs(near[1] - time) <= within else None
 
 
 def json_object(path: Path) -> dict[str, Any]:
-    """The object that a JSON file holds; LayoutError where the file is missing, not JSON, or holds something else."""
+    """The object that a JSON file holds; LayoutError where the file is missing,
+    not JSON, or holds something else.
+    """
     if not path.is_file():
         raise LayoutError(f"{path}: no such file")
     try:
@@ -64,21 +92,44 @@ def json_object(path: Path) -> dict[str, Any]:
     except (json.JSONDecodeError, RecursionError) as error:
         raise LayoutError(f"{path}: not JSON ({error})") from error
     if not isinstance(content, dict):
-        raise LayoutError(f"{path}: expected an object {{...}}, found {type(content).__name__}")
+        raise LayoutError(
+            f"{path}: expected an object {{...}}, found"
+            f" {type(content).__name__}"
+        )
     return content
 
 
 def numbers_of(path: Path, what: str, value: Any, count: int) -> list[float]:
-    """``count`` numbers of a JSON file, flattened; LayoutError naming ``what`` where they are not there."""
+    """``count`` numbers of a JSON file, flattened; LayoutError naming ``what``
+    where they are not there.
+    """
     flat: list[Any] = [value]
     while any(isinstance(entry, list) for entry in flat):
-        flat = [part for entry in flat for part in (entry if isinstance(entry, list) else [entry])]
-    if len(flat) != count or any(isinstance(entry, bool) or not isinstance(entry, int | float) for entry in flat):
-        raise LayoutError(f"{path}: expected {what} to be {count} number{'s' * (count > 1)}, found {str(value)[:60]}")
+        flat = [
+            part
+            for entry in flat
+            for part in (entry if isinstance(entry, list) else [entry])
+        ]
+    if len(flat) != count or any(
+        isinstance(entry, bool) or not isinstance(entry, int | float)
+        for entry in flat
+    ):
+        raise LayoutError(
+            f"{path}: expected {what} to be {count} number{'s' * (count > 1)},"
+            f" found {str(value)[:60]}"
+        )
     return [float(entry) for entry in flat]
 
 
-def camera_of(path: Path, fx: float, fy: float, cx: float, cy: float, width: float, height: float) -> Camera:
+def camera_of(
+    path: Path,
+    fx: float,
+    fy: float,
+    cx: float,
+    cy: float,
+    width: float,
+    height: float,
+) -> Camera:
     """A camera; LayoutError naming the file where the numbers make none."""
     try:
         return Camera(fx, fy, cx, cy, int(width), int(height))
@@ -86,11 +137,21 @@ def camera_of(path: Path, fx: float, fy: float, cx: float, cy: float, width: flo
         raise LayoutError(f"{path}: {error}") from error
 
 
-def images_in(folder: Path, suffixes: Sequence[str] = COLOR_SUFFIXES) -> list[Path]:
-    """The images of a folder in natural order; LayoutError where there is none."""
-    found = [path for path in folder.iterdir() if path.suffix.lower() in suffixes] if folder.is_dir() else []
+def images_in(
+    folder: Path, suffixes: Sequence[str] = COLOR_SUFFIXES
+) -> list[Path]:
+    """The images of a folder in natural order; LayoutError where there is
+    none.
+    """
+    found = (
+        [path for path in folder.iterdir() if path.suffix.lower() in suffixes]
+        if folder.is_dir()
+        else []
+    )
     if not found:
-        raise LayoutError(f"{folder}: expected images ({', '.join(suffixes)}), found none")
+        raise LayoutError(
+            f"{folder}: expected images ({', '.join(suffixes)}), found none"
+        )
     return sorted(found, key=lambda path: natural_key(path.name))
 
 
@@ -98,5 +159,7 @@ def file_inside(folder: Path, name: str, file: Path) -> Path:
     """``folder / name``; LayoutError where the name leads out of the folder."""
     path = folder / name
     if "\0" in name or Path(name).is_absolute() or ".." in Path(name).parts:
-        raise LayoutError(f"{file}: expected names of files in {folder}, found {name!r}")
+        raise LayoutError(
+            f"{file}: expected names of files in {folder}, found {name!r}"
+        )
     return path

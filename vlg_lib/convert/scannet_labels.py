@@ -1,4 +1,6 @@
-"""The labels of ScanNet: NYU40 ids, the twenty classes of the benchmark, and where a scene's labels come from."""
+"""The labels of ScanNet: NYU40 ids, the twenty classes of the benchmark, and
+where a scene's labels come from.
+"""
 
 import csv
 import json
@@ -12,22 +14,50 @@ from vlg_lib.classes import IGNORE_LABEL, SCANNET_20
 from vlg_lib.data.layout import LayoutError
 from vlg_lib.data.ply import read_points
 
-NYU40_IDS = (1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 14, 16, 24, 28, 33, 34, 36, 39)
-"""The NYU40 ids of the benchmark's twenty classes, in the order of SCANNET_20; the rest has no class."""
+NYU40_IDS = (
+    1,
+    2,
+    3,
+    4,
+    5,
+    6,
+    7,
+    8,
+    9,
+    10,
+    11,
+    12,
+    14,
+    16,
+    24,
+    28,
+    33,
+    34,
+    36,
+    39,
+)
+"""The NYU40 ids of the benchmark's twenty classes, in the order of SCANNET_20;
+the rest has no class."""
 
 _LARGEST_ID = 40
 
 
 def to_scannet20(nyu40: Tensor) -> Tensor:
-    """Class indices (N,) int64 from NYU40 ids (N,): IGNORE_LABEL for ids without a class and for 0, "not annotated".
+    """Class indices (N,) int64 from NYU40 ids (N,): IGNORE_LABEL for ids
+    without a class and for 0, "not annotated".
 
     >>> to_scannet20(torch.tensor([0, 1, 39, 13, 40])).tolist()
     [-1, 0, 19, -1, -1]
     """
     table = torch.full((_LARGEST_ID + 1,), IGNORE_LABEL, dtype=torch.int64)
     table[list(NYU40_IDS)] = torch.arange(len(SCANNET_20))
-    if len(nyu40) and not (int(nyu40.min()) >= 0 and int(nyu40.max()) <= _LARGEST_ID):
-        raise ValueError(f"expected NYU40 ids from 0 to 40, found {int(nyu40.min())} to {int(nyu40.max())}")
+    if len(nyu40) and not (
+        int(nyu40.min()) >= 0 and int(nyu40.max()) <= _LARGEST_ID
+    ):
+        raise ValueError(
+            f"expected NYU40 ids from 0 to 40, found {int(nyu40.min())} to"
+            f" {int(nyu40.max())}"
+        )
     return table[nyu40.long()]
 
 
@@ -40,27 +70,45 @@ def to_nyu40(labels: Tensor) -> Tensor:
     return torch.tensor([*NYU40_IDS, 0])[labels]
 
 
-def read_labels(scene: Path, points: int, tsv: Path | None) -> tuple[Tensor | None, str]:
-    """The class indices (points,) of a scene folder and the name of the file that they come from; None, "" without.
+def read_labels(
+    scene: Path, points: int, tsv: Path | None
+) -> tuple[Tensor | None, str]:
+    """The class indices (points,) of a scene folder and the name of the file
+    that they come from; None, "" without.
 
-    From ``SCENE_vh_clean_2.labels.ply`` where it exists, else from the annotations (``SCENE.aggregation.json`` over
-    ``SCENE_vh_clean_2.0.010000.segs.json``, whose words ``tsv`` translates). LayoutError where they do not fit.
+    From ``SCENE_vh_clean_2.labels.ply`` where it exists, else from the
+    annotations (``SCENE.aggregation.json`` over
+    ``SCENE_vh_clean_2.0.010000.segs.json``, whose words ``tsv`` translates).
+    LayoutError where they do not fit.
     """
     path = scene / f"{scene.name}_vh_clean_2.labels.ply"
     if path.is_file():
         _, _, extra = read_points(path)
         if "label" not in extra or extra["label"].is_floating_point():
-            raise LayoutError(f"{path}: expected a whole-number property 'label', found {sorted(extra) or 'none'}")
+            raise LayoutError(
+                f"{path}: expected a whole-number property 'label', found"
+                f" {sorted(extra) or 'none'}"
+            )
         ids = extra["label"]
     else:
         path = scene / f"{scene.name}.aggregation.json"
         if not path.is_file():
             return None, ""
         if tsv is None:
-            raise LayoutError(f"{path}: its words need scannetv2-labels.combined.tsv; name that file with --tsv")
-        ids = read_annotations(path, scene / f"{scene.name}_vh_clean_2.0.010000.segs.json", read_tsv(tsv))
+            raise LayoutError(
+                f"{path}: its words need scannetv2-labels.combined.tsv; name"
+                " that file with --tsv"
+            )
+        ids = read_annotations(
+            path,
+            scene / f"{scene.name}_vh_clean_2.0.010000.segs.json",
+            read_tsv(tsv),
+        )
     if len(ids) != points:
-        raise LayoutError(f"{path}: expected a label for each of the {points} points of the mesh, found {len(ids)}")
+        raise LayoutError(
+            f"{path}: expected a label for each of the {points} points of the"
+            f" mesh, found {len(ids)}"
+        )
     try:
         return to_scannet20(ids), path.name
     except ValueError as error:
@@ -68,34 +116,57 @@ def read_labels(scene: Path, points: int, tsv: Path | None) -> tuple[Tensor | No
 
 
 def read_tsv(path: Path) -> dict[str, int]:
-    """The NYU40 id of each word that annotators used, from ``scannetv2-labels.combined.tsv``."""
+    """The NYU40 id of each word that annotators used, from
+    ``scannetv2-labels.combined.tsv``.
+    """
     if not path.is_file():
         raise LayoutError(f"{path}: no such file")
-    rows = csv.DictReader(path.read_text(encoding="utf-8", errors="replace").splitlines(), delimiter="\t")
+    rows = csv.DictReader(
+        path.read_text(encoding="utf-8", errors="replace").splitlines(),
+        delimiter="\t",
+    )
     try:
         return {row["raw_category"]: int(row["nyu40id"]) for row in rows}
     except (KeyError, TypeError, ValueError, csv.Error) as error:
-        raise LayoutError(f"{path}: expected tab-separated columns raw_category and nyu40id ({error!r})") from error
+        raise LayoutError(
+            f"{path}: expected tab-separated columns raw_category and nyu40id"
+            f" ({error!r})"
+        ) from error
 
 
-def read_annotations(aggregation: Path, segments: Path, ids: dict[str, int]) -> Tensor:
-    """NYU40 ids (N,) from the objects of a scene (groups of segments with a word) and the segment of each point.
+def read_annotations(
+    aggregation: Path, segments: Path, ids: dict[str, int]
+) -> Tensor:
+    """NYU40 ids (N,) from the objects of a scene (groups of segments with a
+    word) and the segment of each point.
 
-    Points outside all groups get 0. LayoutError for a word that ``ids`` does not know or files of another form.
+    Points outside all groups get 0. LayoutError for a word that ``ids`` does
+    not know or files of another form.
     """
     of_segment: dict[int, int] = {}
     try:
         for group in _json(aggregation)["segGroups"]:
             if group["label"] not in ids:
-                raise LayoutError(f"{aggregation}: unknown word {group['label']!r}; use the tsv of the same release")
-            of_segment |= dict.fromkeys((int(segment) for segment in group["segments"]), ids[group["label"]])
+                raise LayoutError(
+                    f"{aggregation}: unknown word {group['label']!r}; use the"
+                    " tsv of the same release"
+                )
+            of_segment |= dict.fromkeys(
+                (int(segment) for segment in group["segments"]),
+                ids[group["label"]],
+            )
         found = _json(segments)["segIndices"]
-        return torch.tensor([of_segment.get(int(segment), 0) for segment in found], dtype=torch.int64)
+        return torch.tensor(
+            [of_segment.get(int(segment), 0) for segment in found],
+            dtype=torch.int64,
+        )
     except (KeyError, TypeError, ValueError, OverflowError) as error:
         if isinstance(error, LayoutError):
             raise
         expected = "segGroups of label and segments, and segIndices"
-        raise LayoutError(f"{aggregation}, {segments.name}: expected {expected} ({error!r})") from error
+        raise LayoutError(
+            f"{aggregation}, {segments.name}: expected {expected} ({error!r})"
+        ) from error
 
 
 def _json(path: Path) -> Any:
@@ -104,13 +175,17 @@ def _json(path: Path) -> Any:
     try:
         return json.loads(path.read_bytes())
     except (ValueError, RecursionError) as error:
-        raise LayoutError(f"{path}: not JSON ({error}); download it again") from error
+        raise LayoutError(
+            f"{path}: not JSON ({error}); download it again"
+        ) from error
 
 
 def read_alignment(path: Path) -> Tensor | None:
-    """The 4x4 ``axisAlignment`` of ``SCENE.txt`` (float64), None where the file has none (as in the test scenes).
+    """The 4x4 ``axisAlignment`` of ``SCENE.txt`` (float64), None where the file
+    has none (as in the test scenes).
 
-    It takes the scan's world to one whose axes lie along the walls. LayoutError where it is not a rigid motion.
+    It takes the scan's world to one whose axes lie along the walls. LayoutError
+    where it is not a rigid motion.
     """
     if not path.is_file():
         raise LayoutError(f"{path}: no such file; it holds the axis alignment")
@@ -119,12 +194,26 @@ def read_alignment(path: Path) -> Tensor | None:
         if key.strip() != "axisAlignment":
             continue
         try:
-            matrix = torch.tensor([float(word) for word in value.split()], dtype=torch.float64).view(4, 4)
+            matrix = torch.tensor(
+                [float(word) for word in value.split()], dtype=torch.float64
+            ).view(4, 4)
             turn = matrix[:3, :3]
-            rigid = torch.allclose(turn @ turn.T, torch.eye(3, dtype=torch.float64), atol=1e-3)
+            rigid = torch.allclose(
+                turn @ turn.T, torch.eye(3, dtype=torch.float64), atol=1e-3
+            )
         except (ValueError, RuntimeError) as error:
-            raise LayoutError(f"{path}: expected axisAlignment = 16 numbers, found {value.strip()!r}") from error
-        if not (rigid and bool(matrix.isfinite().all()) and matrix[3].tolist() == [0, 0, 0, 1]):
-            raise LayoutError(f"{path}: expected axisAlignment to be a rotation and a shift, found {value.strip()!r}")
+            raise LayoutError(
+                f"{path}: expected axisAlignment = 16 numbers, found"
+                f" {value.strip()!r}"
+            ) from error
+        if not (
+            rigid
+            and bool(matrix.isfinite().all())
+            and matrix[3].tolist() == [0, 0, 0, 1]
+        ):
+            raise LayoutError(
+                f"{path}: expected axisAlignment to be a rotation and a shift,"
+                f" found {value.strip()!r}"
+            )
         return matrix
     return None

@@ -1,9 +1,12 @@
-"""Points of a scan by TSDF fusion, with Open3D, an optional package; the plain way averages depth in grid cells.
+"""Points of a scan by TSDF fusion, with Open3D, an optional package; the plain
+way averages depth in grid cells.
 
-A truncated signed distance field keeps, for every small cube of space near a surface, the mean distance to the surface
-that the frames measured there (Curless and Levoy, A volumetric method for building complex models from range images,
-SIGGRAPH 1996). The surface is where that mean is zero: noise of single frames averages out *across* the surface, where
-averaging the measured points in cells leaves a crust as thick as the noise.
+A truncated signed distance field keeps, for every small cube of space near a
+surface, the mean distance to the surface that the frames measured there
+(Curless and Levoy, A volumetric method for building complex models from range
+images, SIGGRAPH 1996). The surface is where that mean is zero: noise of single
+frames averages out *across* the surface, where averaging the measured points in
+cells leaves a crust as thick as the noise.
 """
 
 from collections.abc import Callable, Iterable
@@ -17,7 +20,8 @@ from vlg_lib.data.depth_fusion import VoxelAverager, points_from_frames
 from vlg_lib.scene import Frame
 
 BLOCK, BLOCKS = 8, 10_000
-"""Cubes along a side of a block of space, and how many blocks there is room for at first; the table grows."""
+"""Cubes along a side of a block of space, and how many blocks there is room for
+at first; the table grows."""
 
 TRUNCATION = 2.0
 """How far from a surface the field is kept, in cubes."""
@@ -28,38 +32,75 @@ FARTHEST = 1e4
 SEEN = 0.5
 """A cube that one frame has measured (weight 1) counts."""
 
-MISSING = "--points tsdf needs Open3D, which is not installed here: pip install open3d (or take --points average)"
+MISSING = (
+    "--points tsdf needs Open3D, which is not installed here: pip install"
+    " open3d (or take --points average)"
+)
 
 
 def tsdf_points(frames: Iterable[Frame], cell: float) -> tuple[Tensor, Tensor]:
-    """A coloured point cloud from RGB-D frames, one frame in memory at a time: (N, 3) float32 metres, (N, 3) uint8.
+    """A coloured point cloud from RGB-D frames, one frame in memory at a time:
+    (N, 3) float32 metres, (N, 3) uint8.
 
-    Cubes have sides of ``cell`` metres, and reach TRUNCATION of them to either side of a surface; its points are
-    averaged in cells, as dense as those of :func:`vlg_lib.data.depth_fusion.points_from_frames`. ValueError where Open3D is
-    not installed, a frame has no depth map, or no surface comes out.
+    Cubes have sides of ``cell`` metres, and reach TRUNCATION of them to either
+    side of a surface; its points are averaged in cells, as dense as those of
+    :func:`vlg_lib.data.depth_fusion.points_from_frames`. ValueError where
+    Open3D is not installed, a frame has no depth map, or no surface comes out.
     """
     open3d, seen = _open3d(), False
     kinds = (open3d.core.float32,) * 3
-    grid = open3d.t.geometry.VoxelBlockGrid(("tsdf", "weight", "color"), kinds, (1, 1, 3), cell, BLOCK, BLOCKS)
+    grid = open3d.t.geometry.VoxelBlockGrid(
+        ("tsdf", "weight", "color"), kinds, (1, 1, 3), cell, BLOCK, BLOCKS
+    )
     for frame in frames:
         if frame.depth is None:
-            raise ValueError(f"frame {frame.name!r} has no depth map to make points from")
+            raise ValueError(
+                f"frame {frame.name!r} has no depth map to make points from"
+            )
         if not bool((frame.depth > 0).any()):
             continue  # Open3D refuses it
         lens = frame.camera.matrix.double().clone()
-        lens[:2, 2] += 0.5  # Open3D takes the pixel that a coordinate lies in, counted from the image's corner
+        # Open3D takes the pixel that a coordinate lies in, counted from the
+        # image's corner
+        lens[:2, 2] += 0.5
         inverse = torch.linalg.inv(frame.camera_to_world.double())
-        matrix, extrinsic = (open3d.core.Tensor(np.ascontiguousarray(each.numpy())) for each in (lens, inverse))
-        depth = open3d.t.geometry.Image(np.ascontiguousarray(frame.depth.numpy()))
-        color = open3d.t.geometry.Image(np.ascontiguousarray(frame.color.float().numpy()))
-        near = grid.compute_unique_block_coordinates(depth, matrix, extrinsic, 1.0, FARTHEST, TRUNCATION)
-        grid.integrate(near, depth, color, matrix, matrix, extrinsic, 1.0, FARTHEST, TRUNCATION)
+        matrix, extrinsic = (
+            open3d.core.Tensor(np.ascontiguousarray(each.numpy()))
+            for each in (lens, inverse)
+        )
+        depth = open3d.t.geometry.Image(
+            np.ascontiguousarray(frame.depth.numpy())
+        )
+        color = open3d.t.geometry.Image(
+            np.ascontiguousarray(frame.color.float().numpy())
+        )
+        near = grid.compute_unique_block_coordinates(
+            depth, matrix, extrinsic, 1.0, FARTHEST, TRUNCATION
+        )
+        grid.integrate(
+            near,
+            depth,
+            color,
+            matrix,
+            matrix,
+            extrinsic,
+            1.0,
+            FARTHEST,
+            TRUNCATION,
+        )
         seen = True
     if not seen:
-        raise ValueError("no pixel of any frame has depth: no surface; check the depth scale")
+        raise ValueError(
+            "no pixel of any frame has depth: no surface; check the depth scale"
+        )
     cloud = grid.extract_point_cloud(weight_threshold=SEEN)
     averager = VoxelAverager(cell, channels=3)
-    averager.add(*(torch.from_numpy(part.numpy().copy()) for part in (cloud.point.positions, cloud.point.colors)))
+    averager.add(
+        *(
+            torch.from_numpy(part.numpy().copy())
+            for part in (cloud.point.positions, cloud.point.colors)
+        )
+    )
     points, colors, _ = averager.result()
     return points, colors.round().clamp(0, 255).to(torch.uint8)
 
@@ -77,4 +118,5 @@ POINTS: dict[str, Callable[[Iterable[Frame], float], tuple[Tensor, Tensor]]] = {
     "average": points_from_frames,
     "tsdf": tsdf_points,
 }
-"""How points are made from depth: averages in grid cells, or the surface of TSDF fusion."""
+"""How points are made from depth: averages in grid cells, or the surface of
+TSDF fusion."""

@@ -1,7 +1,10 @@
-"""Fused embeddings of points, P^2D, in files: with one a scene needs neither images nor a 2D model for stages 2 and 3.
+"""Fused embeddings of points, P^2D, in files: with one a scene needs neither
+images nor a 2D model for stages 2 and 3.
 
-One safetensors file a scene holds ``embeddings`` (N, D) float16, zero where no view saw the point, and ``view_counts``
-(N,) int32. ``data_scripts/convert_fused.py`` makes such files from those that OpenScene published.
+One safetensors file a scene holds ``embeddings`` (N, D) float16, zero where no
+view saw the point, and ``view_counts`` (N,) int32.
+``data_scripts/convert_fused.py`` makes such files from those that OpenScene
+published.
 """
 
 import json
@@ -17,28 +20,49 @@ from vlg_lib.artifacts import StoreError, atomic_write, load_tensors
 from vlg_lib.scene import PointEmbeddings
 
 
-def read_fused(path: Path, points: int, dim: int | None = None) -> PointEmbeddings:
-    """The stored embeddings of a scene of ``points`` points; ``dim`` is what the text embeddings have, None for any.
+def read_fused(
+    path: Path, points: int, dim: int | None = None
+) -> PointEmbeddings:
+    """The stored embeddings of a scene of ``points`` points; ``dim`` is what
+    the text embeddings have, None for any.
 
-    StoreError naming the file where it is missing, cut or foreign, of another scene or of another 2D model.
+    StoreError naming the file where it is missing, cut or foreign, of another
+    scene or of another 2D model.
     """
     tensors = load_tensors(path)[0]
-    rows, counts = (tensors.get(name, torch.empty(0)) for name in ("embeddings", "view_counts"))
+    rows, counts = (
+        tensors.get(name, torch.empty(0))
+        for name in ("embeddings", "view_counts")
+    )
     check(path, rows, (points, dim), (torch.float16,))
     check(path, counts, (points,), (torch.int32,))
     return PointEmbeddings(rows.float(), counts)
 
 
-def check(path: Path, found: Tensor, shape: tuple[int | None, ...], dtypes: tuple[torch.dtype, ...]) -> None:
-    """StoreError unless a tensor of a file has a shape (None: any length) and a dtype, and only finite numbers."""
-    sizes = [have == want or want is None for have, want in zip(found.shape, shape, strict=False)]
+def check(
+    path: Path,
+    found: Tensor,
+    shape: tuple[int | None, ...],
+    dtypes: tuple[torch.dtype, ...],
+) -> None:
+    """StoreError unless a tensor of a file has a shape (None: any length) and a
+    dtype, and only finite numbers.
+    """
+    sizes = [
+        have == want or want is None
+        for have, want in zip(found.shape, shape, strict=False)
+    ]
     if found.ndim != len(shape) or not all(sizes) or found.dtype not in dtypes:
         raise StoreError(
-            f"{path}: expected {shape} of {dtypes[0]}, found {tuple(found.shape)} of {found.dtype}; take the points, "
-            "in their order, and the 2D model that the file was made with, or make it again"
+            f"{path}: expected {shape} of {dtypes[0]}, found"
+            f" {tuple(found.shape)} of {found.dtype}; take the points, in their"
+            " order, and the 2D model that the file was made with, or make it"
+            " again"
         )
     if not bool(found.isfinite().all()):
-        raise StoreError(f"{path}: found NaN or infinite numbers; make or fetch it again")
+        raise StoreError(
+            f"{path}: found NaN or infinite numbers; make or fetch it again"
+        )
 
 
 def write_fused(
@@ -48,16 +72,28 @@ def write_fused(
     dim: int,
     manifest: Mapping[str, Any] | None = None,
 ) -> None:
-    """Write such a file, atomically, from blocks of rows that together are the N points' embeddings.
+    """Write such a file, atomically, from blocks of rows that together are the
+    N points' embeddings.
 
-    No more than a block is in memory. ValueError where they are not (N, ``dim``) or do not fit into half precision.
+    No more than a block is in memory. ValueError where they are not (N,
+    ``dim``) or do not fit into half precision.
     """
     points = len(view_counts)
     ends = [2 * points * dim, 2 * points * dim + 4 * points]
     header = {
-        "__metadata__": {"manifest": json.dumps(dict(manifest or {}), allow_nan=False)},
-        "embeddings": {"dtype": "F16", "shape": [points, dim], "data_offsets": [0, ends[0]]},
-        "view_counts": {"dtype": "I32", "shape": [points], "data_offsets": ends},
+        "__metadata__": {
+            "manifest": json.dumps(dict(manifest or {}), allow_nan=False)
+        },
+        "embeddings": {
+            "dtype": "F16",
+            "shape": [points, dim],
+            "data_offsets": [0, ends[0]],
+        },
+        "view_counts": {
+            "dtype": "I32",
+            "shape": [points],
+            "data_offsets": ends,
+        },
     }
     text = json.dumps(header).encode()
     text += b" " * (-len(text) % 8)
@@ -66,8 +102,13 @@ def write_fused(
         for block in blocks:
             half = block.half()
             if half.shape[1] != dim or not bool(half.isfinite().all()):
-                raise ValueError(f"{path}: expected rows of {dim} numbers below 65,504, found {tuple(half.shape)}")
+                raise ValueError(
+                    f"{path}: expected rows of {dim} numbers below 65,504,"
+                    f" found {tuple(half.shape)}"
+                )
             file.write(half.cpu().numpy().tobytes())
         if file.tell() != 8 + len(text) + ends[0]:
-            raise ValueError(f"{path}: expected {points} rows, found another number of them")
+            raise ValueError(
+                f"{path}: expected {points} rows, found another number of them"
+            )
         file.write(view_counts.int().cpu().numpy().tobytes())

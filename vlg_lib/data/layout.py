@@ -1,6 +1,7 @@
 """The one layout of a scene on disk, its writer and its reader.
 
-A scene is a folder in the layout of ScanNet's exporter, with points and labels apart::
+A scene is a folder in the layout of ScanNet's exporter, with points and labels
+apart::
 
     color/NAME.png                 8-bit RGB (or .jpg)
     depth/NAME.png                 16-bit, depth_scale units a metre, 0 = missing; the size of the colour image
@@ -10,8 +11,9 @@ A scene is a folder in the layout of ScanNet's exporter, with points and labels 
     labels.ply                     the same points with an int property label; optional, for evaluation only
     scene.json                     name, class set, scene labels, depth code, provenance, counts of what was skipped
 
-Weakly supervised code calls :func:`read_scene`, which never opens ``labels.ply``; :func:`read_point_labels` is the only
-door to point labels. Every other format is the business of a converter in ``data_scripts/``.
+Weakly supervised code calls :func:`read_scene`, which never opens
+``labels.ply``; :func:`read_point_labels` is the only door to point labels.
+Every other format is the business of a converter in ``data_scripts/``.
 """
 
 from collections import Counter
@@ -24,49 +26,100 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from vlg_lib.artifacts import StoreError, atomic_folder, read_json, write_json
-from vlg_lib.classes import CLASS_SETS, IGNORE_LABEL, UNLABELLED_COLOR, ClassSet, get_class_set, own_class_set
-from vlg_lib.data.frames import LayoutError, natural_key, open_frames, write_frame, write_intrinsics
+from vlg_lib.classes import (
+    CLASS_SETS,
+    IGNORE_LABEL,
+    UNLABELLED_COLOR,
+    ClassSet,
+    get_class_set,
+    own_class_set,
+)
+from vlg_lib.data.frames import (
+    LayoutError,
+    natural_key,
+    open_frames,
+    write_frame,
+    write_intrinsics,
+)
 from vlg_lib.data.ply import read_points, write_points
 from vlg_lib.scene import Camera, Frame, Scene
 
 FORMAT = "vlg-scene-1"
 POINTS, LABELS, MANIFEST = "points.ply", "labels.ply", "scene.json"
 _KEYS: dict[str, type | tuple[type, ...]] = {
-    "format": str, "name": str, "class_set": (str, dict), "scene_labels": list, "depth_scale": (int, float),
-    "depth_missing": list, "provenance": dict, "skipped": dict,
-}  # fmt: skip
+    "format": str,
+    "name": str,
+    "class_set": (str, dict),
+    "scene_labels": list,
+    "depth_scale": (int, float),
+    "depth_missing": list,
+    "provenance": dict,
+    "skipped": dict,
+}
 
 
 def write_scene(
-    folder: Path, scene: Scene, *, point_labels: Int[Tensor, " N"] | None = None, provenance: Mapping[str, Any],
-    depth_scale: float = 1000.0, axis_alignment: Float[Tensor, "4 4"] | None = None,
-) -> None:  # fmt: skip
-    """Write a scene into ``folder``, one frame in memory at a time; the folder appears whole or not at all.
+    folder: Path,
+    scene: Scene,
+    *,
+    point_labels: Int[Tensor, " N"] | None = None,
+    provenance: Mapping[str, Any],
+    depth_scale: float = 1000.0,
+    axis_alignment: Float[Tensor, "4 4"] | None = None,
+) -> None:
+    """Write a scene into ``folder``, one frame in memory at a time; the folder
+    appears whole or not at all.
 
-    An earlier scene in ``folder`` is replaced; any other folder that holds something is left alone (LayoutError).
-    ``point_labels``: (N,) true classes, IGNORE_LABEL where there is none, for
-    evaluation. ``provenance``: what made the scene (JSON-able). ``depth_scale``: depth units a metre in the 16-bit
-    images. ``axis_alignment``: the transform from the source's world to the scene's, already applied to points and
-    poses, kept for the record. Scene labels may be empty (not known).
+    An earlier scene in ``folder`` is replaced; any other folder that holds
+    something is left alone (LayoutError). ``point_labels``: (N,) true classes,
+    IGNORE_LABEL where there is none, for evaluation. ``provenance``: what made
+    the scene (JSON-able). ``depth_scale``: depth units a metre in the 16-bit
+    images. ``axis_alignment``: the transform from the source's world to the
+    scene's, already applied to points and poses, kept for the record. Scene
+    labels may be empty (not known).
 
-    ValueError where labels do not fit the points or the classes, where frames do not share one camera, and for all that
-    :func:`vlg_lib.data.frames.write_frame` and :func:`vlg_lib.data.ply.write_points` refuse.
+    ValueError where labels do not fit the points or the classes, where frames
+    do not share one camera, and for all that
+    :func:`vlg_lib.data.frames.write_frame` and
+    :func:`vlg_lib.data.ply.write_points` refuse.
     """
     if point_labels is not None:
-        _check_labels(f"point labels of scene {scene.name!r}", point_labels, len(scene.points), scene.class_set)
-    if folder.exists() and not (folder / MANIFEST).is_file() and (folder.is_file() or any(folder.iterdir())):
+        _check_labels(
+            f"point labels of scene {scene.name!r}",
+            point_labels,
+            len(scene.points),
+            scene.class_set,
+        )
+    if (
+        folder.exists()
+        and not (folder / MANIFEST).is_file()
+        and (folder.is_file() or any(folder.iterdir()))
+    ):
         raise LayoutError(
-            f"{folder}: expected a new folder or an earlier scene to replace, found other files; choose another"
+            f"{folder}: expected a new folder or an earlier scene to replace,"
+            " found other files; choose another"
         )
     with atomic_folder(folder) as temporary:
         write_points(temporary / POINTS, scene.points, scene.colors)
         if point_labels is not None:
-            colors = torch.cat([scene.class_set.colors(), torch.tensor([UNLABELLED_COLOR], dtype=torch.uint8)])
-            write_points(temporary / LABELS, scene.points, colors[point_labels.cpu()], labels=point_labels)
+            colors = torch.cat(
+                [
+                    scene.class_set.colors(),
+                    torch.tensor([UNLABELLED_COLOR], dtype=torch.uint8),
+                ]
+            )
+            write_points(
+                temporary / LABELS,
+                scene.points,
+                colors[point_labels.cpu()],
+                labels=point_labels,
+            )
         frames = 0
         for frame in _of_one_camera(scene):
             if frames == 0:
-                write_intrinsics(temporary, frame.camera, with_depth=frame.depth is not None)
+                write_intrinsics(
+                    temporary, frame.camera, with_depth=frame.depth is not None
+                )
             write_frame(temporary, frame, depth_scale)
             frames += 1
         manifest = {
@@ -78,7 +131,9 @@ def write_scene(
             "frames": frames,
             "depth_scale": depth_scale,
             "depth_missing": [0],
-            "axis_alignment": None if axis_alignment is None else axis_alignment.tolist(),
+            "axis_alignment": (
+                None if axis_alignment is None else axis_alignment.tolist()
+            ),
             "provenance": dict(provenance),
             "skipped": dict(scene.skipped),
         }
@@ -86,18 +141,23 @@ def write_scene(
 
 
 def _of_one_camera(scene: Scene) -> Iterator[Frame]:
-    """The frames of a scene; ValueError when one has another camera, name or kind of depth than the layout can hold."""
+    """The frames of a scene; ValueError when one has another camera, name or
+    kind of depth than the layout can hold.
+    """
     shared: tuple[Camera, bool] | None = None
     names = set()
     for frame in scene.frames:
         shared = shared or (frame.camera, frame.depth is not None)
         if (frame.camera, frame.depth is not None) != shared:
             raise ValueError(
-                f"scene {scene.name!r}, frame {frame.name!r}: all frames of a scene share one camera, and all or none "
-                f"have depth; expected {shared[0]}, found {frame.camera}"
+                f"scene {scene.name!r}, frame {frame.name!r}: all frames of a"
+                " scene share one camera, and all or none have depth; expected"
+                f" {shared[0]}, found {frame.camera}"
             )
         if frame.name in names:
-            raise ValueError(f"scene {scene.name!r}: two frames are named {frame.name!r}")
+            raise ValueError(
+                f"scene {scene.name!r}: two frames are named {frame.name!r}"
+            )
         names.add(frame.name)
         yield frame
 
@@ -109,12 +169,15 @@ def _class_set_entry(class_set: ClassSet) -> str | dict[str, Any]:
 
 
 def read_scene(folder: Path) -> Scene:
-    """Read a scene: points, colours, scene labels, and frames that load when they are asked for.
+    """Read a scene: points, colours, scene labels, and frames that load when
+    they are asked for.
 
-    Frames that cannot be used (missing or unreadable image, invalid pose) are left out and counted in
-    ``Scene.skipped``. LayoutError or PlyError, naming the file and the fix, where the scene itself is wrong: no
-    ``scene.json``, no points, a scene label outside the class set, wrong intrinsics, depth of another size than colour.
-    Point labels are never opened here. A class set of one's own takes its colours from the common palette.
+    Frames that cannot be used (missing or unreadable image, invalid pose) are
+    left out and counted in ``Scene.skipped``. LayoutError or PlyError, naming
+    the file and the fix, where the scene itself is wrong: no ``scene.json``, no
+    points, a scene label outside the class set, wrong intrinsics, depth of
+    another size than colour. Point labels are never opened here. A class set of
+    one's own takes its colours from the common palette.
     """
     manifest = read_manifest(folder)
     path = folder / MANIFEST
@@ -122,87 +185,155 @@ def read_scene(folder: Path) -> Scene:
         class_set = _read_class_set(manifest["class_set"])
         scene_labels = class_set.mask(manifest["scene_labels"])
     except (ValueError, KeyError, TypeError) as error:
-        raise LayoutError(f"{path}: {error}; correct class_set or scene_labels") from error
+        raise LayoutError(
+            f"{path}: {error}; correct class_set or scene_labels"
+        ) from error
     points, colors, _ = read_points(folder / POINTS)
     _check_count(folder / POINTS, len(points), manifest)
-    frames, skipped = open_frames(folder, float(manifest["depth_scale"]), manifest["depth_missing"])
-    vanished = int(manifest.get("frames", 0)) - len(frames) - sum(skipped.values())
+    frames, skipped = open_frames(
+        folder, float(manifest["depth_scale"]), manifest["depth_missing"]
+    )
+    vanished = (
+        int(manifest.get("frames", 0)) - len(frames) - sum(skipped.values())
+    )
     if vanished > 0:
         skipped["missing frame"] += vanished
     if len(frames) == 0 and manifest.get("frames") != 0:
-        raise LayoutError(f"{folder}: no frames, found nothing in color/, depth/ and pose/; export the images again")
+        raise LayoutError(
+            f"{folder}: no frames, found nothing in color/, depth/ and pose/;"
+            " export the images again"
+        )
     total = Counter(manifest["skipped"]) + skipped
-    return Scene(manifest["name"], points, colors, frames, class_set, scene_labels, dict(total))
+    return Scene(
+        manifest["name"],
+        points,
+        colors,
+        frames,
+        class_set,
+        scene_labels,
+        dict(total),
+    )
 
 
 def read_manifest(folder: Path) -> dict[str, Any]:
-    """Read and check ``scene.json``: what made the scene, its class set, its labels. LayoutError where it is wrong."""
+    """Read and check ``scene.json``: what made the scene, its class set, its
+    labels. LayoutError where it is wrong.
+    """
     path = folder / MANIFEST
     try:
         manifest = read_json(path)
     except StoreError as error:
         raise LayoutError(
-            f"{error}: not a scene folder; a converter of data_scripts/ (or a person) writes scene.json"
+            f"{error}: not a scene folder; a converter of data_scripts/ (or a"
+            " person) writes scene.json"
         ) from error
     if not isinstance(manifest, dict) or manifest.get("format") != FORMAT:
-        raise LayoutError(f'{path}: expected "format": "{FORMAT}"; convert the scene again')
+        raise LayoutError(
+            f'{path}: expected "format": "{FORMAT}"; convert the scene again'
+        )
     for key, kind in _KEYS.items():
-        if not isinstance(manifest.get(key), kind) or isinstance(manifest[key], bool):
-            expected = kind.__name__ if isinstance(kind, type) else " or ".join(each.__name__ for each in kind)
-            raise LayoutError(f"{path}: expected {key!r} to be {expected}, found {manifest.get(key)!r}")
+        if not isinstance(manifest.get(key), kind) or isinstance(
+            manifest[key], bool
+        ):
+            expected = (
+                kind.__name__
+                if isinstance(kind, type)
+                else " or ".join(each.__name__ for each in kind)
+            )
+            raise LayoutError(
+                f"{path}: expected {key!r} to be {expected}, found"
+                f" {manifest.get(key)!r}"
+            )
     for key, kind in (("scene_labels", str), ("depth_missing", int)):
         if not all(isinstance(entry, kind) for entry in manifest[key]):
-            raise LayoutError(f"{path}: expected {key!r} to be a list of {kind.__name__}, found {manifest[key]!r}")
+            raise LayoutError(
+                f"{path}: expected {key!r} to be a list of {kind.__name__},"
+                f" found {manifest[key]!r}"
+            )
     if not manifest["depth_scale"] > 0:
-        raise LayoutError(f"{path}: depth_scale (units a metre) must be positive, found {manifest['depth_scale']}")
+        raise LayoutError(
+            f"{path}: depth_scale (units a metre) must be positive, found"
+            f" {manifest['depth_scale']}"
+        )
     return manifest
 
 
 def _read_class_set(entry: str | dict[str, Any]) -> ClassSet:
-    return get_class_set(entry) if isinstance(entry, str) else own_class_set(entry["names"], entry.get("name", "own"))
+    return (
+        get_class_set(entry)
+        if isinstance(entry, str)
+        else own_class_set(entry["names"], entry.get("name", "own"))
+    )
 
 
 def read_point_labels(folder: Path) -> Int[Tensor, " N"]:
-    """The true class of each point, (N,) int64 with IGNORE_LABEL where there is none: for evaluation only.
+    """The true class of each point, (N,) int64 with IGNORE_LABEL where there is
+    none: for evaluation only.
 
-    This is the one door to point labels: weakly supervised code never calls it (the tests check that). LayoutError
-    where the scene has none, or they do not fit its points or its class set.
+    This is the one door to point labels: weakly supervised code never calls it
+    (the tests check that). LayoutError where the scene has none, or they do not
+    fit its points or its class set.
     """
     path = folder / LABELS
     if not path.is_file():
-        raise LayoutError(f"{path}: no such file; this scene has no point labels, so it cannot be scored")
+        raise LayoutError(
+            f"{path}: no such file; this scene has no point labels, so it"
+            " cannot be scored"
+        )
     manifest = read_manifest(folder)
     _, _, extra = read_points(path)
     if "label" not in extra or extra["label"].dtype != torch.int64:
-        raise LayoutError(f"{path}: expected an int property 'label' for each point, found {sorted(extra) or 'none'}")
+        raise LayoutError(
+            f"{path}: expected an int property 'label' for each point, found"
+            f" {sorted(extra) or 'none'}"
+        )
     points, _, _ = read_points(folder / POINTS)
-    _check_labels(str(path), extra["label"], len(points), _read_class_set(manifest["class_set"]))
+    _check_labels(
+        str(path),
+        extra["label"],
+        len(points),
+        _read_class_set(manifest["class_set"]),
+    )
     return extra["label"]
 
 
 def scene_folders(root: Path) -> list[Path]:
-    """The scene folders under ``root``, in natural order of their names; LayoutError where there is none."""
-    folders = [path.parent for path in root.glob(f"*/{MANIFEST}") if not path.parent.name.startswith(".")]
+    """The scene folders under ``root``, in natural order of their names;
+    LayoutError where there is none.
+    """
+    folders = [
+        path.parent
+        for path in root.glob(f"*/{MANIFEST}")
+        if not path.parent.name.startswith(".")
+    ]
     if not folders:
         raise LayoutError(
-            f"{root}: expected folders with a {MANIFEST} in them, found none; convert or make scenes first"
+            f"{root}: expected folders with a {MANIFEST} in them, found none;"
+            " convert or make scenes first"
         )
     return sorted(folders, key=lambda folder: natural_key(folder.name))
 
 
-def _check_labels(what: str, labels: Tensor, points: int, class_set: ClassSet) -> None:
+def _check_labels(
+    what: str, labels: Tensor, points: int, class_set: ClassSet
+) -> None:
     if len(labels) != points:
-        raise LayoutError(f"{what}: expected one label for each of the {points} points, found {len(labels)}")
+        raise LayoutError(
+            f"{what}: expected one label for each of the {points} points, found"
+            f" {len(labels)}"
+        )
     low, high = int(labels.min()), int(labels.max())
     if low < IGNORE_LABEL or high >= len(class_set):
         raise LayoutError(
-            f"{what}: expected labels from {IGNORE_LABEL} (none) to {len(class_set) - 1} for class set "
-            f"{class_set.name!r}, found {low} to {high}"
+            f"{what}: expected labels from {IGNORE_LABEL} (none) to"
+            f" {len(class_set) - 1} for class set {class_set.name!r}, found"
+            f" {low} to {high}"
         )
 
 
 def _check_count(path: Path, points: int, manifest: Mapping[str, Any]) -> None:
     if manifest.get("points", points) != points:
         raise LayoutError(
-            f"{path}: expected {manifest['points']} points (scene.json), found {points}; make the scene again"
+            f"{path}: expected {manifest['points']} points (scene.json), found"
+            f" {points}; make the scene again"
         )

@@ -1,4 +1,6 @@
-"""Point clouds in PLY files: coordinates, colours and any further numbers a point carries."""
+"""Point clouds in PLY files: coordinates, colours and any further numbers a
+point carries.
+"""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -16,34 +18,67 @@ CHANNELS = ("red", "green", "blue")
 
 
 class PlyError(ValueError):
-    """A PLY file is missing, cut short, or holds no such points as expected; the message names it and the fix."""
+    """A PLY file is missing, cut short, or holds no such points as expected;
+    the message names it and the fix.
+    """
 
 
 def read_columns(path: Path) -> tuple[np.ndarray, set[str]]:
-    """The points of any PLY file as a structured array, memory mapped where the file allows; the names of its numbers.
+    """The points of any PLY file as a structured array, memory mapped where the
+    file allows; the names of its numbers.
 
     PlyError where the file is missing, cut short, not PLY, or has no points.
     """
     if not path.is_file():
-        raise PlyError(f"{path}: {'a folder, not a file' if path.is_dir() else 'no such file'}")
-    try:
-        data = PlyData.read(str(path))  # mapped and copied later: read value by value, a room takes seconds
-    except (PlyParseError, ValueError, IndexError, KeyError, TypeError, OverflowError, MemoryError) as error:
         raise PlyError(
-            f"{path}: not a whole PLY file ({error}); make the file again (MeshLab and CloudCompare write PLY)"
+            f"{path}:"
+            f" {'a folder, not a file' if path.is_dir() else 'no such file'}"
+        )
+    try:
+        # mapped and copied later: read value by value, a room takes seconds
+        data = PlyData.read(str(path))
+    except (
+        PlyParseError,
+        ValueError,
+        IndexError,
+        KeyError,
+        TypeError,
+        OverflowError,
+        MemoryError,
+    ) as error:
+        raise PlyError(
+            f"{path}: not a whole PLY file ({error}); make the file again"
+            " (MeshLab and CloudCompare write PLY)"
         ) from error
     if "vertex" not in data or len(data["vertex"].data) == 0:
-        raise PlyError(f"{path}: expected points (an element 'vertex'), found none")
+        raise PlyError(
+            f"{path}: expected points (an element 'vertex'), found none"
+        )
     rows = data["vertex"].data
-    return rows, {name for name in rows.dtype.names or () if rows[name].dtype.kind in "iuf"}
+    return rows, {
+        name
+        for name in rows.dtype.names or ()
+        if rows[name].dtype.kind in "iuf"
+    }
 
 
-def write_columns(path: Path, columns: Mapping[str, np.ndarray], comments: Sequence[str] = ()) -> None:
-    """Write points, a column for each property, as a binary little-endian PLY, whole or not at all."""
-    little_endian = [(name, column.dtype.newbyteorder("<")) for name, column in columns.items()]
-    element = PlyElement.describe(np.rec.fromarrays(list(columns.values()), dtype=little_endian), "vertex")
+def write_columns(
+    path: Path, columns: Mapping[str, np.ndarray], comments: Sequence[str] = ()
+) -> None:
+    """Write points, a column for each property, as a binary little-endian PLY,
+    whole or not at all.
+    """
+    little_endian = [
+        (name, column.dtype.newbyteorder("<"))
+        for name, column in columns.items()
+    ]
+    element = PlyElement.describe(
+        np.rec.fromarrays(list(columns.values()), dtype=little_endian), "vertex"
+    )
     with atomic_write(path) as file:
-        PlyData([element], text=False, byte_order="<", comments=comments).write(file)
+        PlyData([element], text=False, byte_order="<", comments=comments).write(
+            file
+        )
 
 
 def write_points(
@@ -53,25 +88,43 @@ def write_points(
     labels: Shaped[Tensor, " N"] | None = None,
     **scalars: Shaped[Tensor, " N"],
 ) -> None:
-    """Write a coloured point cloud as a binary little-endian PLY, whole or not at all.
+    """Write a coloured point cloud as a binary little-endian PLY, whole or not
+    at all.
 
-    ``points``: (N, 3), any unit, stored as float32; ``colors``: (N, 3) uint8; ``labels``: (N,) whole numbers, stored as
-    an int32 property ``label``; further keyword arguments: (N,) numbers, each a property of that name (float32 or
-    int32). ValueError where a coordinate is not finite, a length differs, or a whole number needs more than 32 bits.
+    ``points``: (N, 3), any unit, stored as float32; ``colors``: (N, 3) uint8;
+    ``labels``: (N,) whole numbers, stored as an int32 property ``label``;
+    further keyword arguments: (N,) numbers, each a property of that name
+    (float32 or int32). ValueError where a coordinate is not finite, a length
+    differs, or a whole number needs more than 32 bits.
     """
     extra = {**({} if labels is None else {"label": labels}), **scalars}
     for name, values in extra.items():
         if len(values) != len(points):
-            raise ValueError(f"{path}: {len(values)} values of {name!r} for {len(points)} points")
+            raise ValueError(
+                f"{path}: {len(values)} values of {name!r} for {len(points)}"
+                " points"
+            )
     if len(colors) != len(points):
-        raise ValueError(f"{path}: {len(colors)} colours for {len(points)} points")
+        raise ValueError(
+            f"{path}: {len(colors)} colours for {len(points)} points"
+        )
     if not bool(torch.isfinite(points).all()):
         raise ValueError(
-            f"{path}: points must be finite; {int((~torch.isfinite(points)).any(1).sum())} of them are not"
+            f"{path}: points must be finite;"
+            f" {int((~torch.isfinite(points)).any(1).sum())} of them are not"
         )
-    columns = dict(zip(AXES, points.numpy(force=True).astype(np.float32).T, strict=True))
+    columns = dict(
+        zip(AXES, points.numpy(force=True).astype(np.float32).T, strict=True)
+    )
     columns |= dict(zip(CHANNELS, colors.numpy(force=True).T, strict=True))
-    write_columns(path, columns | {name: _as_property(path, name, values) for name, values in extra.items()})
+    write_columns(
+        path,
+        columns
+        | {
+            name: _as_property(path, name, values)
+            for name, values in extra.items()
+        },
+    )
 
 
 def _as_property(path: Path, name: str, values: Tensor) -> np.ndarray:
@@ -79,31 +132,57 @@ def _as_property(path: Path, name: str, values: Tensor) -> np.ndarray:
     if array.dtype.kind == "f":
         return array.astype(np.float32)
     limits = np.iinfo(np.int32)
-    if array.size and not limits.min <= array.min() <= array.max() <= limits.max:
+    if (
+        array.size
+        and not limits.min <= array.min() <= array.max() <= limits.max
+    ):
         raise ValueError(f"{path}: values of {name!r} do not fit into 32 bits")
     return array.astype(np.int32)
 
 
-def read_points(path: Path) -> tuple[Float[Tensor, "N 3"], UInt8[Tensor, "N 3"], dict[str, Tensor]]:
-    """Read a coloured point cloud: (points (N, 3) float32, colors (N, 3) uint8, further properties by name, each (N,)).
+def read_points(
+    path: Path,
+) -> tuple[Float[Tensor, "N 3"], UInt8[Tensor, "N 3"], dict[str, Tensor]]:
+    """Read a coloured point cloud: (points (N, 3) float32, colors (N, 3) uint8,
+    further properties by name, each (N,)).
 
-    Whole-number properties come back as int64 and others as float32. Other elements (the faces of a mesh) are left
-    out. PlyError where the file is missing, cut short, not PLY, has no points, or has coordinates or colours that are
-    missing, not finite, or of another type than expected.
+    Whole-number properties come back as int64 and others as float32. Other
+    elements (the faces of a mesh) are left out. PlyError where the file is
+    missing, cut short, not PLY, has no points, or has coordinates or colours
+    that are missing, not finite, or of another type than expected.
     """
     vertices, names = read_columns(path)
     missing = [name for name in (*AXES, *CHANNELS) if name not in names]
     if missing:
-        raise PlyError(f"{path}: expected coloured points (x y z red green blue), found no {' '.join(missing)}")
+        raise PlyError(
+            f"{path}: expected coloured points (x y z red green blue), found no"
+            f" {' '.join(missing)}"
+        )
     if any(vertices[name].dtype != np.uint8 for name in CHANNELS):
-        raise PlyError(f"{path}: expected colours as uchar (0-255), found {vertices['red'].dtype}; convert them")
-    points = torch.from_numpy(np.stack([vertices[name] for name in AXES], axis=1).astype(np.float32))
+        raise PlyError(
+            f"{path}: expected colours as uchar (0-255), found"
+            f" {vertices['red'].dtype}; convert them"
+        )
+    points = torch.from_numpy(
+        np.stack([vertices[name] for name in AXES], axis=1).astype(np.float32)
+    )
     if not bool(torch.isfinite(points).all()):
-        raise PlyError(f"{path}: expected finite coordinates, found NaN or infinity; remove those points")
-    colors = torch.from_numpy(np.stack([vertices[name] for name in CHANNELS], axis=1))
-    rest = [name for name in vertices.dtype.names or () if name in names.difference(AXES, CHANNELS)]
+        raise PlyError(
+            f"{path}: expected finite coordinates, found NaN or infinity;"
+            " remove those points"
+        )
+    colors = torch.from_numpy(
+        np.stack([vertices[name] for name in CHANNELS], axis=1)
+    )
+    rest = [
+        name
+        for name in vertices.dtype.names or ()
+        if name in names.difference(AXES, CHANNELS)
+    ]
     return points, colors, {name: _as_tensor(vertices[name]) for name in rest}
 
 
 def _as_tensor(array: np.ndarray) -> Tensor:
-    return torch.from_numpy(array.astype(np.float32 if array.dtype.kind == "f" else np.int64))
+    return torch.from_numpy(
+        array.astype(np.float32 if array.dtype.kind == "f" else np.int64)
+    )

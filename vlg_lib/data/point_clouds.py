@@ -1,7 +1,9 @@
-"""Point clouds of any origin from PLY files, read tolerantly, and labelled clouds written back row by row.
+"""Point clouds of any origin from PLY files, read tolerantly, and labelled
+clouds written back row by row.
 
-:mod:`vlg_lib.data.ply` is strict, for the library's own files. Here colours may be bytes, 16-bit numbers or floats,
-coordinates of any type, units and axes, and single points may be broken: they are counted, and keep their row.
+:mod:`vlg_lib.data.ply` is strict, for the library's own files. Here colours may
+be bytes, 16-bit numbers or floats, coordinates of any type, units and axes, and
+single points may be broken: they are counted, and keep their row.
 """
 
 from collections.abc import Sequence
@@ -14,30 +16,46 @@ from jaxtyping import Bool, Float, Int64, Shaped, UInt8
 from torch import Tensor
 
 from vlg_lib.classes import IGNORE_LABEL, UNLABELLED_COLOR, ClassSet
-from vlg_lib.data.ply import AXES, CHANNELS, PlyError, read_columns, write_columns
+from vlg_lib.data.ply import (
+    AXES,
+    CHANNELS,
+    PlyError,
+    read_columns,
+    write_columns,
+)
 from vlg_lib.geometry.voxels import LIMIT
 
-COLOR_NAMES = (CHANNELS, ("r", "g", "b"), ("diffuse_red", "diffuse_green", "diffuse_blue"))
+COLOR_NAMES = (
+    CHANNELS,
+    ("r", "g", "b"),
+    ("diffuse_red", "diffuse_green", "diffuse_blue"),
+)
 GREY = 128
 
 UNITS = {"m": 1.0, "cm": 0.01, "mm": 0.001}
 """Metres in each unit."""
 
 UP_AXES = {
-    "z": ((1, 0, 0), (0, 1, 0), (0, 0, 1)), "-z": ((1, 0, 0), (0, -1, 0), (0, 0, -1)),
-    "y": ((1, 0, 0), (0, 0, -1), (0, 1, 0)), "-y": ((1, 0, 0), (0, 0, 1), (0, -1, 0)),
-    "x": ((0, 1, 0), (0, 0, 1), (1, 0, 0)), "-x": ((0, 0, 1), (0, 1, 0), (-1, 0, 0)),
-}  # fmt: skip
-"""For each axis of a file that may point up, the rotation that turns it to z."""
+    "z": ((1, 0, 0), (0, 1, 0), (0, 0, 1)),
+    "-z": ((1, 0, 0), (0, -1, 0), (0, 0, -1)),
+    "y": ((1, 0, 0), (0, 0, -1), (0, 1, 0)),
+    "-y": ((1, 0, 0), (0, 0, 1), (0, -1, 0)),
+    "x": ((0, 1, 0), (0, 0, 1), (1, 0, 0)),
+    "-x": ((0, 0, 1), (0, 1, 0), (-1, 0, 0)),
+}
+"""For each axis of a file that may point up, the rotation that turns it to
+z."""
 
 
 @dataclass(frozen=True)
 class CloudFile:
     """What a file says of its N points, in its own units and axes.
 
-    ``axes``: the columns x, y, z, of the file's types, memory mapped where the file allows. ``colors``: (N, 3) uint8,
-    zero where not usable. ``usable``: (N,) whether a point's coordinates and colours are finite; ``skipped``: how many
-    are not, by reason. ``color_scale``: how the colours were understood. ``notes``: what looks odd.
+    ``axes``: the columns x, y, z, of the file's types, memory mapped where the
+    file allows. ``colors``: (N, 3) uint8, zero where not usable. ``usable``:
+    (N,) whether a point's coordinates and colours are finite; ``skipped``: how
+    many are not, by reason. ``color_scale``: how the colours were understood.
+    ``notes``: what looks odd.
     """
 
     axes: tuple[np.ndarray, ...]
@@ -51,15 +69,21 @@ class CloudFile:
         return len(self.colors)
 
     def positions(self) -> Float[Tensor, "N 3"]:
-        """The coordinates as float64: those of a national grid do not fit into float32."""
-        return torch.from_numpy(np.stack([axis.astype(np.float64) for axis in self.axes], axis=1))
+        """The coordinates as float64: those of a national grid do not fit into
+        float32.
+        """
+        return torch.from_numpy(
+            np.stack([axis.astype(np.float64) for axis in self.axes], axis=1)
+        )
 
 
 def read_cloud(path: Path, *, use_color: bool = True) -> CloudFile:
-    """Read the points of a PLY file, binary or text, with colours of any scale; without ``use_color`` all are grey.
+    """Read the points of a PLY file, binary or text, with colours of any scale;
+    without ``use_color`` all are grey.
 
-    PlyError where the file is missing, empty, cut or not PLY, has no points or none with finite numbers, or has no
-    colours, or such of no known scale (see :func:`as_bytes`).
+    PlyError where the file is missing, empty, cut or not PLY, has no points or
+    none with finite numbers, or has no colours, or such of no known scale (see
+    :func:`as_bytes`).
     """
     vertices, names = read_columns(path)
     if not names.issuperset(AXES):
@@ -69,11 +93,19 @@ def read_cloud(path: Path, *, use_color: bool = True) -> CloudFile:
     finite = np.logical_and.reduce([np.isfinite(axis) for axis in axes])
     skipped = {"coordinate not finite": int((~finite).sum())}
     if use_color:
-        found = next((channels for channels in COLOR_NAMES if names.issuperset(channels)), None)
+        found = next(
+            (
+                channels
+                for channels in COLOR_NAMES
+                if names.issuperset(channels)
+            ),
+            None,
+        )
         if found is None:
             raise PlyError(
-                f"{path}: expected colours (red green blue), found none; the network was trained with colours: scan "
-                "with colour, or take mid-grey for all points and expect worse labels (--no-color)"
+                f"{path}: expected colours (red green blue), found none; the"
+                " network was trained with colours: scan with colour, or take"
+                " mid-grey for all points and expect worse labels (--no-color)"
             )
         values = np.stack([vertices[name] for name in found], axis=1)
         colored = np.isfinite(values).all(axis=1)
@@ -82,23 +114,40 @@ def read_cloud(path: Path, *, use_color: bool = True) -> CloudFile:
     else:
         values, usable = np.full((len(finite), 3), GREY, np.uint8), finite
     if not usable.any():
-        raise PlyError(f"{path}: expected points with finite coordinates and colours, found none among {len(usable)}")
+        raise PlyError(
+            f"{path}: expected points with finite coordinates and colours,"
+            f" found none among {len(usable)}"
+        )
     colors = np.zeros(values.shape, np.uint8)
     try:
         colors[usable], scale, notes = as_bytes(values[usable])
     except ValueError as error:
         raise PlyError(f"{path}: {error}") from error
     if not use_color:
-        scale, notes = "none: mid-grey for all points", ["no colours were used: the labels rest on shape alone"]
+        scale, notes = (
+            "none: mid-grey for all points",
+            ["no colours were used: the labels rest on shape alone"],
+        )
     counted = {reason: count for reason, count in skipped.items() if count}
-    return CloudFile(axes, torch.from_numpy(colors), torch.from_numpy(usable), counted, scale, notes)
+    return CloudFile(
+        axes,
+        torch.from_numpy(colors),
+        torch.from_numpy(usable),
+        counted,
+        scale,
+        notes,
+    )
 
 
-def as_bytes(colors: Shaped[np.ndarray, "N 3"]) -> tuple[Shaped[np.ndarray, "N 3"], str, list[str]]:
-    """Finite colours of any scale as uint8: (colours, the scale they had, what looks odd).
+def as_bytes(
+    colors: Shaped[np.ndarray, "N 3"],
+) -> tuple[Shaped[np.ndarray, "N 3"], str, list[str]]:
+    """Finite colours of any scale as uint8: (colours, the scale they had, what
+    looks odd).
 
-    Bytes stay as they are. Floats up to 1 are shares of full brightness; other numbers up to 255 are bytes, and up to
-    65535 are 16-bit. ValueError for negative colours and for larger ones.
+    Bytes stay as they are. Floats up to 1 are shares of full brightness; other
+    numbers up to 255 are bytes, and up to 65535 are 16-bit. ValueError for
+    negative colours and for larger ones.
 
     >>> as_bytes(np.array([[0.0, 0.5, 1.0]]))[:2]
     (array([[  0, 128, 255]], dtype=uint8), 'floats 0-1')
@@ -108,47 +157,85 @@ def as_bytes(colors: Shaped[np.ndarray, "N 3"]) -> tuple[Shaped[np.ndarray, "N 3
     lowest, highest = float(colors.min()), float(colors.max())
     if lowest < -0.001 or highest > 65535:
         raise ValueError(
-            f"expected colours in 0-1, 0-255 or 0-65535, found {lowest:g} to {highest:g}; convert them to 0-255"
+            f"expected colours in 0-1, 0-255 or 0-65535, found {lowest:g} to"
+            f" {highest:g}; convert them to 0-255"
         )
-    notes = ["all points have the same colour"] if len(colors) > 1 and bool((colors == colors[0]).all()) else []
+    notes = (
+        ["all points have the same colour"]
+        if len(colors) > 1 and bool((colors == colors[0]).all())
+        else []
+    )
     if colors.dtype == np.uint8:
         if len(colors) > 1 and highest == 1:
-            notes.append("colours are 0 or 1 of 255: they were probably lost in a conversion from floats")
+            notes.append(
+                "colours are 0 or 1 of 255: they were probably lost in a"
+                " conversion from floats"
+            )
         return colors, "bytes 0-255", notes
     if colors.dtype.kind == "f" and highest <= 1.001:
         scale, factor = "floats 0-1", 255.0
     elif highest <= 255:
-        scale, factor = f"{'floats' if colors.dtype.kind == 'f' else 'whole numbers'} 0-255", 1.0
+        scale, factor = (
+            (
+                f"{'floats' if colors.dtype.kind == 'f' else 'whole numbers'}"
+                " 0-255"
+            ),
+            1.0,
+        )
         if colors.dtype.kind in "iu":
-            notes.append(f"colours have more than 8 bits but reach only {highest:g}: taken as 0-255")
+            notes.append(
+                f"colours have more than 8 bits but reach only {highest:g}:"
+                " taken as 0-255"
+            )
     else:
         scale, factor = "16-bit", 1 / 257
-    return np.rint(np.clip(colors * factor, 0, 255)).astype(np.uint8), scale, notes
+    return (
+        np.rint(np.clip(colors * factor, 0, 255)).astype(np.uint8),
+        scale,
+        notes,
+    )
 
 
 def metric_points(
     file: CloudFile, units: str | None, up: str, voxel_size: float
 ) -> tuple[Float[Tensor, "M 3"], Bool[Tensor, " N"], list[float], list[str]]:
-    """The usable points in metres, z up, near the origin: (points float32, which of the N rows, size, notes).
+    """The usable points in metres, z up, near the origin: (points float32,
+    which of the N rows, size, notes).
 
-    The cloud's middle is moved to the origin, which changes no prediction and keeps float32 exact enough. Points
-    farther from it than the voxel grid reaches are left out. ``size``: of the cloud without its outermost hundredths,
-    in metres. ValueError where it contradicts the units that nobody gave.
+    The cloud's middle is moved to the origin, which changes no prediction and
+    keeps float32 exact enough. Points farther from it than the voxel grid
+    reaches are left out. ``size``: of the cloud without its outermost
+    hundredths, in metres. ValueError where it contradicts the units that nobody
+    gave.
     """
-    positions = file.positions()[file.usable] @ torch.tensor(UP_AXES[up], dtype=torch.float64).T
-    low, middle, high = torch.from_numpy(np.percentile(positions.numpy(), [1, 50, 99], axis=0))
+    positions = (
+        file.positions()[file.usable]
+        @ torch.tensor(UP_AXES[up], dtype=torch.float64).T
+    )
+    low, middle, high = torch.from_numpy(
+        np.percentile(positions.numpy(), [1, 50, 99], axis=0)
+    )
     factor = units_factor((high - low).tolist(), units)
-    positions, middle, size = positions * factor, middle * factor, ((high - low) * factor).tolist()
+    positions, middle, size = (
+        positions * factor,
+        middle * factor,
+        ((high - low) * factor).tolist(),
+    )
     near = ((positions - middle).abs() < LIMIT // 2 * voxel_size).all(dim=1)
     usable = file.usable.clone()
     usable[file.usable] = near
     small = len(positions) > 1 and max(size) < 0.3
-    notes = [f"the cloud is only {max(size):g} m wide: are the units right?"] if small else []
+    notes = (
+        [f"the cloud is only {max(size):g} m wide: are the units right?"]
+        if small
+        else []
+    )
     return (positions[near] - middle).float(), usable, size, notes
 
 
 def units_factor(size: Sequence[float], units: str | None) -> float:
-    """Metres in a unit of a cloud whose sides are ``size``; None means metres, where that is likely, or a ValueError.
+    """Metres in a unit of a cloud whose sides are ``size``; None means metres,
+    where that is likely, or a ValueError.
 
     >>> units_factor([420.0, 310.0, 250.0], "cm")
     0.01
@@ -156,11 +243,13 @@ def units_factor(size: Sequence[float], units: str | None) -> float:
     if units is not None:
         return UNITS[units]
     if max(size) > 150:
-        name, guess = ("millimetres", "mm") if max(size) > 1000 else ("centimetres", "cm")
+        name, guess = (
+            ("millimetres", "mm") if max(size) > 1000 else ("centimetres", "cm")
+        )
         sides = " x ".join(f"{side:.4g}" for side in size)
         raise ValueError(
-            f"the cloud measures {sides} units, which looks like {name}: pass --units {guess} "
-            f"(or --units m if it is that large)"
+            f"the cloud measures {sides} units, which looks like {name}: pass"
+            f" --units {guess} (or --units m if it is that large)"
         )
     return 1.0
 
@@ -172,12 +261,28 @@ def write_labelled(
     scores: Float[Tensor, " N"],
     class_set: ClassSet,
 ) -> None:
-    """Write x y z as they came, the colour of each point's class, ``label`` (int32) and ``score`` (float32); atomic.
+    """Write x y z as they came, the colour of each point's class, ``label``
+    (int32) and ``score`` (float32); atomic.
 
-    The names of the classes stand in the header as comments, ``label 0 wall`` and so on; -1 is no label.
+    The names of the classes stand in the header as comments, ``label 0 wall``
+    and so on; -1 is no label.
     """
-    palette = np.array([UNLABELLED_COLOR, *class_set.palette], np.uint8)[labels.numpy() - IGNORE_LABEL]
-    columns = dict(zip(AXES, axes, strict=True)) | dict(zip(CHANNELS, palette.T, strict=True))
-    columns |= {"label": labels.numpy().astype(np.int32), "score": scores.numpy()}
-    comments = [f"label {IGNORE_LABEL} none", *(f"label {i} {name}" for i, name in enumerate(class_set.names))]
-    write_columns(path, columns, [comment.encode("ascii", "replace").decode() for comment in comments])
+    palette = np.array([UNLABELLED_COLOR, *class_set.palette], np.uint8)[
+        labels.numpy() - IGNORE_LABEL
+    ]
+    columns = dict(zip(AXES, axes, strict=True)) | dict(
+        zip(CHANNELS, palette.T, strict=True)
+    )
+    columns |= {
+        "label": labels.numpy().astype(np.int32),
+        "score": scores.numpy(),
+    }
+    comments = [
+        f"label {IGNORE_LABEL} none",
+        *(f"label {i} {name}" for i, name in enumerate(class_set.names)),
+    ]
+    write_columns(
+        path,
+        columns,
+        [comment.encode("ascii", "replace").decode() for comment in comments],
+    )

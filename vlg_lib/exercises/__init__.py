@@ -1,1 +1,3 @@
-"""Automatic checks of the chapters' exercises, one module a chapter: properties and hints, never the answer."""
+"""Automatic checks of the chapters' exercises, one module a chapter: properties
+and hints, never the answer.
+"""

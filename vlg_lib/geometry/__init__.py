@@ -1,1 +1,3 @@
-"""Cameras, visibility, poses and voxels: one home for every pose, flip, axis and visibility rule."""
+"""Cameras, visibility, poses and voxels: one home for every pose, flip, axis
+and visibility rule.
+"""

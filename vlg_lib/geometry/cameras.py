@@ -1,8 +1,10 @@
-"""From the world to the pixels and back: poses, pinhole cameras, and which points a frame sees (chapter 01).
+"""From the world to the pixels and back: poses, pinhole cameras, and which
+points a frame sees (chapter 01).
 
-The conventions are those of :mod:`vlg_lib.scene`. Geometry is computed in float64 on the device of the points: float32
-would move pixel positions by up to a thousandth of a pixel, and these arrays are small. Leading axes of a pose are a
-batch of views: (B, 4, 4) poses give (B, N, ...) results.
+The conventions are those of :mod:`vlg_lib.scene`. Geometry is computed in
+float64 on the device of the points: float32 would move pixel positions by up to
+a thousandth of a pixel, and these arrays are small. Leading axes of a pose are
+a batch of views: (B, 4, 4) poses give (B, N, ...) results.
 """
 
 from dataclasses import replace
@@ -17,57 +19,82 @@ from vlg_lib.scene import Camera
 def world_to_camera(
     points: Float[Tensor, "... N 3"], camera_to_world: Float[Tensor, "... 4 4"]
 ) -> Float[Tensor, "... N 3"]:
-    """World points seen from the camera: x_c = R^T (x - t), metres, float64. The pose stays camera-to-world.
+    """World points seen from the camera: x_c = R^T (x - t), metres, float64.
+    The pose stays camera-to-world.
 
     >>> pose = torch.eye(4); pose[:3, 3] = torch.tensor([1.0, 0.0, 0.0])  # a camera one metre along x
     >>> world_to_camera(torch.tensor([[1.0, 0.0, 2.0]]), pose)
     tensor([[0., 0., 2.]], dtype=torch.float64)
     """
     pose = camera_to_world.double()
-    return (points.double() - pose[..., None, :3, 3]) @ pose[..., :3, :3]  # row vectors: (R^T x)^T = x^T R
+    # row vectors: (R^T x)^T = x^T R
+    return (points.double() - pose[..., None, :3, 3]) @ pose[..., :3, :3]
 
 
 def camera_to_world_points(
     points: Float[Tensor, "... N 3"], camera_to_world: Float[Tensor, "... 4 4"]
 ) -> Float[Tensor, "... N 3"]:
-    """Camera points in the world: x = R x_c + t, metres, float64. The inverse of :func:`world_to_camera`."""
+    """Camera points in the world: x = R x_c + t, metres, float64. The inverse
+    of :func:`world_to_camera`.
+    """
     pose = camera_to_world.double()
     return points.double() @ pose[..., :3, :3].mT + pose[..., None, :3, 3]
 
 
 def project(
-    points: Float[Tensor, "... N 3"], camera: Camera, camera_to_world: Float[Tensor, "... 4 4"]
+    points: Float[Tensor, "... N 3"],
+    camera: Camera,
+    camera_to_world: Float[Tensor, "... 4 4"],
 ) -> tuple[Float[Tensor, "... N 2"], Float[Tensor, "... N"]]:
-    """Pixel positions (u, v) and z-depths Z (metres) of world points: u = fx X/Z + cx, v = fy Y/Z + cy.
+    """Pixel positions (u, v) and z-depths Z (metres) of world points: u = fx
+    X/Z + cx, v = fy Y/Z + cy.
 
-    Positions are not rounded and may lie outside the image; where Z <= 0 the point is behind the camera and its pixel
-    position has no meaning.
+    Positions are not rounded and may lie outside the image; where Z <= 0 the
+    point is behind the camera and its pixel position has no meaning.
     """
     x, y, depth = world_to_camera(points, camera_to_world).unbind(-1)
-    return torch.stack([camera.fx * x / depth + camera.cx, camera.fy * y / depth + camera.cy], dim=-1), depth
+    return (
+        torch.stack(
+            [
+                camera.fx * x / depth + camera.cx,
+                camera.fy * y / depth + camera.cy,
+            ],
+            dim=-1,
+        ),
+        depth,
+    )
 
 
 def unproject(
-    depth: Float[Tensor, "height width"], camera: Camera, camera_to_world: Float[Tensor, "4 4"]
+    depth: Float[Tensor, "height width"],
+    camera: Camera,
+    camera_to_world: Float[Tensor, "4 4"],
 ) -> tuple[Float[Tensor, "M 3"], Int[Tensor, "M 2"]]:
-    """World points (float64, metres) of the M pixels that have a depth, row after row, and these pixels (u, v).
+    """World points (float64, metres) of the M pixels that have a depth, row
+    after row, and these pixels (u, v).
 
     Raises ValueError where the depth map is not of the camera's size.
     """
     _check_size(depth, camera)
     v, u = (depth > 0).nonzero(as_tuple=True)
     z = depth[v, u].double()
-    x, y = (u.double() - camera.cx) / camera.fx * z, (v.double() - camera.cy) / camera.fy * z
+    x, y = (
+        (u.double() - camera.cx) / camera.fx * z,
+        (v.double() - camera.cy) / camera.fy * z,
+    )
     in_camera = torch.stack([x, y, z], dim=-1)
-    return camera_to_world_points(in_camera, camera_to_world), torch.stack([u, v], dim=-1)
+    return camera_to_world_points(in_camera, camera_to_world), torch.stack(
+        [u, v], dim=-1
+    )
 
 
 def resize_camera(camera: Camera, width: int, height: int) -> Camera:
     """The camera of the same image resampled to ``width`` x ``height``.
 
-    Pixel centres are integers, so an image spans -0.5 to width - 0.5 and it is u + 1/2 that scales:
-    cx' = (cx + 1/2) w'/w - 1/2. The published code scales cx by (w' - 1)/(w - 1), which agrees with this only where the
-    principal point is the middle of the image.
+    Pixel centres are integers, so an image spans -0.5 to width - 0.5 and it is
+    u + 1/2 that scales: cx' = (cx + 1/2) w'/w - 1/2. The published code scales
+    cx by (w' - 1)/(w - 1), which agrees with this only where the principal
+    point is the middle of the image.
 
     >>> resize_camera(Camera(fx=100.0, fy=100.0, cx=79.5, cy=59.5, width=160, height=120), 80, 60)
     Camera(fx=50.0, fy=50.0, cx=39.5, cy=29.5, width=80, height=60)
@@ -77,18 +104,35 @@ def resize_camera(camera: Camera, width: int, height: int) -> Camera:
     return Camera(camera.fx * across, camera.fy * down, cx, cy, width, height)
 
 
-def crop_camera(camera: Camera, left: int, top: int, width: int, height: int) -> Camera:
-    """The camera of the part of the image that starts at pixel (left, top); ValueError where it leaves the image."""
-    if left < 0 or top < 0 or left + width > camera.width or top + height > camera.height:
+def crop_camera(
+    camera: Camera, left: int, top: int, width: int, height: int
+) -> Camera:
+    """The camera of the part of the image that starts at pixel (left, top);
+    ValueError where it leaves the image.
+    """
+    if (
+        left < 0
+        or top < 0
+        or left + width > camera.width
+        or top + height > camera.height
+    ):
         raise ValueError(
-            f"a crop of {width} x {height} at ({left}, {top}) leaves the image of {camera.width} x {camera.height}"
+            f"a crop of {width} x {height} at ({left}, {top}) leaves the image"
+            f" of {camera.width} x {camera.height}"
         )
-    return replace(camera, cx=camera.cx - left, cy=camera.cy - top, width=width, height=height)
+    return replace(
+        camera,
+        cx=camera.cx - left,
+        cy=camera.cy - top,
+        width=width,
+        height=height,
+    )
 
 
 def _check_size(depth: Float[Tensor, "height width"], camera: Camera) -> None:
     if tuple(depth.shape) != (camera.height, camera.width):
         raise ValueError(
-            f"the depth map has {depth.shape[1]} x {depth.shape[0]} pixels, its camera {camera.width} x "
-            f"{camera.height}: resize the camera (resize_camera) or the map"
+            f"the depth map has {depth.shape[1]} x {depth.shape[0]} pixels, its"
+            f" camera {camera.width} x {camera.height}: resize the camera"
+            " (resize_camera) or the map"
         )

@@ -1,7 +1,9 @@
-"""A 3D network for point clouds: MinkUNet with the way from points to voxels and back, and its file (chapter 08).
+"""A 3D network for point clouds: MinkUNet with the way from points to voxels
+and back, and its file (chapter 08).
 
-Points and colours go in, a vector for every point comes out. What the vector means is the training's business: an
-embedding to compare with text (``embeddings``), or a score for each class of a fixed set (``scores``).
+Points and colours go in, a vector for every point comes out. What the vector
+means is the training's business: an embedding to compare with text
+(``embeddings``), or a score for each class of a fixed set (``scores``).
 """
 
 import math
@@ -25,17 +27,21 @@ FORMAT = "vlg_lib point network 1"
 OUTPUTS = ("embeddings", "scores")
 
 TURN = math.radians(20)
-"""How far a cloud is turned about z before it is labelled. Scans stand along their axes, and a wall in a face of the
-voxel grid falls to both sides of it. Training turns rooms at random and hardly ever shows that."""
+"""How far a cloud is turned about z before it is labelled. Scans stand along
+their axes, and a wall in a face of the voxel grid falls to both sides of it.
+Training turns rooms at random and hardly ever shows that."""
 
 
 @dataclass(frozen=True)
 class NetworkSettings:
-    """What a network is built from: enough to build it again before its weights are loaded.
+    """What a network is built from: enough to build it again before its weights
+    are loaded.
 
-    ``architecture``: see ``vlg_lib.networks.mink_unet.ARCHITECTURES``. ``voxel_size``: metres. ``norm``: ``batch`` or
-    ``instance``. ``height``: a fourth input channel, the height above the cloud's floor. ``output``: one of OUTPUTS,
-    ``channels``: how many numbers a point gets. The paper's network sees colours alone, in voxels of 2 cm.
+    ``architecture``: see ``vlg_lib.networks.mink_unet.ARCHITECTURES``.
+    ``voxel_size``: metres. ``norm``: ``batch`` or ``instance``. ``height``: a
+    fourth input channel, the height above the cloud's floor. ``output``: one of
+    OUTPUTS, ``channels``: how many numbers a point gets. The paper's network
+    sees colours alone, in voxels of 2 cm.
     """
 
     architecture: str = "MinkUNetSmall"
@@ -47,22 +53,39 @@ class NetworkSettings:
 
     def __post_init__(self) -> None:
         if self.output not in OUTPUTS:
-            raise ValueError(f"unknown output {self.output!r}; known: {', '.join(OUTPUTS)}")
+            raise ValueError(
+                f"unknown output {self.output!r}; known: {', '.join(OUTPUTS)}"
+            )
 
 
 class PointNetwork(nn.Module):
-    """MinkUNet on coloured points, its first weights drawn with ``seed``; :func:`load_network` reads a trained one."""
+    """MinkUNet on coloured points, its first weights drawn with ``seed``;
+    :func:`load_network` reads a trained one.
+    """
 
-    def __init__(self, settings: NetworkSettings, *, backend: str | None = None, seed: int = 0) -> None:
+    def __init__(
+        self,
+        settings: NetworkSettings,
+        *,
+        backend: str | None = None,
+        seed: int = 0,
+    ) -> None:
         super().__init__()
         self.settings = settings
         self.unet = create_mink_unet(
-            settings.architecture, 3 + settings.height, settings.channels,
-            norm=settings.norm, head_bias=settings.output == "scores", backend=backend, seed=seed,
-        )  # fmt: skip
+            settings.architecture,
+            3 + settings.height,
+            settings.channels,
+            norm=settings.norm,
+            head_bias=settings.output == "scores",
+            backend=backend,
+            seed=seed,
+        )
 
     def forward(self, inputs: VoxelTensor) -> Float[Tensor, "V channels"]:
-        """One vector for each voxel of ``inputs`` (see :func:`voxel_inputs`), in the order of its rows."""
+        """One vector for each voxel of ``inputs`` (see :func:`voxel_inputs`),
+        in the order of its rows.
+        """
         outputs: Tensor = self.unet(inputs).features
         return outputs
 
@@ -70,10 +93,12 @@ class PointNetwork(nn.Module):
 def point_features(
     points: Float[Tensor, "N 3"], colors: Float[Tensor, "N 3"], height: bool
 ) -> Float[Tensor, "N channels"]:
-    """What the network is told of a point: its colour in [-1, 1] and, with ``height``, its height.
+    """What the network is told of a point: its colour in [-1, 1] and, with
+    ``height``, its height.
 
-    Height is counted from the floor (the lowest hundredth of the points lies below it, for scans have stray points),
-    in units of 1.5 m, and is 0 at 1.5 m: about as large as a colour. The place in the room is not told.
+    Height is counted from the floor (the lowest hundredth of the points lies
+    below it, for scans have stray points), in units of 1.5 m, and is 0 at 1.5
+    m: about as large as a colour. The place in the room is not told.
     """
     if not height:
         return colors
@@ -83,12 +108,15 @@ def point_features(
 
 
 def voxel_inputs(
-    network: PointNetwork, clouds: Sequence[tuple[Float[Tensor, "_ 3"], Float[Tensor, "_ C"]]]
+    network: PointNetwork,
+    clouds: Sequence[tuple[Float[Tensor, "_ 3"], Float[Tensor, "_ C"]]],
 ) -> tuple[VoxelTensor, Int64[Tensor, " M"]]:
-    """Clouds of (points, features) as one batch of voxels, and the row of each point's voxel.
+    """Clouds of (points, features) as one batch of voxels, and the row of each
+    point's voxel.
 
-    A voxel carries the mean of its points' features. The second result counts all points, cloud after cloud:
-    ``network(voxels)[rows]`` hands each point the vector of its voxel.
+    A voxel carries the mean of its points' features. The second result counts
+    all points, cloud after cloud: ``network(voxels)[rows]`` hands each point
+    the vector of its voxel.
     """
     coordinates, features, rows, count = [], [], [], 0
     for points, values in clouds:
@@ -98,42 +126,70 @@ def voxel_inputs(
         rows.append(voxels.point_to_voxel + count)
         count += len(voxels)
     device = next(network.parameters()).device
-    tensor = network.unet.engine.SparseTensor(torch.cat(features).to(device), batch_coordinates(coordinates).to(device))
+    tensor = network.unet.engine.SparseTensor(
+        torch.cat(features).to(device),
+        batch_coordinates(coordinates).to(device),
+    )
     return tensor, torch.cat(rows).to(device)
 
 
 def scaled_colors(colors: UInt8[Tensor, "N 3"]) -> Float[Tensor, "N 3"]:
-    """Colours 0 ... 255 as float32 in [-1, 1], as the paper's network takes them."""
+    """Colours 0 ... 255 as float32 in [-1, 1], as the paper's network takes
+    them.
+    """
     return colors.float() / 127.5 - 1
 
 
 @torch.no_grad()
 def point_scores(
-    network: PointNetwork, points: Float[Tensor, "N 3"], colors: UInt8[Tensor, "N 3"],
-    text_embeddings: Float[Tensor, "K D"] | None = None, *, augmentations: int = 1, seed: int = 0,
-) -> Float[Tensor, "N K"]:  # fmt: skip
-    """The scores of every class at every point, on the CPU: cosines with the text, or the network's own scores.
+    network: PointNetwork,
+    points: Float[Tensor, "N 3"],
+    colors: UInt8[Tensor, "N 3"],
+    text_embeddings: Float[Tensor, "K D"] | None = None,
+    *,
+    augmentations: int = 1,
+    seed: int = 0,
+) -> Float[Tensor, "N K"]:
+    """The scores of every class at every point, on the CPU: cosines with the
+    text, or the network's own scores.
 
-    ``text_embeddings`` is needed by a network of embeddings and refused by one of scores. The cloud is first turned
-    off its axes (:data:`TURN`) and moved to the origin, so its place does not matter. With more passes than one it is
-    also turned about z by as many even steps and moved at random within a voxel, and the scores are averaged
-    (test-time augmentation; the paper adds up five). ValueError for fewer passes than one.
+    ``text_embeddings`` is needed by a network of embeddings and refused by one
+    of scores. The cloud is first turned off its axes (:data:`TURN`) and moved
+    to the origin, so its place does not matter. With more passes than one it is
+    also turned about z by as many even steps and moved at random within a
+    voxel, and the scores are averaged (test-time augmentation; the paper adds
+    up five). ValueError for fewer passes than one.
     """
     _check_text(network, text_embeddings)
     if augmentations < 1:
-        raise ValueError(f"the scores are a mean over augmentations: at least one is needed, found {augmentations}")
+        raise ValueError(
+            "the scores are a mean over augmentations: at least one is needed,"
+            f" found {augmentations}"
+        )
     network.eval()
-    features = point_features(points, scaled_colors(colors), network.settings.height)
+    features = point_features(
+        points, scaled_colors(colors), network.settings.height
+    )
     generator = torch.Generator().manual_seed(seed)
     total: Tensor | float = 0.0
     for index in range(augmentations):
-        moved = points @ rotation_matrix(TURN + 2 * math.pi * index / augmentations).T
-        shift = torch.rand(3, generator=generator) if index else torch.full((3,), 0.5)
+        moved = (
+            points
+            @ rotation_matrix(TURN + 2 * math.pi * index / augmentations).T
+        )
+        shift = (
+            torch.rand(3, generator=generator)
+            if index
+            else torch.full((3,), 0.5)
+        )
         moved = moved - moved.amin(dim=0) + shift * network.settings.voxel_size
         voxels, rows = voxel_inputs(network, [(moved, features)])
         outputs = network(voxels).float()
         if text_embeddings is not None:
-            outputs = normalize(outputs, dim=1) @ normalize(text_embeddings.to(outputs), dim=1).T
+            outputs = (
+                normalize(outputs, dim=1)
+                @ normalize(text_embeddings.to(outputs), dim=1).T
+            )
         total = total + outputs[rows].cpu() / augmentations
     assert isinstance(total, Tensor)
     return total
@@ -142,45 +198,73 @@ def point_scores(
 def _check_text(network: PointNetwork, text_embeddings: Tensor | None) -> None:
     settings = network.settings
     if settings.output == "scores" and text_embeddings is not None:
-        raise ValueError("this network scores a fixed set of classes: it takes no text embeddings")
+        raise ValueError(
+            "this network scores a fixed set of classes: it takes no text"
+            " embeddings"
+        )
     if settings.output == "embeddings":
         if text_embeddings is None:
-            raise ValueError("this network gives embeddings: it needs the text embeddings of the classes")
+            raise ValueError(
+                "this network gives embeddings: it needs the text embeddings of"
+                " the classes"
+            )
         if text_embeddings.shape[1] != settings.channels:
             raise ValueError(
-                f"text embeddings of {text_embeddings.shape[1]} numbers for point embeddings of {settings.channels}: "
-                "take the text tower of the model that the network was trained with"
+                f"text embeddings of {text_embeddings.shape[1]} numbers for"
+                f" point embeddings of {settings.channels}: take the text tower"
+                " of the model that the network was trained with"
             )
 
 
-def save_network(path: Path, network: PointNetwork, *, half: bool = True, **about: Any) -> None:
-    """Write weights and settings into one safetensors file; ``about``: JSON-able facts (classes, teacher, training).
+def save_network(
+    path: Path, network: PointNetwork, *, half: bool = True, **about: Any
+) -> None:
+    """Write weights and settings into one safetensors file; ``about``:
+    JSON-able facts (classes, teacher, training).
 
-    ``half``: weights are rounded to float16, half the size; they are float32 again when loaded.
+    ``half``: weights are rounded to float16, half the size; they are float32
+    again when loaded.
     """
     tensors = {
         name: tensor.half() if half and tensor.is_floating_point() else tensor
         for name, tensor in network.unet.state_dict().items()
     }
-    save_tensors(path, tensors, {"format": FORMAT, "settings": asdict(network.settings), **about})
+    save_tensors(
+        path,
+        tensors,
+        {"format": FORMAT, "settings": asdict(network.settings), **about},
+    )
 
 
-def load_network(path: Path, *, backend: str | None = None) -> tuple[PointNetwork, dict[str, Any]]:
-    """Read what :func:`save_network` wrote: (the network in evaluation mode, float32, on the CPU; what is said of it).
+def load_network(
+    path: Path, *, backend: str | None = None
+) -> tuple[PointNetwork, dict[str, Any]]:
+    """Read what :func:`save_network` wrote: (the network in evaluation mode,
+    float32, on the CPU; what is said of it).
 
-    Raises StoreError where the file is missing, cut, of another kind, or does not fit its own architecture.
+    Raises StoreError where the file is missing, cut, of another kind, or does
+    not fit its own architecture.
     """
     tensors, manifest = load_tensors(path)
     if manifest.get("format") != FORMAT:
-        raise StoreError(f"{path}: expected a network of this library ({FORMAT}), found {manifest.get('format')!r}")
+        raise StoreError(
+            f"{path}: expected a network of this library ({FORMAT}), found"
+            f" {manifest.get('format')!r}"
+        )
     try:
         settings = NetworkSettings(**manifest["settings"])
         network = PointNetwork(settings, backend=backend)
-        network.unet.load_state_dict({name: _full(tensor) for name, tensor in tensors.items()})
+        network.unet.load_state_dict(
+            {name: _full(tensor) for name, tensor in tensors.items()}
+        )
     except (KeyError, TypeError, ValueError, RuntimeError) as error:
         known = ", ".join(ARCHITECTURES)
-        reason = " ".join(str(error).split())[:200]  # PyTorch gives each tensor that does not fit a line
-        raise StoreError(f"{path}: weights and settings do not fit ({reason}); known networks: {known}") from error
+        # PyTorch gives each tensor that does not fit a line
+        reason = " ".join(str(error).split())[:200]
+        raise StoreError(
+            f"{path}: weights and settings do not fit ({reason}); known"
+            f" networks: {known}"
+        ) from error
     return network.eval(), manifest
 
 
@@ -191,6 +275,11 @@ def _full(tensor: Tensor) -> Tensor:
 def _check_classes(network: PointNetwork, counts: set[int]) -> None:
     settings = network.settings
     if settings.output != "scores":
-        raise ValueError("a classifier is a network of scores, this one gives embeddings")
+        raise ValueError(
+            "a classifier is a network of scores, this one gives embeddings"
+        )
     if counts - {settings.channels}:
-        raise ValueError(f"scene labels of {sorted(counts)} classes, the network scores {settings.channels}")
+        raise ValueError(
+            f"scene labels of {sorted(counts)} classes, the network scores"
+            f" {settings.channels}"
+        )

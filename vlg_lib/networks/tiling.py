@@ -1,4 +1,6 @@
-"""Large clouds cut into overlapping tiles, so that the memory of a network stays bounded."""
+"""Large clouds cut into overlapping tiles, so that the memory of a network
+stays bounded.
+"""
 
 from collections.abc import Iterator, Sequence
 
@@ -11,41 +13,71 @@ from vlg_lib.geometry.voxels import voxelize
 from vlg_lib.networks.point_network import PointNetwork, point_scores
 
 TILE_VOXELS = 200_000
-"""Larger clouds go through the network in tiles: about 1 kB a voxel for the small network."""
+"""Larger clouds go through the network in tiles: about 1 kB a voxel for the
+small network."""
 
 
 MARGIN = 32
-"""Voxels around a tile that the network sees and does not label. A whole power of two, as all strides are."""
+"""Voxels around a tile that the network sees and does not label. A whole power
+of two, as all strides are."""
 
 
 def label_points(
-    network: PointNetwork, points: Float[Tensor, "N 3"], colors: UInt8[Tensor, "N 3"],
-    text_embeddings: Float[Tensor, "K D"] | None, columns: Sequence[int] | None, temperature: float, augmentations: int = 1,
-    progress: bool = False, tile_voxels: int = TILE_VOXELS,
-) -> tuple[Int64[Tensor, " N"], Float[Tensor, " N"], int]:  # fmt: skip
-    """The best class of every point, its softmax probability, and how many tiles the cloud was cut into.
+    network: PointNetwork,
+    points: Float[Tensor, "N 3"],
+    colors: UInt8[Tensor, "N 3"],
+    text_embeddings: Float[Tensor, "K D"] | None,
+    columns: Sequence[int] | None,
+    temperature: float,
+    augmentations: int = 1,
+    progress: bool = False,
+    tile_voxels: int = TILE_VOXELS,
+) -> tuple[Int64[Tensor, " N"], Float[Tensor, " N"], int]:
+    """The best class of every point, its softmax probability, and how many
+    tiles the cloud was cut into.
 
-    ``columns``: which of the network's own scores are the classes. A tile knows its own floor (and, with instance
-    normalisation, its own statistics), as a room does in training. ValueError for a network that answers with NaN.
+    ``columns``: which of the network's own scores are the classes. A tile knows
+    its own floor (and, with instance normalisation, its own statistics), as a
+    room does in training. ValueError for a network that answers with NaN.
     """
-    labels, scores = torch.empty(len(points), dtype=torch.int64), torch.empty(len(points))
+    labels, scores = (
+        torch.empty(len(points), dtype=torch.int64),
+        torch.empty(len(points)),
+    )
     cut = list(tiles(points, network.settings.voxel_size, tile_voxels))
-    for seen, own in tqdm(cut, "network", disable=not progress or len(cut) == 1):
-        logits = point_scores(network, points[seen], colors[seen], text_embeddings, augmentations=augmentations)[own]
+    for seen, own in tqdm(
+        cut, "network", disable=not progress or len(cut) == 1
+    ):
+        logits = point_scores(
+            network,
+            points[seen],
+            colors[seen],
+            text_embeddings,
+            augmentations=augmentations,
+        )[own]
         logits = logits if columns is None else logits[:, list(columns)]
         if not bool(logits.isfinite().all()):
-            raise ValueError("the network answers with NaN or infinite scores: its weights are damaged")
-        scores[seen[own]], labels[seen[own]] = (logits / temperature).softmax(dim=1).max(dim=1)
+            raise ValueError(
+                "the network answers with NaN or infinite scores: its weights"
+                " are damaged"
+            )
+        scores[seen[own]], labels[seen[own]] = (
+            (logits / temperature).softmax(dim=1).max(dim=1)
+        )
     return labels, scores, len(cut)
 
 
 def tiles(
-    points: Float[Tensor, "N 3"], voxel_size: float, limit: int, margin: int = MARGIN
+    points: Float[Tensor, "N 3"],
+    voxel_size: float,
+    limit: int,
+    margin: int = MARGIN,
 ) -> Iterator[tuple[Int64[Tensor, " M"], Bool[Tensor, " M"]]]:
-    """Cut a cloud into upright boxes of at most ``limit`` occupied voxels (or one voxel column): halves of halves.
+    """Cut a cloud into upright boxes of at most ``limit`` occupied voxels (or
+    one voxel column): halves of halves.
 
-    For each box: the indices of the points in it and up to ``margin`` voxels beside it, and which of these are its own.
-    Every point is one box's own.
+    For each box: the indices of the points in it and up to ``margin`` voxels
+    beside it, and which of these are its own. Every point is one box's own.
     """
     voxels = voxelize(points, voxel_size)
     columns = voxels.coordinates[:, :2].long()
@@ -56,11 +88,15 @@ def tiles(
         low, high = inside.amin(dim=0), inside.amax(dim=0)
         axis = int((high - low).argmax())
         if len(rows) > limit and int(high[axis]) > int(low[axis]):
-            half = inside[:, axis] < max(int(inside[:, axis].median()), int(low[axis]) + 1)
+            half = inside[:, axis] < max(
+                int(inside[:, axis].median()), int(low[axis]) + 1
+            )
             waiting += [rows[~half], rows[half]]
             continue
         own = torch.zeros(len(voxels), dtype=torch.bool)
         own[rows] = True
-        near = ((columns >= low - margin) & (columns <= high + margin)).all(dim=1)
+        near = ((columns >= low - margin) & (columns <= high + margin)).all(
+            dim=1
+        )
         (seen,) = near[voxels.point_to_voxel].nonzero(as_tuple=True)
         yield seen, own[voxels.point_to_voxel[seen]]

@@ -1,7 +1,9 @@
-"""One's own scan: stage 1 with a known answer (colours); with a teacher and tags, labels and a network of its own.
+"""One's own scan: stage 1 with a known answer (colours); with a teacher and
+tags, labels and a network of its own.
 
-Stage 1 gathers, for each point, what the frames show there, and averages it over the frames. With the colours as
-"embeddings" the result must be the colours of the points; where it is not, poses, intrinsics or depth are wrong.
+Stage 1 gathers, for each point, what the frames show there, and averages it
+over the frames. With the colours as "embeddings" the result must be the colours
+of the points; where it is not, poses, intrinsics or depth are wrong.
 """
 
 from collections.abc import Sequence
@@ -24,66 +26,140 @@ from vlg_lib.viz import save_page3d
 
 
 def label_scan(
-    folder: Path, out: Path, tags: Sequence[str], model: str = "small-attributes", prompts: str | None = None, *,
+    folder: Path,
+    out: Path,
+    tags: Sequence[str],
+    model: str = "small-attributes",
+    prompts: str | None = None,
+    *,
     progress: bool = True,
-) -> dict[str, int]:  # fmt: skip
-    """Label the points of a scene among ``tags``, the classes that a person says are there: stage 1 (paper, Sec. 3.1).
+) -> dict[str, int]:
+    """Label the points of a scene among ``tags``, the classes that a person
+    says are there: stage 1 (paper, Sec. 3.1).
 
-    Writes ``out/labelled.ply`` (the class colours, ``label`` and ``score``) and ``out/labelled.html``. ``model``: a
-    name of :func:`vlg_lib.vision_language.create_model`; ``prompts``: the templates
-    (:func:`vlg_lib.vision_language.prompts.split_templates`). Returns the points of each class, "not seen" for none.
-    Tags that are not all in the scene's class set make a class set of their own. ValueError for no tags and for words
-    that the model does not know; then nothing is written.
+    Writes ``out/labelled.ply`` (the class colours, ``label`` and ``score``) and
+    ``out/labelled.html``. ``model``: a name of
+    :func:`vlg_lib.vision_language.create_model`; ``prompts``: the templates
+    (:func:`vlg_lib.vision_language.prompts.split_templates`). Returns the
+    points of each class, "not seen" for none. Tags that are not all in the
+    scene's class set make a class set of their own. ValueError for no tags and
+    for words that the model does not know; then nothing is written.
     """
     scene, teacher = _tagged(folder, tags), create_model(model)
-    texts = class_embeddings(teacher, scene.class_set.names, prompts or "a {name}")
+    texts = class_embeddings(
+        teacher, scene.class_set.names, prompts or "a {name}"
+    )
     fused = fuse_scene(scene, teacher.dense_embeddings, progress=progress)
     found = make_pseudo_labels(fused, texts, scene.scene_labels)
-    return _write_labels(out / "labelled.ply", scene, found, f"labels from {model} and tags")
+    return _write_labels(
+        out / "labelled.ply", scene, found, f"labels from {model} and tags"
+    )
 
 
 def train_on_scan(
-    folder: Path, out: Path, tags: Sequence[str], model: str, prompts: str | None = None, *, sizes: Profile,
-    device: str | None, progress: bool,
-) -> dict[str, int]:  # fmt: skip
-    """Stages 1 to 3 on a single scan: labels from ``tags``, then an adapter and a 3D network that learn from them.
+    folder: Path,
+    out: Path,
+    tags: Sequence[str],
+    model: str,
+    prompts: str | None = None,
+    *,
+    sizes: Profile,
+    device: str | None,
+    progress: bool,
+) -> dict[str, int]:
+    """Stages 1 to 3 on a single scan: labels from ``tags``, then an adapter and
+    a 3D network that learn from them.
 
-    Writes what :func:`label_scan` writes; ``out/trained.ply`` and ``.html``, the labels of the 3D network, which sees
-    points and colours only, chosen among the tags; and ``out/network.safetensors``, for ``python -m vlg_lib predict``.
-    ``sizes``: those of the trainings, and the templates where ``prompts`` is None. What is made on the way is kept in
-    the cache folder (VLG_CACHE), so a stopped run goes on. Returns the points of each class, from the network.
-    ValueError as in :func:`label_scan`.
+    Writes what :func:`label_scan` writes; ``out/trained.ply`` and ``.html``,
+    the labels of the 3D network, which sees points and colours only, chosen
+    among the tags; and ``out/network.safetensors``, for ``python -m vlg_lib
+    predict``. ``sizes``: those of the trainings, and the templates where
+    ``prompts`` is None. What is made on the way is kept in the cache folder
+    (VLG_CACHE), so a stopped run goes on. Returns the points of each class,
+    from the network. ValueError as in :func:`label_scan`.
     """
-    sizes = replace(sizes, teacher=model, prompt_template=prompts or sizes.prompt_template)
+    sizes = replace(
+        sizes, teacher=model, prompt_template=prompts or sizes.prompt_template
+    )
     scene, kind = _tagged(folder, tags), "3dss-vlg"
-    experiment = Experiment.open(sizes, scenes_folder=folder, device=device, progress=progress)
-    experiment._folders[scene.name] = folder  # the scene as tagged here, whatever its own scene.json says
+    experiment = Experiment.open(
+        sizes, scenes_folder=folder, device=device, progress=progress
+    )
+    # the scene as tagged here, whatever its own scene.json says
+    experiment._folders[scene.name] = folder
     experiment._loaded |= {split: [scene] for split in SPLITS}
-    _write_labels(out / "labelled.ply", scene, experiment.pseudo_labels(scene), f"labels from {model} and tags")
-    scores = mask_logits(experiment.scores_3d(kind, scene).cpu(), scene.scene_labels) / sizes.temperature
+    _write_labels(
+        out / "labelled.ply",
+        scene,
+        experiment.pseudo_labels(scene),
+        f"labels from {model} and tags",
+    )
+    scores = (
+        mask_logits(experiment.scores_3d(kind, scene).cpu(), scene.scene_labels)
+        / sizes.temperature
+    )
     confidence, labels = scores.softmax(dim=1).max(dim=1)
     network, known = experiment.network(kind).cpu(), scene.class_set
     save_network(
-        out / "network.safetensors", network, class_set={"name": known.name, "names": list(known.names)}, teacher=model,
-        prompt_template=sizes.prompt_template, training={"scan": scene.name, "tags": list(tags), "profile": str(sizes)},
-    )  # fmt: skip
-    return _write_labels(out / "trained.ply", scene, PseudoLabels(labels, confidence), "labels from its own 3D network")
+        out / "network.safetensors",
+        network,
+        class_set={"name": known.name, "names": list(known.names)},
+        teacher=model,
+        prompt_template=sizes.prompt_template,
+        training={
+            "scan": scene.name,
+            "tags": list(tags),
+            "profile": str(sizes),
+        },
+    )
+    return _write_labels(
+        out / "trained.ply",
+        scene,
+        PseudoLabels(labels, confidence),
+        "labels from its own 3D network",
+    )
 
 
 def _tagged(folder: Path, tags: Sequence[str]) -> Scene:
-    """The scene with the tags that were typed; tags that are not all of its class set make one of their own."""
+    """The scene with the tags that were typed; tags that are not all of its
+    class set make one of their own.
+    """
     scene = read_scene(folder)
-    class_set = scene.class_set if set(tags) <= set(scene.class_set.names) else own_class_set(tags)
-    return replace(scene, class_set=class_set, scene_labels=class_set.mask(tags))
+    class_set = (
+        scene.class_set
+        if set(tags) <= set(scene.class_set.names)
+        else own_class_set(tags)
+    )
+    return replace(
+        scene, class_set=class_set, scene_labels=class_set.mask(tags)
+    )
 
 
-def _write_labels(path: Path, scene: Scene, found: PseudoLabels, title: str) -> dict[str, int]:
-    """Write the labelled points and a page of them; the points of each tag, and of none as "not seen"."""
-    write_labelled(path, tuple(scene.points.numpy().T), found.labels, found.confidence, scene.class_set)
+def _write_labels(
+    path: Path, scene: Scene, found: PseudoLabels, title: str
+) -> dict[str, int]:
+    """Write the labelled points and a page of them; the points of each tag, and
+    of none as "not seen".
+    """
+    write_labelled(
+        path,
+        tuple(scene.points.numpy().T),
+        found.labels,
+        found.confidence,
+        scene.class_set,
+    )
     tags = scene.class_set.present(scene.scene_labels)
     alt = f"The points of {scene.name} in the colours of {', '.join(tags)}."
     save_page3d(
-        path.with_suffix(".html"), scene.points, found.labels, scene.class_set, f"{scene.name}: {title}", alt=alt
+        path.with_suffix(".html"),
+        scene.points,
+        found.labels,
+        scene.class_set,
+        f"{scene.name}: {title}",
+        alt=alt,
     )
-    counts = {name: int((found.labels == scene.class_set.index(name)).sum()) for name in tags}
+    counts = {
+        name: int((found.labels == scene.class_set.index(name)).sum())
+        for name in tags
+    }
     return counts | {"not seen": int((found.labels < 0).sum())}

@@ -1,4 +1,6 @@
-"""What a scene folder holds, in a few lines: frames, sizes, units, ranges, what was left out, classes and tags."""
+"""What a scene folder holds, in a few lines: frames, sizes, units, ranges, what
+was left out, classes and tags.
+"""
 
 from pathlib import Path
 
@@ -13,29 +15,58 @@ SAMPLE = 16
 
 
 def describe(folder: Path) -> str:
-    """Describe the scene in ``folder``, one fact a line. LayoutError, as from ``read_scene``, where it is wrong."""
+    """Describe the scene in ``folder``, one fact a line. LayoutError, as from
+    ``read_scene``, where it is wrong.
+    """
     manifest, scene, about = read_manifest(folder), read_scene(folder), {}
     if isinstance(scene.frames, FrameFolder):
         camera = scene.frames.camera
-        focal = f"fx {camera.fx:.2f}, fy {camera.fy:.2f}, cx {camera.cx:.2f}, cy {camera.cy:.2f}"
+        focal = (
+            f"fx {camera.fx:.2f}, fy {camera.fy:.2f}, cx {camera.cx:.2f}, cy"
+            f" {camera.cy:.2f}"
+        )
         about["camera"] = f"{camera.width} x {camera.height} pixels, {focal}"
-        about |= {"cameras stand": _box(scene.frames.poses[:, :3, 3]), "depth": _depth(scene.frames)}
+        about |= {
+            "cameras stand": _box(scene.frames.poses[:, :3, 3]),
+            "depth": _depth(scene.frames),
+        }
     facts = {
-        "scene": f"{scene.name} ({folder})", "points": f"{len(scene.points)}, {_box(scene.points)}",
-        "frames": str(len(scene.frames)), **about,
-        "left out": ", ".join(f"{count} x {reason}" for reason, count in scene.skipped.items()) or "none",
-        "classes": f"{scene.class_set.name}: {', '.join(scene.class_set.names)}",
-        "scene labels": ", ".join(scene.class_set.present(scene.scene_labels)) or "none: write them into scene.json",
-        "point labels": "yes, for evaluation" if (folder / LABELS).is_file() else "none",
-        "made by": str(manifest["provenance"].get("converter", manifest["provenance"].get("source", "not said"))),
-    }  # fmt: skip
+        "scene": f"{scene.name} ({folder})",
+        "points": f"{len(scene.points)}, {_box(scene.points)}",
+        "frames": str(len(scene.frames)),
+        **about,
+        "left out": (
+            ", ".join(
+                f"{count} x {reason}" for reason, count in scene.skipped.items()
+            )
+            or "none"
+        ),
+        "classes": (
+            f"{scene.class_set.name}: {', '.join(scene.class_set.names)}"
+        ),
+        "scene labels": (
+            ", ".join(scene.class_set.present(scene.scene_labels))
+            or "none: write them into scene.json"
+        ),
+        "point labels": (
+            "yes, for evaluation" if (folder / LABELS).is_file() else "none"
+        ),
+        "made by": str(
+            manifest["provenance"].get(
+                "converter", manifest["provenance"].get("source", "not said")
+            )
+        ),
+    }
     return "\n".join(f"{name + ':':14} {fact}" for name, fact in facts.items())
 
 
 def _box(points: Tensor) -> str:
     """The extent of points, metres."""
     low, high = points.amin(dim=0).tolist(), points.amax(dim=0).tolist()
-    return "metres: " + ", ".join(f"{axis} {a:.2f} to {b:.2f}" for axis, a, b in zip("xyz", low, high, strict=True))
+    return "metres: " + ", ".join(
+        f"{axis} {a:.2f} to {b:.2f}"
+        for axis, a, b in zip("xyz", low, high, strict=True)
+    )
 
 
 def _depth(frames: FrameFolder) -> str:
@@ -43,9 +74,18 @@ def _depth(frames: FrameFolder) -> str:
     if frames.depth_scale is None:
         return "none"
     chosen = range(0, len(frames), -(-len(frames) // SAMPLE))
-    maps = torch.cat([depth.flatten() for i in chosen if (depth := frames[i].depth) is not None])
+    maps = torch.cat(
+        [
+            depth.flatten()
+            for i in chosen
+            if (depth := frames[i].depth) is not None
+        ]
+    )
     measured, unit = maps[maps > 0], f"{frames.depth_scale:g} units a metre"
     if len(measured) == 0:
         return f"{unit}; all missing"
     low, middle, high = measured.min(), measured.median(), measured.max()
-    return f"{unit}; {low:.3f} to {high:.3f} m, median {middle:.3f} m; {1 - len(measured) / len(maps):.1%} missing"
+    return (
+        f"{unit}; {low:.3f} to {high:.3f} m, median {middle:.3f} m;"
+        f" {1 - len(measured) / len(maps):.1%} missing"
+    )

@@ -1,1 +1,3 @@
-"""The generated world: rooms made from a seed, rendered to posed RGB-D frames."""
+"""The generated world: rooms made from a seed, rendered to posed RGB-D
+frames.
+"""

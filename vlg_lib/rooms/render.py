@@ -1,4 +1,6 @@
-"""Pictures of the procedural rooms: rays against boxes, a point light with shadows, and a camera's imperfections."""
+"""Pictures of the procedural rooms: rays against boxes, a point light with
+shadows, and a camera's imperfections.
+"""
 
 from dataclasses import dataclass
 from importlib.util import find_spec
@@ -13,11 +15,13 @@ from vlg_lib.rooms.textures import texture_factor
 from vlg_lib.scene import Camera, Frame
 
 EMBREE = find_spec("embreex") is not None
-"""Whether embree finds what a ray hits first; without it a slab test does, in the same pictures, but slower."""
+"""Whether embree finds what a ray hits first; without it a slab test does, in
+the same pictures, but slower."""
 
 _CHUNK = 2048
 _AMBIENT, _DIFFUSE = 0.5, 0.62
-_HAZE = np.array([0.62, 0.64, 0.68], dtype=np.float32)  # What a ray that leaves the room sees: no class, no depth.
+# What a ray that leaves the room sees: no class, no depth.
+_HAZE = np.array([0.62, 0.64, 0.68], dtype=np.float32)
 _EPSILON = 1e-6
 
 
@@ -25,8 +29,8 @@ _EPSILON = 1e-6
 class RenderedFrame:
     """A picture of a room with what the renderer knows about each pixel.
 
-    ``labels``: (H, W) int64 class index or the ignore label. ``instances``: (H, W) int64 index into ``room.things``,
-    -1 where the ray hit nothing.
+    ``labels``: (H, W) int64 class index or the ignore label. ``instances``: (H,
+    W) int64 index into ``room.things``, -1 where the ray hit nothing.
     """
 
     frame: Frame
@@ -34,9 +38,16 @@ class RenderedFrame:
     instances: Int[Tensor, "height width"]
 
 
-def _slab_test(room: Room, origins: np.ndarray, directions: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Slab test of every ray with every box: (box or -1, face). Origins inside a box see its far side."""
-    boxes, faces = np.full(len(origins), -1, dtype=np.int64), np.zeros(len(origins), dtype=np.int64)
+def _slab_test(
+    room: Room, origins: np.ndarray, directions: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Slab test of every ray with every box: (box or -1, face). Origins inside
+    a box see its far side.
+    """
+    boxes, faces = (
+        np.full(len(origins), -1, dtype=np.int64),
+        np.zeros(len(origins), dtype=np.int64),
+    )
     for start in range(0, len(origins), _CHUNK):
         part = slice(start, start + _CHUNK)
         offset = origins[part, None] - room.centers[None]
@@ -48,11 +59,19 @@ def _slab_test(room: Room, origins: np.ndarray, directions: np.ndarray) -> tuple
         enter, leave = near.max(-1), far.min(-1)
         inside = enter < _EPSILON
         distance = np.where(inside, leave, enter)
-        distance = np.where((leave >= enter) & (distance > _EPSILON), distance, np.inf)
+        distance = np.where(
+            (leave >= enter) & (distance > _EPSILON), distance, np.inf
+        )
         best = distance.argmin(1)
         rows = np.arange(len(best))
-        axis = np.where(inside[rows, best], far[rows, best].argmin(-1), near[rows, best].argmax(-1))
-        outward = np.where(inside[rows, best], 1, -1) * np.sign(slope[rows, best, axis])
+        axis = np.where(
+            inside[rows, best],
+            far[rows, best].argmin(-1),
+            near[rows, best].argmax(-1),
+        )
+        outward = np.where(inside[rows, best], 1, -1) * np.sign(
+            slope[rows, best, axis]
+        )
         faces[part] = 2 * axis + (outward > 0)
         boxes[part] = np.where(np.isfinite(distance[rows, best]), best, -1)
     return boxes, faces
@@ -61,55 +80,91 @@ def _slab_test(room: Room, origins: np.ndarray, directions: np.ndarray) -> tuple
 def _cast(
     room: Room, origins: np.ndarray, directions: np.ndarray, exact: bool = False
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """(t, box or -1, face) of each ray. Engines only find the face; t follows from its plane in double precision."""
+    """(t, box or -1, face) of each ray. Engines only find the face; t follows
+    from its plane in double precision.
+    """
     if EMBREE and not exact:
-        triangle = room.embree.run(origins.astype(np.float32), directions.astype(np.float32)).astype(np.int64)
-        boxes, faces = np.where(triangle < 0, -1, triangle // 12), triangle % 12 // 2
+        triangle = room.embree.run(
+            origins.astype(np.float32), directions.astype(np.float32)
+        ).astype(np.int64)
+        boxes, faces = (
+            np.where(triangle < 0, -1, triangle // 12),
+            triangle % 12 // 2,
+        )
     else:
         boxes, faces = _slab_test(room, origins, directions)
     normal = room.rotations[boxes, :, faces // 2]
     reach = room.half_sizes[boxes, faces // 2] * (2 * (faces % 2) - 1)
     along = np.einsum("ni,ni->n", normal, directions)
-    offset = np.einsum("ni,ni->n", normal, room.centers[boxes] - origins) + reach
+    offset = (
+        np.einsum("ni,ni->n", normal, room.centers[boxes] - origins) + reach
+    )
     hit = (boxes >= 0) & (np.abs(along) > 1e-12)
     t = np.where(hit, offset / np.where(hit, along, 1.0), np.inf)
     return t, np.where(hit, boxes, -1), faces
 
 
 def cast_rays(
-    room: Room, origins: Float[np.ndarray, "N 3"], directions: Float[np.ndarray, "N 3"], *, exact: bool = False
+    room: Room,
+    origins: Float[np.ndarray, "N 3"],
+    directions: Float[np.ndarray, "N 3"],
+    *,
+    exact: bool = False,
 ) -> tuple[Float[np.ndarray, " N"], Int[np.ndarray, " N"]]:
-    """Nearest box along each ray: (t, box), with ``origin + t * direction`` on its surface; t inf and box -1 for none.
+    """Nearest box along each ray: (t, box), with ``origin + t * direction`` on
+    its surface; t inf and box -1 for none.
 
-    Directions need not be unit length: with directions whose camera z is 1, t is z-depth. ``exact``: decide in double
-    precision which box is nearest (slower), so that all machines agree; embree decides in single precision.
+    Directions need not be unit length: with directions whose camera z is 1, t
+    is z-depth. ``exact``: decide in double precision which box is nearest
+    (slower), so that all machines agree; embree decides in single precision.
     """
-    t, boxes, _ = _cast(room, np.asarray(origins, np.float64), np.asarray(directions, np.float64), exact)
+    t, boxes, _ = _cast(
+        room,
+        np.asarray(origins, np.float64),
+        np.asarray(directions, np.float64),
+        exact,
+    )
     return t, boxes
 
 
 def pixel_rays(
     camera: Camera, camera_to_world: Float[Tensor, "4 4"]
 ) -> tuple[Float[np.ndarray, "N 3"], Float[np.ndarray, "N 3"]]:
-    """World rays of all pixels, row by row: origins and directions whose camera z is 1 (so that t is z-depth)."""
+    """World rays of all pixels, row by row: origins and directions whose camera
+    z is 1 (so that t is z-depth).
+    """
     v, u = np.divmod(np.arange(camera.width * camera.height), camera.width)
-    local = np.stack([(u - camera.cx) / camera.fx, (v - camera.cy) / camera.fy, np.ones(len(u))], axis=1)
+    local = np.stack(
+        [
+            (u - camera.cx) / camera.fx,
+            (v - camera.cy) / camera.fy,
+            np.ones(len(u)),
+        ],
+        axis=1,
+    )
     pose = camera_to_world.double().numpy()
     directions = local @ pose[:3, :3].T
     return np.broadcast_to(pose[:3, 3], directions.shape), directions
 
 
 def _shade(
-    room: Room, origins: np.ndarray, directions: np.ndarray, hit: tuple[np.ndarray, np.ndarray, np.ndarray]
+    room: Room,
+    origins: np.ndarray,
+    directions: np.ndarray,
+    hit: tuple[np.ndarray, np.ndarray, np.ndarray],
 ) -> np.ndarray:
-    """Linear colours (N, 3): texture x colour x (ambient + one point light with a shadow ray), plus glow."""
+    """Linear colours (N, 3): texture x colour x (ambient + one point light with
+    a shadow ray), plus glow.
+    """
     t, boxes, faces = hit
     colors = np.broadcast_to(_HAZE, (len(t), 3)).copy()
     seen = np.flatnonzero(boxes >= 0)
     box, axis, direction = boxes[seen], faces[seen] // 2, directions[seen]
     points = origins[seen] + t[seen, None] * direction
     normal = room.rotations[box, :, axis] * (2 * (faces[seen] % 2) - 1)[:, None]
-    local = np.einsum("nji,nj->ni", room.rotations[box], points - room.centers[box]).astype(np.float32)
+    local = np.einsum(
+        "nji,nj->ni", room.rotations[box], points - room.centers[box]
+    ).astype(np.float32)
     rows = np.arange(len(seen))
     # The face's own axes; the longer one carries the grain of wood.
     first, second = np.where(axis == 0, 1, 0), np.where(axis == 2, 1, 2)
@@ -122,8 +177,13 @@ def _shade(
     distance = np.linalg.norm(to_light, axis=1)
     facing = np.clip(np.einsum("ni,ni->n", normal, to_light) / distance, 0, 1)
     start = points + 1e-3 * normal
-    lit = _cast(room, start, room.light - start)[0] > 1  # The ray ends at the light, at t = 1.
-    light = _AMBIENT + _DIFFUSE * lit * facing / (1 + (distance / 4.5) ** 2) + 0.06 * normal[:, 2]
+    # The ray ends at the light, at t = 1.
+    lit = _cast(room, start, room.light - start)[0] > 1
+    light = (
+        _AMBIENT
+        + _DIFFUSE * lit * facing / (1 + (distance / 4.5) ** 2)
+        + 0.06 * normal[:, 2]
+    )
     shade = (factor * light + room.glow[box]).astype(np.float32)
     colors[seen] = room.colors[box] * shade[:, None]
     return colors
@@ -138,18 +198,24 @@ def render_frame(
     name: str = "0000",
     depth_noise: float = 0.003,
 ) -> RenderedFrame:
-    """Photograph a room: colour with exposure, white balance and noise; z-depth with ``depth_noise`` relative noise.
+    """Photograph a room: colour with exposure, white balance and noise; z-depth
+    with ``depth_noise`` relative noise.
 
-    Depth is rounded to millimetres, as on disk, and 0 where the ray leaves the room. Deterministic per ``seed``.
+    Depth is rounded to millimetres, as on disk, and 0 where the ray leaves the
+    room. Deterministic per ``seed``.
     """
     origins, directions = pixel_rays(camera, camera_to_world)
     t, boxes, faces = _cast(room, origins, directions)
     colors = _shade(room, origins, directions, (t, boxes, faces))
     rng = np.random.default_rng([room.seed, 104729, seed])
     gain = rng.uniform(0.85, 1.18) * rng.uniform(0.94, 1.06, 3)
-    noise = rng.standard_normal(colors.shape, dtype=np.float32) * np.float32(rng.uniform(0.008, 0.025))
+    noise = rng.standard_normal(colors.shape, dtype=np.float32) * np.float32(
+        rng.uniform(0.008, 0.025)
+    )
     image = np.clip(colors * gain.astype(np.float32) + noise, 0, 1)
-    depth = np.where(boxes >= 0, t * (1 + depth_noise * rng.standard_normal(len(t))), 0.0)
+    depth = np.where(
+        boxes >= 0, t * (1 + depth_noise * rng.standard_normal(len(t))), 0.0
+    )
     depth = np.round(np.clip(depth, 0, 65.0) * 1000) / 1000
 
     shape = (camera.height, camera.width)
@@ -157,9 +223,13 @@ def render_frame(
         name,
         camera,
         camera_to_world,
-        torch.from_numpy((image * 255 + 0.5).astype(np.uint8).reshape(*shape, 3)),
+        torch.from_numpy(
+            (image * 255 + 0.5).astype(np.uint8).reshape(*shape, 3)
+        ),
         torch.from_numpy(depth.astype(np.float32).reshape(shape)),
     )
     labels = np.where(boxes >= 0, room.classes[boxes], -1).reshape(shape)
     instances = np.where(boxes >= 0, room.instances[boxes], -1).reshape(shape)
-    return RenderedFrame(frame, torch.from_numpy(labels), torch.from_numpy(instances))
+    return RenderedFrame(
+        frame, torch.from_numpy(labels), torch.from_numpy(instances)
+    )

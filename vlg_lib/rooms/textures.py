@@ -1,4 +1,6 @@
-"""The eight procedural textures of the rooms: a brightness factor from coordinates on a box's face."""
+"""The eight procedural textures of the rooms: a brightness factor from
+coordinates on a box's face.
+"""
 
 from collections.abc import Callable
 
@@ -8,14 +10,24 @@ from jaxtyping import Float, Int
 from vlg_lib.rooms.materials import TEXTURES
 
 
-def _noise(u: np.ndarray, v: np.ndarray, salt: np.ndarray, cell: float = 1.0) -> Float[np.ndarray, " N"]:
-    """White noise in [0, 1) from the square cell that holds (u, v): by integers, so equal on every processor."""
-    x = np.floor(u / cell).astype(np.int64).astype(np.uint32) * np.uint32(0x9E3779B1)
-    y = np.floor(v / cell).astype(np.int64).astype(np.uint32) * np.uint32(0x85EBCA77)
+def _noise(
+    u: np.ndarray, v: np.ndarray, salt: np.ndarray, cell: float = 1.0
+) -> Float[np.ndarray, " N"]:
+    """White noise in [0, 1) from the square cell that holds (u, v): by
+    integers, so equal on every processor.
+    """
+    x = np.floor(u / cell).astype(np.int64).astype(np.uint32) * np.uint32(
+        0x9E3779B1
+    )
+    y = np.floor(v / cell).astype(np.int64).astype(np.uint32) * np.uint32(
+        0x85EBCA77
+    )
     h = x ^ y ^ (salt.astype(np.uint32) * np.uint32(0xC2B2AE3D))
     h = (h ^ (h >> np.uint32(15))) * np.uint32(0x2C1B3C6D)
     h = (h ^ (h >> np.uint32(12))) * np.uint32(0x297A2D39)
-    return ((h ^ (h >> np.uint32(15))) >> np.uint32(8)).astype(np.float32) / np.float32(1 << 24)
+    return ((h ^ (h >> np.uint32(15))) >> np.uint32(8)).astype(
+        np.float32
+    ) / np.float32(1 << 24)
 
 
 def _lines(x: np.ndarray, period: float, width: float) -> np.ndarray:
@@ -23,7 +35,9 @@ def _lines(x: np.ndarray, period: float, width: float) -> np.ndarray:
     return (np.mod(x, period) < width).astype(np.float32)
 
 
-def _joints(u: np.ndarray, v: np.ndarray, across: float, down: float, width: float) -> np.ndarray:
+def _joints(
+    u: np.ndarray, v: np.ndarray, across: float, down: float, width: float
+) -> np.ndarray:
     """1 on the lines of a grid of ``across`` x ``down`` metres; 0 elsewhere."""
     return np.maximum(_lines(u, across, width), _lines(v, down, width))
 
@@ -37,28 +51,58 @@ def _wood(u: np.ndarray, v: np.ndarray, salt: np.ndarray) -> np.ndarray:
 def _brick(u: np.ndarray, v: np.ndarray, salt: np.ndarray) -> np.ndarray:
     row = np.floor(v / 0.09)
     shifted = u + 0.11 * np.mod(row, 2)
-    return 0.82 + 0.22 * _noise(shifted / 0.22, row, salt) + 0.16 * _joints(shifted, v, 0.22, 0.09, 0.015)
+    return (
+        0.82
+        + 0.22 * _noise(shifted / 0.22, row, salt)
+        + 0.16 * _joints(shifted, v, 0.22, 0.09, 0.015)
+    )
 
 
-_PATTERNS: dict[str, Callable[[np.ndarray, np.ndarray, np.ndarray], np.ndarray]] = {
+_PATTERNS: dict[
+    str, Callable[[np.ndarray, np.ndarray, np.ndarray], np.ndarray]
+] = {
     "plain": lambda u, v, salt: 0.98 + 0.04 * _noise(u, v, salt, 0.25),
     "wood": _wood,
-    "tiles": lambda u, v, salt: 0.95 + 0.1 * _noise(u, v, salt, 0.35) - 0.35 * _joints(u, v, 0.35, 0.35, 0.02),
+    "tiles": (
+        lambda u, v, salt: (
+            0.95
+            + 0.1 * _noise(u, v, salt, 0.35)
+            - 0.35 * _joints(u, v, 0.35, 0.35, 0.02)
+        )
+    ),
     "stripes": lambda u, v, salt: 1.06 - 0.3 * _lines(u, 0.16, 0.08),
-    "checker": lambda u, v, salt: 1.08 - 0.32 * np.mod(np.floor(u / 0.15) + np.floor(v / 0.15), 2).astype(np.float32),
+    "checker": (
+        lambda u, v, salt: (
+            1.08
+            - 0.32
+            * np.mod(np.floor(u / 0.15) + np.floor(v / 0.15), 2).astype(
+                np.float32
+            )
+        )
+    ),
     "brick": _brick,
-    "fabric": lambda u, v, salt: 0.84 + 0.2 * _noise(u, v, salt, 0.02) + 0.12 * _noise(u, v, salt, 0.06),
+    "fabric": (
+        lambda u, v, salt: (
+            0.84
+            + 0.2 * _noise(u, v, salt, 0.02)
+            + 0.12 * _noise(u, v, salt, 0.06)
+        )
+    ),
     "panels": lambda u, v, salt: 1.03 - 0.32 * _joints(u, v, 0.45, 0.6, 0.025),
 }
 
 
 def texture_factor(
-    texture: Int[np.ndarray, " N"], u: Float[np.ndarray, " N"], v: Float[np.ndarray, " N"], salt: Int[np.ndarray, " N"]
+    texture: Int[np.ndarray, " N"],
+    u: Float[np.ndarray, " N"],
+    v: Float[np.ndarray, " N"],
+    salt: Int[np.ndarray, " N"],
 ) -> Float[np.ndarray, " N"]:
     """Brightness factor (about 0.6 to 1.2) of N surface points.
 
-    ``texture``: index into ``TEXTURES``; ``u, v``: metres along the face; ``salt``: one number an object, so that two
-    wooden tables are not the same wood.
+    ``texture``: index into ``TEXTURES``; ``u, v``: metres along the face;
+    ``salt``: one number an object, so that two wooden tables are not the same
+    wood.
     """
     factor = np.ones(len(u), dtype=np.float32)
     for index, name in enumerate(TEXTURES):

@@ -1,12 +1,18 @@
-"""Sparse convolution in plain PyTorch, with MinkowskiEngine's semantics and parameter names (chapter 07).
+"""Sparse convolution in plain PyTorch, with MinkowskiEngine's semantics and
+parameter names (chapter 07).
 
-``kernel_maps``: which voxels meet. ``tensor``: features on voxels, and the manager of their grids. ``functional``:
-gather, multiply, scatter. ``layers``: the modules. ``backend``: which engine runs them (``minkowski``: the other one).
+``kernel_maps``: which voxels meet. ``tensor``: features on voxels, and the
+manager of their grids. ``functional``: gather, multiply, scatter. ``layers``:
+the modules. ``backend``: which engine runs them (``minkowski``: the other one).
 """
 
 from vlg_lib.sparse.backend import BACKENDS, Backend, VoxelTensor, get_backend
 from vlg_lib.sparse.functional import sparse_convolution
-from vlg_lib.sparse.kernel_maps import KernelMap, build_kernel_map, kernel_offsets
+from vlg_lib.sparse.kernel_maps import (
+    KernelMap,
+    build_kernel_map,
+    kernel_offsets,
+)
 from vlg_lib.sparse.layers import (
     AvgPooling,
     BatchNorm,

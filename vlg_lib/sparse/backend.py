@@ -1,7 +1,9 @@
-"""Which engine runs the sparse layers: chosen by argument or environment, never silently (chapter 07).
+"""Which engine runs the sparse layers: chosen by argument or environment, never
+silently (chapter 07).
 
-Both engines have one interface and one set of parameter names, so one network definition and one ``state_dict`` serve
-both. ``torch`` is this package: plain PyTorch, no compiler, any device. ``minkowski`` is MinkowskiEngine.
+Both engines have one interface and one set of parameter names, so one network
+definition and one ``state_dict`` serve both. ``torch`` is this package: plain
+PyTorch, no compiler, any device. ``minkowski`` is MinkowskiEngine.
 """
 
 import os
@@ -20,7 +22,9 @@ BACKENDS = ("torch", "minkowski")
 
 @runtime_checkable
 class VoxelTensor(Protocol):
-    """What a network may use of an engine's tensor: ``features`` (N, C), their voxels, and addition on one grid."""
+    """What a network may use of an engine's tensor: ``features`` (N, C), their
+    voxels, and addition on one grid.
+    """
 
     @property
     def features(self) -> Tensor:
@@ -38,8 +42,8 @@ class VoxelTensor(Protocol):
 class Backend:
     """The layers of one engine, under the names a network definition uses.
 
-    ``SparseTensor(features, coordinates)`` makes the input of a network; the layers are constructed as in
-    :mod:`vlg_lib.sparse.layers`.
+    ``SparseTensor(features, coordinates)`` makes the input of a network; the
+    layers are constructed as in :mod:`vlg_lib.sparse.layers`.
     """
 
     name: str
@@ -65,19 +69,25 @@ TORCH = Backend(
 
 
 def get_backend(name: str | None = None) -> Backend:
-    """The engine called ``name``, else the one in the environment variable VLG_SPARSE_BACKEND, else ``torch``.
+    """The engine called ``name``, else the one in the environment variable
+    VLG_SPARSE_BACKEND, else ``torch``.
 
-    Raises ValueError for an unknown name, and RuntimeError where MinkowskiEngine is asked for and not available.
+    Raises ValueError for an unknown name, and RuntimeError where
+    MinkowskiEngine is asked for and not available.
     """
     name = name or os.environ.get("VLG_SPARSE_BACKEND") or "torch"
     if name not in BACKENDS:
-        raise ValueError(f"unknown sparse backend {name!r}; known: {', '.join(BACKENDS)}")
+        raise ValueError(
+            f"unknown sparse backend {name!r}; known: {', '.join(BACKENDS)}"
+        )
     if name == "torch":
         return TORCH
     try:
         return Backend("minkowski", **minkowski_layers())
     except ImportError as error:
         raise RuntimeError(
-            f"the backend 'minkowski' needs MinkowskiEngine ({error}), which pip cannot install on a current Python: "
-            "`make minkowski` builds it. The default backend 'torch' gives the same numbers from the same weights"
+            f"the backend 'minkowski' needs MinkowskiEngine ({error}), which"
+            " pip cannot install on a current Python: `make minkowski` builds"
+            " it. The default backend 'torch' gives the same numbers from the"
+            " same weights"
         ) from error

@@ -1,11 +1,13 @@
 """The arithmetic of sparse convolution: gather, multiply, scatter (chapter 07).
 
-For each kernel offset k the kernel map lists which input row meets which output row. So
+For each kernel offset k the kernel map lists which input row meets which output
+row. So
 
     gather the input rows  ->  multiply by W[k], one matrix product  ->  add to the output rows.
 
-Within one offset no output row occurs twice, so this addition has one order only: the result is the same in every run,
-on a GPU too. A CPU takes several small offsets, or a piece of a large one, at a time: what its cache holds.
+Within one offset no output row occurs twice, so this addition has one order
+only: the result is the same in every run, on a GPU too. A CPU takes several
+small offsets, or a piece of a large one, at a time: what its cache holds.
 """
 
 from collections.abc import Iterator, Sequence
@@ -19,25 +21,34 @@ from torch.autograd.function import once_differentiable
 from vlg_lib.sparse.kernel_maps import KernelMap, Parts
 
 CPU_BLOCK = 2**18
-"""Numbers gathered and multiplied at a time on a CPU, 1 MB in float32, so that they stay in its cache."""
+"""Numbers gathered and multiplied at a time on a CPU, 1 MB in float32, so that
+they stay in its cache."""
 
 
 def sparse_convolution(
-    features: Float[Tensor, "N C_in"], kernel: Float[Tensor, "K C_in C_out"], kernel_map: KernelMap
+    features: Float[Tensor, "N C_in"],
+    kernel: Float[Tensor, "K C_in C_out"],
+    kernel_map: KernelMap,
 ) -> Float[Tensor, "M C_out"]:
-    """out[o] = sum over offsets k and pairs (i, o) of k: W[k]^T x[i]; cross-correlation, no bias.
+    """out[o] = sum over offsets k and pairs (i, o) of k: W[k]^T x[i];
+    cross-correlation, no bias.
 
-    A kernel map's ``transposed()`` gives the transposed convolution. Under autocast, features and kernel are cast to
-    its dtype; half-precision products are added up in float32. Differentiable once. Raises ValueError where kernel,
-    features and map do not fit each other.
+    A kernel map's ``transposed()`` gives the transposed convolution. Under
+    autocast, features and kernel are cast to its dtype; half-precision products
+    are added up in float32. Differentiable once. Raises ValueError where
+    kernel, features and map do not fit each other.
     """
     if tuple(kernel.shape[:2]) != (len(kernel_map.pairs), features.shape[1]):
         raise ValueError(
-            f"a kernel of shape {tuple(kernel.shape)} does not fit {len(kernel_map.pairs)} offsets and "
-            f"{features.shape[1]} input channels"
+            f"a kernel of shape {tuple(kernel.shape)} does not fit"
+            f" {len(kernel_map.pairs)} offsets and {features.shape[1]} input"
+            " channels"
         )
     if len(features) != kernel_map.input_size:
-        raise ValueError(f"{len(features)} rows of features for a kernel map of {kernel_map.input_size} input voxels")
+        raise ValueError(
+            f"{len(features)} rows of features for a kernel map of"
+            f" {kernel_map.input_size} input voxels"
+        )
     device = features.device.type
     if torch.is_autocast_enabled(device):
         dtype = torch.get_autocast_dtype(device)
@@ -45,18 +56,26 @@ def sparse_convolution(
     return _GatherMultiplyScatter.apply(features, kernel, kernel_map)
 
 
-def sum_pool(features: Float[Tensor, "N C"], kernel_map: KernelMap) -> Float[Tensor, "M C"]:
-    """The sum of the input rows that each output row meets; zero where it meets none."""
+def sum_pool(
+    features: Float[Tensor, "N C"], kernel_map: KernelMap
+) -> Float[Tensor, "M C"]:
+    """The sum of the input rows that each output row meets; zero where it meets
+    none.
+    """
     out = features.new_zeros(kernel_map.output_size, features.shape[1])
     for sources, targets in kernel_map.pairs:
         out.index_add_(0, targets, features[sources])
     return out
 
 
-def max_pool(features: Float[Tensor, "N C"], kernel_map: KernelMap) -> Float[Tensor, "M C"]:
-    """The largest of the input rows that each output row meets, channel by channel; zero where it meets none.
+def max_pool(
+    features: Float[Tensor, "N C"], kernel_map: KernelMap
+) -> Float[Tensor, "M C"]:
+    """The largest of the input rows that each output row meets, channel by
+    channel; zero where it meets none.
 
-    The gradient goes to the row that was largest; of several equal ones, to that of the first offset.
+    The gradient goes to the row that was largest; of several equal ones, to
+    that of the first offset.
     """
     shape = (kernel_map.output_size, features.shape[1])
     largest = features.new_full(shape, -torch.inf)
@@ -70,26 +89,48 @@ def max_pool(features: Float[Tensor, "N C"], kernel_map: KernelMap) -> Float[Ten
 
 
 class _GatherMultiplyScatter(torch.autograd.Function):
-    """Saves the features and the kernel for the backward pass, and nothing of what was gathered."""
+    """Saves the features and the kernel for the backward pass, and nothing of
+    what was gathered.
+    """
 
     @staticmethod
-    def forward(ctx: Any, features: Tensor, kernel: Tensor, kernel_map: KernelMap) -> Tensor:
+    def forward(
+        ctx: Any, features: Tensor, kernel: Tensor, kernel_map: KernelMap
+    ) -> Tensor:
         ctx.save_for_backward(features, kernel)
         ctx.kernel_map = kernel_map
         return _multiply(features, kernel, kernel_map)
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, Tensor | None, None]:
+    def backward(
+        ctx: Any, gradient: Tensor
+    ) -> tuple[Tensor | None, Tensor | None, None]:
         features, kernel = ctx.saved_tensors
         needs_features, needs_kernel, _ = ctx.needs_input_grad
-        return *_gradients(features, kernel, gradient, ctx.kernel_map, needs_features, needs_kernel), None
+        return (
+            *_gradients(
+                features,
+                kernel,
+                gradient,
+                ctx.kernel_map,
+                needs_features,
+                needs_kernel,
+            ),
+            None,
+        )
 
 
 def _multiply(x: Tensor, kernel: Tensor, kernel_map: KernelMap) -> Tensor:
-    """out[o] += W[k]^T x[i] over all pairs. An offset that pairs each voxel with itself needs no gathering."""
+    """out[o] += W[k]^T x[i] over all pairs. An offset that pairs each voxel
+    with itself needs no gathering.
+    """
     weights, itself = kernel.unbind(), kernel_map.identity
-    out = x.new_zeros(kernel_map.output_size, kernel.shape[2]) if itself is None else x @ weights[itself]
+    out = (
+        x.new_zeros(kernel_map.output_size, kernel.shape[2])
+        if itself is None
+        else x @ weights[itself]
+    )
     out = out.to(_sum_dtype(x))
     for sources, targets, parts in _blocks(kernel_map, kernel):
         product = _times(x.index_select(0, sources), weights, parts)
@@ -98,13 +139,24 @@ def _multiply(x: Tensor, kernel: Tensor, kernel_map: KernelMap) -> Tensor:
 
 
 def _gradients(
-    x: Tensor, kernel: Tensor, gradient: Tensor, kernel_map: KernelMap, needs_x: bool, needs_kernel: bool
+    x: Tensor,
+    kernel: Tensor,
+    gradient: Tensor,
+    kernel_map: KernelMap,
+    needs_x: bool,
+    needs_kernel: bool,
 ) -> tuple[Tensor | None, Tensor | None]:
-    """With g the outputs' gradient: dx[i] += W[k] g[o] and dW[k] += x[i] g[o]^T over all pairs, each where needed."""
+    """With g the outputs' gradient: dx[i] += W[k] g[o] and dW[k] += x[i] g[o]^T
+    over all pairs, each where needed.
+    """
     weights, itself = kernel.mT.unbind(), kernel_map.identity
     for_x = for_kernel = None
     if needs_x:
-        for_x = torch.zeros_like(x) if itself is None else gradient @ weights[itself]
+        for_x = (
+            torch.zeros_like(x)
+            if itself is None
+            else gradient @ weights[itself]
+        )
         for_x = for_x.to(_sum_dtype(x))
     if needs_kernel:
         for_kernel = torch.zeros_like(kernel, dtype=_sum_dtype(x))
@@ -113,12 +165,16 @@ def _gradients(
     for sources, targets, parts in _blocks(kernel_map, kernel):
         arriving = gradient.index_select(0, targets)
         if for_x is not None:
-            for_x.index_add_(0, sources, _times(arriving, weights, parts).to(for_x.dtype))
+            for_x.index_add_(
+                0, sources, _times(arriving, weights, parts).to(for_x.dtype)
+            )
         if for_kernel is not None:
             gathered = x.index_select(0, sources)
             for k, part in parts:
                 for_kernel[k].add_(gathered[part].T @ arriving[part])
-    return None if for_x is None else for_x.to(x.dtype), None if for_kernel is None else for_kernel.to(kernel.dtype)
+    return None if for_x is None else for_x.to(x.dtype), (
+        None if for_kernel is None else for_kernel.to(kernel.dtype)
+    )
 
 
 def _times(rows: Tensor, weights: Sequence[Tensor], parts: Parts) -> Tensor:
@@ -129,10 +185,20 @@ def _times(rows: Tensor, weights: Sequence[Tensor], parts: Parts) -> Tensor:
     return product
 
 
-def _blocks(kernel_map: KernelMap, kernel: Tensor) -> Iterator[tuple[Tensor, Tensor, Parts]]:
-    """The pairs in blocks that suit the device: of a CPU's cache, else an offset each, and so no output row twice."""
-    return kernel_map.blocks(max(1, CPU_BLOCK // sum(kernel.shape[1:])) if kernel.device.type == "cpu" else None)
+def _blocks(
+    kernel_map: KernelMap, kernel: Tensor
+) -> Iterator[tuple[Tensor, Tensor, Parts]]:
+    """The pairs in blocks that suit the device: of a CPU's cache, else an
+    offset each, and so no output row twice.
+    """
+    return kernel_map.blocks(
+        max(1, CPU_BLOCK // sum(kernel.shape[1:]))
+        if kernel.device.type == "cpu"
+        else None
+    )
 
 
 def _sum_dtype(x: Tensor) -> torch.dtype:
-    return torch.float32 if x.dtype in (torch.float16, torch.bfloat16) else x.dtype
+    return (
+        torch.float32 if x.dtype in (torch.float16, torch.bfloat16) else x.dtype
+    )

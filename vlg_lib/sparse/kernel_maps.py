@@ -1,8 +1,11 @@
-"""Kernel maps: which input voxel meets which output voxel under which weight of a convolution (chapter 07).
+"""Kernel maps: which input voxel meets which output voxel under which weight of
+a convolution (chapter 07).
 
-A convolution on voxels is out[u] = sum over k of W[k]^T x[u + offset_k], where only occupied voxels take part. So a
-layer needs, for each offset k, the list of pairs (input row, output row) for which both voxels exist: its kernel map.
-It depends on the voxels alone, not on the features: all layers of one size on one grid share it.
+A convolution on voxels is out[u] = sum over k of W[k]^T x[u + offset_k], where
+only occupied voxels take part. So a layer needs, for each offset k, the list of
+pairs (input row, output row) for which both voxels exist: its kernel map. It
+depends on the voxels alone, not on the features: all layers of one size on one
+grid share it.
 """
 
 import itertools
@@ -21,16 +24,18 @@ Parts = list[tuple[int, slice]]
 """Which rows of a block of pairs belong to which offset."""
 
 END = torch.iinfo(torch.int64).max
-"""Larger than any key: closes a list of keys, so that a search never runs past it."""
+"""Larger than any key: closes a list of keys, so that a search never runs past
+it."""
 
 
 @dataclass(frozen=True)
 class KernelMap:
     """For each kernel offset, which input rows go to which output rows.
 
-    ``pairs[k]``: two (P_k,) int64 tensors, input rows and output rows; within one offset every row occurs at most once
-    on either side. ``output_size``: the number of output rows. ``identity``: the offset, if any, that pairs every voxel
-    with itself.
+    ``pairs[k]``: two (P_k,) int64 tensors, input rows and output rows; within
+    one offset every row occurs at most once on either side. ``output_size``:
+    the number of output rows. ``identity``: the offset, if any, that pairs
+    every voxel with itself.
     """
 
     pairs: tuple[Pair, ...]
@@ -39,19 +44,34 @@ class KernelMap:
     identity: int | None = None
 
     def transposed(self) -> "KernelMap":
-        """The same pairs from output to input: the map of a transposed convolution, with the kernel not flipped."""
+        """The same pairs from output to input: the map of a transposed
+        convolution, with the kernel not flipped.
+        """
         swapped = tuple((targets, sources) for sources, targets in self.pairs)
-        return KernelMap(swapped, self.output_size, self.input_size, self.identity)
+        return KernelMap(
+            swapped, self.output_size, self.input_size, self.identity
+        )
 
-    def with_rows(self, inputs: Int64[Tensor, " N"] | None, outputs: Int64[Tensor, " M"] | None) -> "KernelMap":
-        """The map for features whose rows are in another order: row r of this map is row ``inputs[r]`` of theirs."""
+    def with_rows(
+        self,
+        inputs: Int64[Tensor, " N"] | None,
+        outputs: Int64[Tensor, " M"] | None,
+    ) -> "KernelMap":
+        """The map for features whose rows are in another order: row r of this
+        map is row ``inputs[r]`` of theirs.
+        """
         if inputs is None and outputs is None:
             return self
         renamed = tuple(
-            (s if inputs is None else inputs.index_select(0, s), t if outputs is None else outputs.index_select(0, t))
+            (
+                s if inputs is None else inputs.index_select(0, s),
+                t if outputs is None else outputs.index_select(0, t),
+            )
             for s, t in self.pairs
         )
-        return KernelMap(renamed, self.input_size, self.output_size, self.identity)
+        return KernelMap(
+            renamed, self.input_size, self.output_size, self.identity
+        )
 
     def counts(self) -> Int64[Tensor, " M"]:
         """How many input rows each output row meets."""
@@ -59,40 +79,81 @@ class KernelMap:
         return torch.bincount(targets, minlength=self.output_size)
 
     def smaller(self, kernel_size: int) -> "KernelMap":
-        """The map of a smaller kernel between the same grids, both kernels odd: its offsets are among these."""
-        pairs = dict(zip(kernel_offsets(round(len(self.pairs) ** (1 / 3))), self.pairs, strict=True))
+        """The map of a smaller kernel between the same grids, both kernels odd:
+        its offsets are among these.
+        """
+        pairs = dict(
+            zip(
+                kernel_offsets(round(len(self.pairs) ** (1 / 3))),
+                self.pairs,
+                strict=True,
+            )
+        )
         kept = tuple(pairs[offset] for offset in kernel_offsets(kernel_size))
-        return KernelMap(kept, self.input_size, self.output_size, None if self.identity is None else len(kept) // 2)
+        return KernelMap(
+            kept,
+            self.input_size,
+            self.output_size,
+            None if self.identity is None else len(kept) // 2,
+        )
 
-    def blocks(self, size: int | None = None) -> Iterator[tuple[Tensor, Tensor, Parts]]:
-        """The pairs of all offsets but the identity, one after another: ``size`` at a time, or else offset by offset.
+    def blocks(
+        self, size: int | None = None
+    ) -> Iterator[tuple[Tensor, Tensor, Parts]]:
+        """The pairs of all offsets but the identity, one after another:
+        ``size`` at a time, or else offset by offset.
 
-        Each block: its input rows, its output rows, and which of them belong to which offset.
+        Each block: its input rows, its output rows, and which of them belong to
+        which offset.
         """
         sources, targets, ranges = self._joined
         begin = 0
         for end in (
-            [last for _, _, last in ranges] if size is None else [*range(size, len(sources), size), len(sources)]
+            [last for _, _, last in ranges]
+            if size is None
+            else [*range(size, len(sources), size), len(sources)]
         ):
-            inside = [(k, max(first, begin), min(last, end)) for k, first, last in ranges]
-            parts = [(k, slice(a - begin, b - begin)) for k, a, b in inside if a < b]
+            inside = [
+                (k, max(first, begin), min(last, end))
+                for k, first, last in ranges
+            ]
+            parts = [
+                (k, slice(a - begin, b - begin)) for k, a, b in inside if a < b
+            ]
             yield sources[begin:end], targets[begin:end], parts
             begin = end
 
     @cached_property
     def _joined(self) -> tuple[Tensor, Tensor, list[tuple[int, int, int]]]:
-        """All input rows, all output rows, and where each offset (k, first, last) lies in them; not the identity."""
-        kept = [(k, *pair) for k, pair in enumerate(self.pairs) if k != self.identity and len(pair[0])]
-        lasts = list(itertools.accumulate(len(sources) for _, sources, _ in kept))
-        ranges = [(k, last - len(sources), last) for (k, sources, _), last in zip(kept, lasts, strict=True)]
+        """All input rows, all output rows, and where each offset (k, first,
+        last) lies in them; not the identity.
+        """
+        kept = [
+            (k, *pair)
+            for k, pair in enumerate(self.pairs)
+            if k != self.identity and len(pair[0])
+        ]
+        lasts = list(
+            itertools.accumulate(len(sources) for _, sources, _ in kept)
+        )
+        ranges = [
+            (k, last - len(sources), last)
+            for (k, sources, _), last in zip(kept, lasts, strict=True)
+        ]
         nothing = self.pairs[0][0][:0]
-        return torch.cat([nothing, *(s for _, s, _ in kept)]), torch.cat([nothing, *(t for _, _, t in kept)]), ranges
+        return (
+            torch.cat([nothing, *(s for _, s, _ in kept)]),
+            torch.cat([nothing, *(t for _, _, t in kept)]),
+            ranges,
+        )
 
 
 def kernel_offsets(kernel_size: int) -> list[tuple[int, int, int]]:
-    """The offsets of a cubic kernel in MinkowskiEngine's order: x runs fastest, k = kx + K ky + K^2 kz.
+    """The offsets of a cubic kernel in MinkowskiEngine's order: x runs fastest,
+    k = kx + K ky + K^2 kz.
 
-    An odd kernel is centred on its voxel; an even one starts at it and reaches forwards.
+    An odd kernel is centred on its voxel; an even one starts at it and reaches
+    forwards.
 
     >>> kernel_offsets(2)[:4]
     [(0, 0, 0), (1, 0, 0), (0, 1, 0), (1, 1, 0)]
@@ -104,15 +165,22 @@ def kernel_offsets(kernel_size: int) -> list[tuple[int, int, int]]:
 
 
 def build_kernel_map(
-    inputs: Int64[Tensor, " N"], outputs: Int64[Tensor, " M"], kernel_size: int, spacing: int, dilation: int = 1
+    inputs: Int64[Tensor, " N"],
+    outputs: Int64[Tensor, " M"],
+    kernel_size: int,
+    spacing: int,
+    dilation: int = 1,
 ) -> KernelMap:
-    """The pairs (i, o) with key inputs[i] = key outputs[o] + offset_k * spacing * dilation, for every offset k.
+    """The pairs (i, o) with key inputs[i] = key outputs[o] + offset_k * spacing
+    * dilation, for every offset k.
 
-    ``inputs`` and ``outputs`` are sorted keys (:func:`vlg_lib.geometry.voxels.pack`), and the coordinates of ``inputs`` are
-    multiples of ``spacing``, their stride. Pairs are sorted by row.
+    ``inputs`` and ``outputs`` are sorted keys
+    (:func:`vlg_lib.geometry.voxels.pack`), and the coordinates of ``inputs``
+    are multiples of ``spacing``, their stride. Pairs are sorted by row.
 
-    Where both grids are one and the kernel is odd, (i, o) belongs to an offset exactly if (o, i) belongs to the
-    opposite one: half of the offsets are searched, the other half mirrored.
+    Where both grids are one and the kernel is odd, (i, o) belongs to an offset
+    exactly if (o, i) belongs to the opposite one: half of the offsets are
+    searched, the other half mirrored.
     """
     mirrored = kernel_size % 2 == 1 and inputs is outputs
     ended = torch.cat([inputs, inputs.new_tensor([END])])
@@ -120,12 +188,24 @@ def build_kernel_map(
     for x, y in itertools.product(_axis(kernel_size), repeat=2):
         if mirrored and (x, y) < (0, 0):
             continue  # the column (-x, -y) finds these pairs
-        for z, pair in _search_column(ended, outputs, (x, y), kernel_size, spacing * dilation, dilation == 1):
+        for z, pair in _search_column(
+            ended,
+            outputs,
+            (x, y),
+            kernel_size,
+            spacing * dilation,
+            dilation == 1,
+        ):
             pairs[x, y, z] = pair
             if mirrored:
                 pairs[-x, -y, -z] = pair[::-1]
     in_order = tuple(pairs[offset] for offset in kernel_offsets(kernel_size))
-    return KernelMap(in_order, len(inputs), len(outputs), identity=len(in_order) // 2 if mirrored else None)
+    return KernelMap(
+        in_order,
+        len(inputs),
+        len(outputs),
+        identity=len(in_order) // 2 if mirrored else None,
+    )
 
 
 def _search_column(
@@ -136,11 +216,14 @@ def _search_column(
     distance: int,
     adjacent: bool,
 ) -> Iterator[tuple[int, Pair]]:
-    """The pairs of the offsets (x, y, z) for every z, from the lowest to the highest.
+    """The pairs of the offsets (x, y, z) for every z, from the lowest to the
+    highest.
 
-    ``distance`` is that between two offsets, in finest voxels; ``adjacent`` says that it is the stride of the inputs.
-    Then the keys of a column's neighbouring voxels are neighbours in the sorted list, and one binary search serves the
-    whole column: its next voxel, where it is occupied, is the next in the list.
+    ``distance`` is that between two offsets, in finest voxels; ``adjacent``
+    says that it is the stride of the inputs. Then the keys of a column's
+    neighbouring voxels are neighbours in the sorted list, and one binary search
+    serves the whole column: its next voxel, where it is occupied, is the next
+    in the list.
     """
     x, y = column
     position: Tensor | None = None

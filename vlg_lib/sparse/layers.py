@@ -1,7 +1,8 @@
-"""The layers of sparse networks, with MinkowskiEngine's parameter names, shapes and initial values (chapter 07).
+"""The layers of sparse networks, with MinkowskiEngine's parameter names, shapes
+and initial values (chapter 07).
 
-Each takes a :class:`~vlg_lib.sparse.tensor.SparseTensor` and returns one. Kernels, strides and dilations are cubic: one
-number for the three axes.
+Each takes a :class:`~vlg_lib.sparse.tensor.SparseTensor` and returns one.
+Kernels, strides and dilations are cubic: one number for the three axes.
 """
 
 import math
@@ -17,20 +18,37 @@ from vlg_lib.sparse.tensor import SparseTensor, check_same_grid
 
 
 class _Convolution(nn.Module):
-    """What both convolutions share: the kernel, the bias, and their initial values."""
+    """What both convolutions share: the kernel, the bias, and their initial
+    values.
+    """
 
     def __init__(
-        self, in_channels: int, out_channels: int, kernel_size: int = 3, stride: int = 1, dilation: int = 1,
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel_size: int = 3,
+        stride: int = 1,
+        dilation: int = 1,
         bias: bool = False,
-    ):  # fmt: skip
+    ):
         super().__init__()
         if min(in_channels, out_channels, kernel_size, stride, dilation) < 1:
-            raise ValueError("channels, kernel size, stride and dilation are all at least 1")
+            raise ValueError(
+                "channels, kernel size, stride and dilation are all at least 1"
+            )
         self.in_channels, self.out_channels = in_channels, out_channels
-        self.kernel_size, self.stride, self.dilation = kernel_size, stride, dilation
+        self.kernel_size, self.stride, self.dilation = (
+            kernel_size,
+            stride,
+            dilation,
+        )
         volume = kernel_size**3
         self.pointwise = volume == 1 and stride == 1
-        shape = (in_channels, out_channels) if self.pointwise else (volume, in_channels, out_channels)
+        shape = (
+            (in_channels, out_channels)
+            if self.pointwise
+            else (volume, in_channels, out_channels)
+        )
         self.kernel = nn.Parameter(torch.empty(shape))
         self.bias = nn.Parameter(torch.empty(1, out_channels)) if bias else None
         bound = 1 / math.sqrt(self._fan() * volume)
@@ -44,16 +62,27 @@ class _Convolution(nn.Module):
     def extra_repr(self) -> str:
         """What ``print`` shows of the layer."""
         return (
-            f"{self.in_channels}, {self.out_channels}, kernel_size={self.kernel_size}, stride={self.stride}, "
-            f"dilation={self.dilation}, bias={self.bias is not None}"
+            f"{self.in_channels}, {self.out_channels},"
+            f" kernel_size={self.kernel_size}, stride={self.stride},"
+            f" dilation={self.dilation}, bias={self.bias is not None}"
         )
 
-    def _convolve(self, x: SparseTensor, kernel_map: KernelMap | None, output_stride: int) -> SparseTensor:
-        """The kernel applied along a kernel map, and the bias; no map stands for a 1x1x1 kernel."""
+    def _convolve(
+        self, x: SparseTensor, kernel_map: KernelMap | None, output_stride: int
+    ) -> SparseTensor:
+        """The kernel applied along a kernel map, and the bias; no map stands
+        for a 1x1x1 kernel.
+        """
         if x.features.shape[1] != self.in_channels:
-            raise ValueError(f"the layer takes {self.in_channels} channels, the tensor has {x.features.shape[1]}")
+            raise ValueError(
+                f"the layer takes {self.in_channels} channels, the tensor has"
+                f" {x.features.shape[1]}"
+            )
         if self.kernel.device != x.features.device:
-            raise ValueError(f"the layer is on {self.kernel.device}, the tensor on {x.features.device}: move one")
+            raise ValueError(
+                f"the layer is on {self.kernel.device}, the tensor on"
+                f" {x.features.device}: move one"
+            )
         if kernel_map is None:
             out = x.features @ self.kernel
         else:
@@ -64,47 +93,67 @@ class _Convolution(nn.Module):
 
 
 class Convolution(_Convolution):
-    """out[u] = sum over k of W[k]^T x[u + offset_k], where occupied voxels meet; cross-correlation, like torch's.
+    """out[u] = sum over k of W[k]^T x[u + offset_k], where occupied voxels
+    meet; cross-correlation, like torch's.
 
-    ``kernel``: (K^3, C_in, C_out) in the order of :func:`~vlg_lib.sparse.kernel_maps.kernel_offsets`, or (C_in, C_out)
-    where kernel size and stride are 1. ``bias``: (1, C_out), absent unless asked for. With stride 1 the output has the
-    voxels of the input (submanifold convolution); with stride s those of the grid s times coarser.
+    ``kernel``: (K^3, C_in, C_out) in the order of
+    :func:`~vlg_lib.sparse.kernel_maps.kernel_offsets`, or (C_in, C_out) where
+    kernel size and stride are 1. ``bias``: (1, C_out), absent unless asked for.
+    With stride 1 the output has the voxels of the input (submanifold
+    convolution); with stride s those of the grid s times coarser.
     """
 
     def forward(self, x: SparseTensor) -> SparseTensor:
-        """Convolve ``x``; ValueError where it has another number of channels."""
+        """Convolve ``x``; ValueError where it has another number of
+        channels.
+        """
         if self.pointwise:
             return self._convolve(x, None, x.stride)
         coarse = x.stride * self.stride
-        return self._convolve(x, x.manager.kernel_map(x.stride, coarse, self.kernel_size, self.dilation), coarse)
+        return self._convolve(
+            x,
+            x.manager.kernel_map(
+                x.stride, coarse, self.kernel_size, self.dilation
+            ),
+            coarse,
+        )
 
 
 class ConvolutionTranspose(_Convolution):
-    """The transpose of :class:`Convolution`: from a coarse grid back to a finer one that the tensor came from.
+    """The transpose of :class:`Convolution`: from a coarse grid back to a finer
+    one that the tensor came from.
 
-    It uses the pairs of the convolution from fine to coarse, in the other direction, each under the same W[k]: the
-    kernel is not flipped. Parameters as in :class:`Convolution`.
+    It uses the pairs of the convolution from fine to coarse, in the other
+    direction, each under the same W[k]: the kernel is not flipped. Parameters
+    as in :class:`Convolution`.
     """
 
     def _fan(self) -> int:
         return self.out_channels
 
     def forward(self, x: SparseTensor) -> SparseTensor:
-        """Convolve ``x`` onto the grid of stride ``x.stride / stride``; ValueError where no layer made that grid."""
+        """Convolve ``x`` onto the grid of stride ``x.stride / stride``;
+        ValueError where no layer made that grid.
+        """
         if self.pointwise:
             return self._convolve(x, None, x.stride)
         fine, remainder = divmod(x.stride, self.stride)
         if remainder or fine not in x.manager.strides:
             raise ValueError(
-                f"a transposed convolution of stride {self.stride} takes stride {x.stride} to "
-                f"{x.stride / self.stride:g}, but there are voxels at strides {list(x.manager.strides)} only"
+                f"a transposed convolution of stride {self.stride} takes stride"
+                f" {x.stride} to {x.stride / self.stride:g}, but there are"
+                f" voxels at strides {list(x.manager.strides)} only"
             )
-        downwards = x.manager.kernel_map(fine, x.stride, self.kernel_size, self.dilation)
+        downwards = x.manager.kernel_map(
+            fine, x.stride, self.kernel_size, self.dilation
+        )
         return self._convolve(x, downwards.transposed(), fine)
 
 
 class BatchNorm(nn.Module):
-    """Batch normalisation over all voxels of the batch. Its parameters live under ``bn``, as MinkowskiEngine's do."""
+    """Batch normalisation over all voxels of the batch. Its parameters live
+    under ``bn``, as MinkowskiEngine's do.
+    """
 
     def __init__(self, channels: int, eps: float = 1e-5, momentum: float = 0.1):
         super().__init__()
@@ -116,10 +165,12 @@ class BatchNorm(nn.Module):
 
 
 class InstanceNorm(nn.Module):
-    """Normalisation of each cloud of the batch by its own statistics, in training and at test alike.
+    """Normalisation of each cloud of the batch by its own statistics, in
+    training and at test alike.
 
-    ``weight``, ``bias``: (1, C). There are no running statistics, so a network trained on one room a batch sees at
-    test what it saw in training; the colour cast or the density of a room is taken out with its mean.
+    ``weight``, ``bias``: (1, C). There are no running statistics, so a network
+    trained on one room a batch sees at test what it saw in training; the colour
+    cast or the density of a room is taken out with its mean.
     """
 
     def __init__(self, channels: int, eps: float = 1e-5):
@@ -132,16 +183,25 @@ class InstanceNorm(nn.Module):
         """Normalise each channel within each cloud."""
         return x.replace(self.normalize(x.features, x.batch))
 
-    def normalize(self, features: Float[Tensor, "N C"], batch: Int64[Tensor, " N"]) -> Float[Tensor, "N C"]:
-        """Features of mean ``bias`` and standard deviation ``weight`` over the rows of each cloud."""
+    def normalize(
+        self, features: Float[Tensor, "N C"], batch: Int64[Tensor, " N"]
+    ) -> Float[Tensor, "N C"]:
+        """Features of mean ``bias`` and standard deviation ``weight`` over the
+        rows of each cloud.
+        """
         averaging = averaging_matrix(features, batch)
         centred = features - (averaging @ features)[batch]
         variance = averaging @ centred.square()
-        return centred * (variance + self.eps).rsqrt()[batch] * self.weight + self.bias
+        return (
+            centred * (variance + self.eps).rsqrt()[batch] * self.weight
+            + self.bias
+        )
 
 
 class ReLU(nn.Module):
-    """max(0, x), feature by feature. ``inplace``: in the memory of ``x``, whose own values are lost."""
+    """max(0, x), feature by feature. ``inplace``: in the memory of ``x``, whose
+    own values are lost.
+    """
 
     def __init__(self, inplace: bool = False):
         super().__init__()
@@ -153,66 +213,103 @@ class ReLU(nn.Module):
 
 
 class _Pooling(nn.Module):
-    """Pooling over the occupied voxels under a window; the output is on the grid ``stride`` times coarser."""
+    """Pooling over the occupied voxels under a window; the output is on the
+    grid ``stride`` times coarser.
+    """
 
     def __init__(self, kernel_size: int, stride: int = 1, dilation: int = 1):
         super().__init__()
         if min(kernel_size, stride, dilation) < 1:
-            raise ValueError("kernel size, stride and dilation are all at least 1")
-        self.kernel_size, self.stride, self.dilation = kernel_size, stride, dilation
+            raise ValueError(
+                "kernel size, stride and dilation are all at least 1"
+            )
+        self.kernel_size, self.stride, self.dilation = (
+            kernel_size,
+            stride,
+            dilation,
+        )
 
     def forward(self, x: SparseTensor) -> SparseTensor:
         """Pool ``x``."""
         output_stride = x.stride * self.stride
-        kernel_map = x.manager.kernel_map(x.stride, output_stride, self.kernel_size, self.dilation)
-        return SparseTensor(self._pool(x.features, kernel_map), stride=output_stride, manager=x.manager)
+        kernel_map = x.manager.kernel_map(
+            x.stride, output_stride, self.kernel_size, self.dilation
+        )
+        return SparseTensor(
+            self._pool(x.features, kernel_map),
+            stride=output_stride,
+            manager=x.manager,
+        )
 
     def _pool(self, features: Tensor, kernel_map: KernelMap) -> Tensor:
         raise NotImplementedError
 
 
 class SumPooling(_Pooling):
-    """The sum over the occupied voxels under the window; zero where there is none."""
+    """The sum over the occupied voxels under the window; zero where there is
+    none.
+    """
 
     def _pool(self, features: Tensor, kernel_map: KernelMap) -> Tensor:
         return sum_pool(features, kernel_map)
 
 
 class AvgPooling(_Pooling):
-    """The mean over the occupied voxels under the window (empty ones do not count); zero where there is none."""
+    """The mean over the occupied voxels under the window (empty ones do not
+    count); zero where there is none.
+    """
 
     def _pool(self, features: Tensor, kernel_map: KernelMap) -> Tensor:
-        return sum_pool(features, kernel_map) / kernel_map.counts().clamp(min=1)[:, None]
+        return (
+            sum_pool(features, kernel_map)
+            / kernel_map.counts().clamp(min=1)[:, None]
+        )
 
 
 class MaxPooling(_Pooling):
-    """The largest of the occupied voxels under the window; zero where there is none."""
+    """The largest of the occupied voxels under the window; zero where there is
+    none.
+    """
 
     def _pool(self, features: Tensor, kernel_map: KernelMap) -> Tensor:
         return max_pool(features, kernel_map)
 
 
-def averaging_matrix(features: Float[Tensor, "N C"], batch: Int64[Tensor, " N"]) -> Float[Tensor, "B N"]:
-    """Row b holds 1 / n_b at the n_b voxels of cloud b: its product with features is their mean over each cloud."""
+def averaging_matrix(
+    features: Float[Tensor, "N C"], batch: Int64[Tensor, " N"]
+) -> Float[Tensor, "B N"]:
+    """Row b holds 1 / n_b at the n_b voxels of cloud b: its product with
+    features is their mean over each cloud.
+    """
     clouds = torch.arange(int(batch.max()) + 1, device=batch.device)
     member = (batch == clouds[:, None]).to(features.dtype)
     return member / member.sum(dim=1, keepdim=True).clamp(min=1)
 
 
 def global_average(x: SparseTensor) -> Float[Tensor, "B C"]:
-    """The mean over each cloud's voxels; zero for a batch index without voxels."""
+    """The mean over each cloud's voxels; zero for a batch index without
+    voxels.
+    """
     return averaging_matrix(x.features, x.batch) @ x.features
 
 
 def global_max(x: SparseTensor) -> Float[Tensor, "B C"]:
-    """The largest value over each cloud's voxels; minus infinity for a batch index without voxels."""
+    """The largest value over each cloud's voxels; minus infinity for a batch
+    index without voxels.
+    """
     batch = x.batch
-    lowest = x.features.new_full((int(batch.max()) + 1, x.features.shape[1]), -torch.inf)
-    return lowest.scatter_reduce(0, batch[:, None].expand_as(x.features), x.features, "amax")
+    lowest = x.features.new_full(
+        (int(batch.max()) + 1, x.features.shape[1]), -torch.inf
+    )
+    return lowest.scatter_reduce(
+        0, batch[:, None].expand_as(x.features), x.features, "amax"
+    )
 
 
 def cat(*tensors: SparseTensor) -> SparseTensor:
-    """The channels of several tensors on one grid, side by side; ValueError where they are on different grids."""
+    """The channels of several tensors on one grid, side by side; ValueError
+    where they are on different grids.
+    """
     if not tensors:
         raise ValueError("expected at least one sparse tensor, found none")
     check_same_grid(*tensors)

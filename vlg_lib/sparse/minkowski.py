@@ -1,7 +1,9 @@
-"""The other engine: MinkowskiEngine's own layers under this package's names (chapter 07).
+"""The other engine: MinkowskiEngine's own layers under this package's names
+(chapter 07).
 
-Its tensors pass through a network as they are: ``features`` and ``coordinates`` mean the same there, and the parameters
-have the same names and shapes. Rows of strided grids come in an order of its own: compare by coordinate, never by row.
+Its tensors pass through a network as they are: ``features`` and ``coordinates``
+mean the same there, and the parameters have the same names and shapes. Rows of
+strided grids come in an order of its own: compare by coordinate, never by row.
 """
 
 from typing import Any
@@ -13,26 +15,50 @@ from vlg_lib.sparse.tensor import CoordinateManager
 
 
 def minkowski_layers() -> dict[str, Any]:
-    """The layers of :class:`~vlg_lib.sparse.backend.Backend` by name. Raises ImportError without MinkowskiEngine."""
-    import MinkowskiEngine as ME  # here, not above: it is optional, and finds its libraries only after torch
+    """The layers of :class:`~vlg_lib.sparse.backend.Backend` by name. Raises
+    ImportError without MinkowskiEngine.
+    """
+    # here, not above: it is optional, and finds its libraries only after torch
+    import MinkowskiEngine as ME
 
     def sparse_tensor(features: Tensor, coordinates: Tensor) -> Any:
-        """Features on voxels, refused where ours are: MinkowskiEngine would floor, wrap or drop bad coordinates."""
+        """Features on voxels, refused where ours are: MinkowskiEngine would
+        floor, wrap or drop bad coordinates.
+        """
         CoordinateManager(coordinates)
         return ME.SparseTensor(features, coordinates=coordinates.int())
 
     class Convolution(ME.MinkowskiConvolution):
-        def __init__(self, in_channels: int, out_channels: int, kernel_size: int = 3, **options: Any):
-            super().__init__(in_channels, out_channels, kernel_size, dimension=3, **options)
+        def __init__(
+            self,
+            in_channels: int,
+            out_channels: int,
+            kernel_size: int = 3,
+            **options: Any,
+        ):
+            super().__init__(
+                in_channels, out_channels, kernel_size, dimension=3, **options
+            )
 
     class ConvolutionTranspose(ME.MinkowskiConvolutionTranspose):
-        def __init__(self, in_channels: int, out_channels: int, kernel_size: int = 3, **options: Any):
-            super().__init__(in_channels, out_channels, kernel_size, dimension=3, **options)
+        def __init__(
+            self,
+            in_channels: int,
+            out_channels: int,
+            kernel_size: int = 3,
+            **options: Any,
+        ):
+            super().__init__(
+                in_channels, out_channels, kernel_size, dimension=3, **options
+            )
 
     class InstanceNorm(layers.InstanceNorm):
         def forward(self, x: Any) -> Any:
             normalized = self.normalize(x.F, x.C[:, 0].long())
-            place = {"coordinate_map_key": x.coordinate_map_key, "coordinate_manager": x.coordinate_manager}
+            place = {
+                "coordinate_map_key": x.coordinate_map_key,
+                "coordinate_manager": x.coordinate_manager,
+            }
             return ME.SparseTensor(normalized, **place)
 
     return {

@@ -1,7 +1,9 @@
-"""Random changes of a point cloud that do not change what its points are: turns, tilts, flips, scale, colour, crops.
+"""Random changes of a point cloud that do not change what its points are:
+turns, tilts, flips, scale, colour, crops.
 
-A network that met every room once in one pose would learn the pose. Each training step therefore sees a room turned,
-scaled and tinted anew, and voxelised anew after that (chapter 08).
+A network that met every room once in one pose would learn the pose. Each
+training step therefore sees a room turned, scaled and tinted anew, and
+voxelised anew after that (chapter 08).
 """
 
 import math
@@ -16,12 +18,15 @@ from vlg_lib.geometry.poses import rotation_matrix
 
 @dataclass(frozen=True)
 class Augmentation:
-    """How far a cloud may be changed; every amount is drawn evenly from its range.
+    """How far a cloud may be changed; every amount is drawn evenly from its
+    range.
 
-    ``turn``: about z, radians either way. ``tilt``: about x and about y, radians either way. ``scale``: relative.
-    ``flip``: chance of mirroring x. ``gain``: of each colour channel, relative; ``offset``: of all three channels
-    and ``noise`` (standard deviation, each point by itself) on colours in [-1, 1]. The paper's release: half a turn,
-    pi / 64, 0.1, flips and colour jitter.
+    ``turn``: about z, radians either way. ``tilt``: about x and about y,
+    radians either way. ``scale``: relative. ``flip``: chance of mirroring x.
+    ``gain``: of each colour channel, relative; ``offset``: of all three
+    channels and ``noise`` (standard deviation, each point by itself) on colours
+    in [-1, 1]. The paper's release: half a turn, pi / 64, 0.1, flips and colour
+    jitter.
     """
 
     turn: float = math.pi
@@ -33,7 +38,9 @@ class Augmentation:
     noise: float = 0.02
 
 
-NO_AUGMENTATION = Augmentation(turn=0.0, tilt=0.0, scale=0.0, flip=0.0, gain=0.0, offset=0.0, noise=0.0)
+NO_AUGMENTATION = Augmentation(
+    turn=0.0, tilt=0.0, scale=0.0, flip=0.0, gain=0.0, offset=0.0, noise=0.0
+)
 """Leaves a cloud as it is."""
 
 
@@ -43,15 +50,26 @@ def augment(
     augmentation: Augmentation,
     generator: torch.Generator,
 ) -> tuple[Float[Tensor, "N 3"], Float[Tensor, "N 3"]]:
-    """A changed copy of a cloud: points in metres, z up, and colours in [-1, 1] (clipped to it)."""
+    """A changed copy of a cloud: points in metres, z up, and colours in [-1, 1]
+    (clipped to it).
+    """
     limits = torch.tensor(
-        [augmentation.turn, augmentation.tilt, augmentation.tilt, augmentation.scale, augmentation.offset]
+        [
+            augmentation.turn,
+            augmentation.tilt,
+            augmentation.tilt,
+            augmentation.scale,
+            augmentation.offset,
+        ]
         + 3 * [augmentation.gain]
     )
-    yaw, roll, pitch, scale, offset, *gain = ((2 * torch.rand(len(limits), generator=generator) - 1) * limits).tolist()
+    yaw, roll, pitch, scale, offset, *gain = (
+        (2 * torch.rand(len(limits), generator=generator) - 1) * limits
+    ).tolist()
     linear = rotation_matrix(yaw, roll, pitch) * (1 + scale)
     if float(torch.rand(1, generator=generator)) < augmentation.flip:
-        linear = linear * torch.tensor([-1.0, 1.0, 1.0])  # mirror x first, then turn
+        # mirror x first, then turn
+        linear = linear * torch.tensor([-1.0, 1.0, 1.0])
     noise = augmentation.noise * torch.randn(colors.shape, generator=generator)
     changed = colors * (1 + torch.tensor(gain)) + offset + noise
     return points @ linear.T, changed.clamp(-1, 1)
@@ -63,16 +81,22 @@ def crop(
     generator: torch.Generator,
     sampling_weights: Float[Tensor, " N"] | None = None,
 ) -> Int[Tensor, " M"]:
-    """The indices of the points in a square column of side ``size`` metres around a random point of the cloud.
+    """The indices of the points in a square column of side ``size`` metres
+    around a random point of the cloud.
 
-    ``sampling_weights``: how likely each point is to be the centre, relative to the others; all alike if None or all zero.
+    ``sampling_weights``: how likely each point is to be the centre, relative to
+    the others; all alike if None or all zero.
     """
     if sampling_weights is None or not bool(sampling_weights.any()):
         index = int(torch.randint(len(points), (1,), generator=generator))
     else:
         heaped = sampling_weights.double().cumsum(0)
-        drawn = torch.rand(1, generator=generator, dtype=torch.float64) * heaped[-1]
-        index = min(int(torch.searchsorted(heaped, drawn, right=True)), len(points) - 1)
+        drawn = (
+            torch.rand(1, generator=generator, dtype=torch.float64) * heaped[-1]
+        )
+        index = min(
+            int(torch.searchsorted(heaped, drawn, right=True)), len(points) - 1
+        )
     centre = points[index]
     inside = (points[:, :2] - centre[:2]).abs().amax(dim=1) <= size / 2
     return inside.nonzero(as_tuple=True)[0]

@@ -1,6 +1,8 @@
-"""How a 3D network is trained, whatever its loss: rooms drawn, changed, cropped, voxelised and batched (chapter 08).
+"""How a 3D network is trained, whatever its loss: rooms drawn, changed,
+cropped, voxelised and batched (chapter 08).
 
-Stage 3 and every baseline go through :func:`train_network`, so that they differ in their loss and in nothing else.
+Stage 3 and every baseline go through :func:`train_network`, so that they differ
+in their loss and in nothing else.
 """
 
 from collections.abc import Callable, Sequence
@@ -11,7 +13,12 @@ import torch
 from jaxtyping import Float, Int64, Shaped, UInt8
 from torch import Generator, Tensor, nn
 
-from vlg_lib.networks.point_network import PointNetwork, point_features, scaled_colors, voxel_inputs
+from vlg_lib.networks.point_network import (
+    PointNetwork,
+    point_features,
+    scaled_colors,
+    voxel_inputs,
+)
 from vlg_lib.sparse import VoxelTensor
 from vlg_lib.training.augmentation import Augmentation, augment, crop
 from vlg_lib.training.distributed import mixed_precision
@@ -20,9 +27,11 @@ from vlg_lib.training.loop import FitOptions, Schedule, fit, one_cycle
 
 @dataclass(frozen=True)
 class Cloud:
-    """What stage 3 may see of a scene: ``points`` (N, 3) float32, metres, z up; ``colors`` (N, 3) uint8.
+    """What stage 3 may see of a scene: ``points`` (N, 3) float32, metres, z up;
+    ``colors`` (N, 3) uint8.
 
-    ``sampling_weights``: (N,) float32 or None, how likely each point is to be the centre of a crop, relative to the others.
+    ``sampling_weights``: (N,) float32 or None, how likely each point is to be
+    the centre of a crop, relative to the others.
     """
 
     points: Float[Tensor, "N 3"]
@@ -32,10 +41,12 @@ class Cloud:
 
 @dataclass(frozen=True)
 class CloudBatch:
-    """A batch of B crops: the network's input, and where its P points come from.
+    """A batch of B crops: the network's input, and where its P points come
+    from.
 
-    ``clouds``: the index of each crop's room. ``points``: for each crop, the indices of its points in that room.
-    ``rows``: (P,) the voxel row of each point, crop after crop.
+    ``clouds``: the index of each crop's room. ``points``: for each crop, the
+    indices of its points in that room. ``rows``: (P,) the voxel row of each
+    point, crop after crop.
     """
 
     inputs: VoxelTensor
@@ -43,9 +54,16 @@ class CloudBatch:
     points: list[Int64[Tensor, " _"]]
     rows: Int64[Tensor, " P"]
 
-    def gather(self, values: Sequence[Shaped[Tensor, "_ ..."]]) -> Shaped[Tensor, "P ..."]:
-        """The points' values out of per-room values, in the order of ``rows`` and on its device."""
-        drawn = [values[cloud][points] for cloud, points in zip(self.clouds, self.points, strict=True)]
+    def gather(
+        self, values: Sequence[Shaped[Tensor, "_ ..."]]
+    ) -> Shaped[Tensor, "P ..."]:
+        """The points' values out of per-room values, in the order of ``rows``
+        and on its device.
+        """
+        drawn = [
+            values[cloud][points]
+            for cloud, points in zip(self.clouds, self.points, strict=True)
+        ]
         return torch.cat(drawn).to(self.rows.device)
 
 
@@ -53,8 +71,10 @@ class CloudBatch:
 class TrainingSettings:
     """The budget and the recipe that all 3D networks of one table share.
 
-    ``crop``: side of the square column cut from a room, in metres; None takes whole rooms. ``max_grad_norm``: largest norm of
-    the gradient, None for any. The paper: Adam at 1e-3 with the poly schedule, 8 whole scenes a batch, 2 cm voxels.
+    ``crop``: side of the square column cut from a room, in metres; None takes
+    whole rooms. ``max_grad_norm``: largest norm of the gradient, None for any.
+    The paper: Adam at 1e-3 with the poly schedule, 8 whole scenes a batch, 2 cm
+    voxels.
     """
 
     steps: int
@@ -68,24 +88,46 @@ class TrainingSettings:
 
 
 def draw_batch(
-    network: PointNetwork, clouds: Sequence[Cloud], settings: TrainingSettings, generator: Generator
+    network: PointNetwork,
+    clouds: Sequence[Cloud],
+    settings: TrainingSettings,
+    generator: Generator,
 ) -> CloudBatch:
-    """Draw rooms, change, crop and voxelise them. A generator in the same state draws the same batch."""
+    """Draw rooms, change, crop and voxelise them. A generator in the same state
+    draws the same batch.
+    """
     return _collate(network, _draw(network, clouds, settings, generator))
 
 
 def _draw(
-    network: PointNetwork, clouds: Sequence[Cloud], settings: TrainingSettings, generator: Generator
+    network: PointNetwork,
+    clouds: Sequence[Cloud],
+    settings: TrainingSettings,
+    generator: Generator,
 ) -> list[Any]:
-    """For each crop the index of its room, its points there, where they were moved to, and their features."""
+    """For each crop the index of its room, its points there, where they were
+    moved to, and their features.
+    """
     crops = []
-    for index in torch.randperm(len(clouds), generator=generator)[: settings.batch_rooms].tolist():
+    for index in torch.randperm(len(clouds), generator=generator)[
+        : settings.batch_rooms
+    ].tolist():
         cloud = clouds[index]
-        moved, colors = augment(cloud.points, scaled_colors(cloud.colors), settings.augmentation, generator)
+        moved, colors = augment(
+            cloud.points,
+            scaled_colors(cloud.colors),
+            settings.augmentation,
+            generator,
+        )
         features = point_features(moved, colors, network.settings.height)
-        moved = moved + torch.rand(3, generator=generator) * network.settings.voxel_size
+        moved = (
+            moved
+            + torch.rand(3, generator=generator) * network.settings.voxel_size
+        )
         chosen = (
-            torch.arange(len(moved)) if settings.crop is None else crop(moved, settings.crop, generator, cloud.sampling_weights)
+            torch.arange(len(moved))
+            if settings.crop is None
+            else crop(moved, settings.crop, generator, cloud.sampling_weights)
         )
         crops.append((index, chosen, moved[chosen], features[chosen]))
     return crops
@@ -93,28 +135,40 @@ def _draw(
 
 def _collate(network: PointNetwork, crops: Sequence[Any]) -> CloudBatch:
     inputs, rows = voxel_inputs(network, [crop[2:] for crop in crops])
-    return CloudBatch(inputs, [crop[0] for crop in crops], [crop[1] for crop in crops], rows)
+    return CloudBatch(
+        inputs, [crop[0] for crop in crops], [crop[1] for crop in crops], rows
+    )
 
 
 def train_network(
     network: PointNetwork,
     clouds: Sequence[Cloud],
-    loss: Callable[[Float[Tensor, "V channels"], CloudBatch], Tensor | tuple[Tensor, Tensor | float]],
+    loss: Callable[
+        [Float[Tensor, "V channels"], CloudBatch],
+        Tensor | tuple[Tensor, Tensor | float],
+    ],
     settings: TrainingSettings,
     **options: Unpack[FitOptions],
 ) -> list[float]:
-    """Train a network in place and return the loss of each step; ``loss(outputs of the voxels, batch)``.
+    """Train a network in place and return the loss of each step; ``loss(outputs
+    of the voxels, batch)``.
 
-    The loss is a mean, or a mean and what it weighs beside those of other parts of a step (:func:`vlg_lib.training.loop.fit`).
-    Precision: :func:`vlg_lib.training.distributed.mixed_precision`; in float16 the loss is scaled. ValueError without rooms.
+    The loss is a mean, or a mean and what it weighs beside those of other parts
+    of a step (:func:`vlg_lib.training.loop.fit`). Precision:
+    :func:`vlg_lib.training.distributed.mixed_precision`; in float16 the loss is
+    scaled. ValueError without rooms.
     """
     if not clouds:
         raise ValueError("there is no room to train on")
     device = next(network.parameters()).device
     precision = mixed_precision(device)
 
-    def batch_loss(model: nn.Module, batch: CloudBatch) -> Tensor | tuple[Tensor, Tensor | float]:
-        with torch.autocast(device.type, dtype=precision, enabled=precision is not None):
+    def batch_loss(
+        model: nn.Module, batch: CloudBatch
+    ) -> Tensor | tuple[Tensor, Tensor | float]:
+        with torch.autocast(
+            device.type, dtype=precision, enabled=precision is not None
+        ):
             outputs = model(batch.inputs)
         return loss(outputs.float(), batch)
 
@@ -125,7 +179,9 @@ def train_network(
         collate=lambda crops: _collate(network, crops),
         steps=settings.steps,
         optimizer=torch.optim.AdamW(
-            network.parameters(), lr=settings.learning_rate, weight_decay=settings.weight_decay
+            network.parameters(),
+            lr=settings.learning_rate,
+            weight_decay=settings.weight_decay,
         ),
         schedule=settings.schedule,
         max_grad_norm=settings.max_grad_norm,

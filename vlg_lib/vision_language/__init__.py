@@ -1,4 +1,6 @@
-"""Frozen 2D vision-language models behind one interface: images to dense unit embeddings, texts to unit embeddings."""
+"""Frozen 2D vision-language models behind one interface: images to dense unit
+embeddings, texts to unit embeddings.
+"""
 
 import os
 from pathlib import Path
@@ -19,32 +21,45 @@ _FAMILIES = {"open_clip": load_open_clip}
 
 
 def list_models() -> list[str]:
-    """The models whose weights come with the book. Those of ``open_clip/MODEL/TAG/READOUT`` are downloaded."""
+    """The models whose weights come with the book. Those of
+    ``open_clip/MODEL/TAG/READOUT`` are downloaded.
+    """
     return [name for name, weights in _SMALL.items() if weights.is_file()]
 
 
 def weights_key(name: str) -> str:
-    """What tells apart two models of one name without loading either; "" where the name says which weights they are.
+    """What tells apart two models of one name without loading either; "" where
+    the name says which weights they are.
 
-    A hash of the file of a small model; of names, sizes and times of the files in the folder of OpenSeg (VLG_OPENSEG)
-    or of ``open_clip/local-dir:FOLDER/READOUT``.
+    A hash of the file of a small model; of names, sizes and times of the files
+    in the folder of OpenSeg (VLG_OPENSEG) or of
+    ``open_clip/local-dir:FOLDER/READOUT``.
     """
     if name in _SMALL:
         return hash_files(_SMALL[name]) if _SMALL[name].is_file() else ""
-    folder = name.partition("local-dir:")[2].partition("?")[0].rpartition("/")[0]
+    folder = (
+        name.partition("local-dir:")[2].partition("?")[0].rpartition("/")[0]
+    )
     folder = os.environ.get("VLG_OPENSEG", "") if name == "openseg" else folder
     return hash_folder(Path(folder)) if folder else ""
 
 
 def create_model(
-    name: str = "small-attributes", *, device: str | torch.device = "cpu", **options: Any
+    name: str = "small-attributes",
+    *,
+    device: str | torch.device = "cpu",
+    **options: Any,
 ) -> VisionLanguageModel:
-    """A frozen model by name, its weights loaded; ValueError naming the known models for any other name.
+    """A frozen model by name, its weights loaded; ValueError naming the known
+    models for any other name.
 
-    The small models come with the book: ``small-attributes``, ``small-grounded`` and ``small-clip``.
-    ``open_clip/MODEL/TAG/READOUT``, such as ``open_clip/ViT-B-16-quickgelu/openai/naclip``, is a ViT of open_clip;
-    ``options`` are those of :func:`~vlg_lib.vision_language.open_clip.load_open_clip`, and may follow the name:
-    ``.../naclip?window=224``. ``openseg`` is the paper's, see :class:`~vlg_lib.vision_language.openseg.OpenSegModel`.
+    The small models come with the book: ``small-attributes``,
+    ``small-grounded`` and ``small-clip``. ``open_clip/MODEL/TAG/READOUT``, such
+    as ``open_clip/ViT-B-16-quickgelu/openai/naclip``, is a ViT of open_clip;
+    ``options`` are those of
+    :func:`~vlg_lib.vision_language.open_clip.load_open_clip`, and may follow
+    the name: ``.../naclip?window=224``. ``openseg`` is the paper's, see
+    :class:`~vlg_lib.vision_language.openseg.OpenSegModel`.
     """
     family, _, rest = name.partition("/")
     if rest and family in _FAMILIES:
@@ -54,4 +69,6 @@ def create_model(
     if name == "openseg":
         return OpenSegModel(device=device, **options)
     known = [*_SMALL, "openseg", "open_clip/MODEL/TAG/READOUT"]
-    raise ValueError(f"unknown vision-language model {name!r}; known: {', '.join(known)}")
+    raise ValueError(
+        f"unknown vision-language model {name!r}; known: {', '.join(known)}"
+    )

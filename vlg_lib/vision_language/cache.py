@@ -1,4 +1,6 @@
-"""Dense embeddings that were made before, from files: an image passes the 2D model once."""
+"""Dense embeddings that were made before, from files: an image passes the 2D
+model once.
+"""
 
 import hashlib
 import os
@@ -15,30 +17,49 @@ from vlg_lib.vision_language.base import VisionLanguageModel
 
 
 class CachedModel(VisionLanguageModel):
-    """A model whose dense embeddings are kept in ``folder``, a file an image, in half precision.
+    """A model whose dense embeddings are kept in ``folder``, a file an image,
+    in half precision.
 
-    What is kept is known by the model's ``fingerprint`` (its weights, read-out and sizes) and the image's bytes and
-    size. A frame takes 2 h w D bytes. A scene of 20 frames at 160 x 120 takes 3 MB of ``small-attributes``; one of 300
-    frames 0.09 GB of a ViT-B/16 at 320 x 240 (15 x 20 patches, 512 numbers) and 142 GB of OpenSeg (480 x 640 cells, 768
-    numbers). At most ``limit_bytes`` are kept: the frames that were not used for the longest time make room.
+    What is kept is known by the model's ``fingerprint`` (its weights, read-out
+    and sizes) and the image's bytes and size. A frame takes 2 h w D bytes. A
+    scene of 20 frames at 160 x 120 takes 3 MB of ``small-attributes``; one of
+    300 frames 0.09 GB of a ViT-B/16 at 320 x 240 (15 x 20 patches, 512 numbers)
+    and 142 GB of OpenSeg (480 x 640 cells, 768 numbers). At most
+    ``limit_bytes`` are kept: the frames that were not used for the longest time
+    make room.
 
-    Use it where images are embedded again and again, as for several point clouds or settings of visibility. Without
-    it nothing of a frame is stored: fusing a scene needs each once.
+    Use it where images are embedded again and again, as for several point
+    clouds or settings of visibility. Without it nothing of a frame is stored:
+    fusing a scene needs each once.
     """
 
-    def __init__(self, model: VisionLanguageModel, folder: Path, limit_bytes: int) -> None:
+    def __init__(
+        self, model: VisionLanguageModel, folder: Path, limit_bytes: int
+    ) -> None:
         self.name, self.dim, self.stride = model.name, model.dim, model.stride
         self._model, self._folder, self._limit = model, folder, limit_bytes
-        self._key, self.fingerprint = key_of(model=model.fingerprint), f"{model.fingerprint}-half"
+        self._key, self.fingerprint = (
+            key_of(model=model.fingerprint),
+            f"{model.fingerprint}-half",
+        )
 
-    def dense_embeddings(self, image: UInt8[Tensor, "H W 3"]) -> Float[Tensor, "h w D"]:
-        """The model's, rounded to half precision, at unit length; the first time as every other time.
+    def dense_embeddings(
+        self, image: UInt8[Tensor, "H W 3"]
+    ) -> Float[Tensor, "h w D"]:
+        """The model's, rounded to half precision, at unit length; the first
+        time as every other time.
 
-        On the device of the model the first time, else on the CPU. StoreError for a file that is damaged, and where
-        ``limit_bytes`` is less than one frame.
+        On the device of the model the first time, else on the CPU. StoreError
+        for a file that is damaged, and where ``limit_bytes`` is less than one
+        frame.
         """
-        content = hashlib.sha256(repr(tuple(image.shape)).encode() + image.cpu().contiguous().numpy().tobytes())
-        path = self._folder / f"{self._key}-{content.hexdigest()[:32]}.safetensors"
+        content = hashlib.sha256(
+            repr(tuple(image.shape)).encode()
+            + image.cpu().contiguous().numpy().tobytes()
+        )
+        path = (
+            self._folder / f"{self._key}-{content.hexdigest()[:32]}.safetensors"
+        )
         with suppress(FileNotFoundError):
             os.utime(path)  # the time of a file is that of its last use
             return normalize(load_tensors(path)[0]["dense"].float(), dim=-1)
@@ -49,11 +70,16 @@ class CachedModel(VisionLanguageModel):
 
     def _make_room(self, size: int) -> None:
         if size > self._limit:
-            raise StoreError(f"{self._folder}: a frame of {self.name!r} takes {size} bytes, the limit is {self._limit}")
+            raise StoreError(
+                f"{self._folder}: a frame of {self.name!r} takes {size} bytes,"
+                f" the limit is {self._limit}"
+            )
         kept = []
         for path in self._folder.glob("*.safetensors"):
             with suppress(FileNotFoundError):  # another process made room, too
-                kept.append((path.stat().st_mtime_ns, path.stat().st_size, path))
+                kept.append(
+                    (path.stat().st_mtime_ns, path.stat().st_size, path)
+                )
         total = size + sum(length for _, length, _ in kept)
         for _, length, path in sorted(kept):
             if total > self._limit:

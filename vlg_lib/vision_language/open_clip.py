@@ -1,10 +1,14 @@
-"""open_clip's ViTs as dense vision-language models: read-outs of chapter 02, whole frames, sliding windows.
+"""open_clip's ViTs as dense vision-language models: read-outs of chapter 02,
+whole frames, sliding windows.
 
-Those with a class token or an average (of OpenAI, LAION, MetaCLIP, DFN, CLIPA) and those that pool by attention
-(SigLIP, SigLIP 2). Their names are ``open_clip/MODEL/TAG/READOUT``, as ``open_clip/ViT-B-16-quickgelu/openai/naclip``:
-architecture and weights as open_clip calls them, then one of
-:data:`~vlg_lib.vision_language.readouts.READOUTS`. MODEL may also be ``hf-hub:ORGANISATION/REPOSITORY`` or
-``local-dir:FOLDER``, which carry their weights and have no TAG. Options may follow the name:
+Those with a class token or an average (of OpenAI, LAION, MetaCLIP, DFN, CLIPA)
+and those that pool by attention (SigLIP, SigLIP 2). Their names are
+``open_clip/MODEL/TAG/READOUT``, as
+``open_clip/ViT-B-16-quickgelu/openai/naclip``: architecture and weights as
+open_clip calls them, then one of
+:data:`~vlg_lib.vision_language.readouts.READOUTS`. MODEL may also be
+``hf-hub:ORGANISATION/REPOSITORY`` or ``local-dir:FOLDER``, which carry their
+weights and have no TAG. Options may follow the name:
 ``...naclip?short_side=336&window=224&dtype=float16``.
 """
 
@@ -25,63 +29,120 @@ from torch import Tensor, nn
 from torch.nn.functional import interpolate, normalize
 
 from vlg_lib.artifacts import StoreError, key_of
-from vlg_lib.vision_language.base import VisionLanguageModel, check_image, check_texts, hash_weights
+from vlg_lib.vision_language.base import (
+    VisionLanguageModel,
+    check_image,
+    check_texts,
+    hash_weights,
+)
 from vlg_lib.vision_language.readouts import NEED_QUERIES, READOUTS
 from vlg_lib.vision_language.towers import make_tower, pool_layer
 
 
-def blend_windows(length: int, window: int) -> tuple[list[slice], Float[Tensor, "windows length"]]:
-    """Half overlapping windows along one side of a grid, and the blending weight of each at every cell.
+def blend_windows(
+    length: int, window: int
+) -> tuple[list[slice], Float[Tensor, "windows length"]]:
+    """Half overlapping windows along one side of a grid, and the blending
+    weight of each at every cell.
 
-    Windows span ``window`` cells, or all ``length`` where there are fewer. Weights fall off linearly from a window's
-    middle, are zero outside it, and sum to one at every cell (so do the products of those of two sides).
+    Windows span ``window`` cells, or all ``length`` where there are fewer.
+    Weights fall off linearly from a window's middle, are zero outside it, and
+    sum to one at every cell (so do the products of those of two sides).
     """
     span = min(window, length)
     steps = math.ceil((length - span) / max(span // 2, 1))
-    starts = [round(i * (length - span) / max(steps, 1)) for i in range(steps + 1)]
-    rise, weights = torch.arange(1.0, span + 1), torch.zeros(len(starts), length)
+    starts = [
+        round(i * (length - span) / max(steps, 1)) for i in range(steps + 1)
+    ]
+    rise, weights = (
+        torch.arange(1.0, span + 1),
+        torch.zeros(len(starts), length),
+    )
     for row, start in zip(weights, starts, strict=True):
         row[start : start + span] = torch.minimum(rise, rise.flip(0))
-    return [slice(start, start + span) for start in starts], weights / weights.sum(0)
+    return [
+        slice(start, start + span) for start in starts
+    ], weights / weights.sum(0)
 
 
 class OpenClipModel(VisionLanguageModel):
-    """An open_clip model with one read-out, frozen. Make it with ``create_model("open_clip/...")``.
+    """An open_clip model with one read-out, frozen. Make it with
+    ``create_model("open_clip/...")``.
 
-    ``short_side``: pixels to which the shorter side of an image is resized (None: what the model was trained on); the
-    longer side follows the image's own aspect ratio, both rounded to whole patches. ``window``: pixels of square
-    windows that slide over the resized image by half their size, ``batch`` at a time (None: one pass over all of it).
-    ``dtype``: torch.float16 or bfloat16 to compute in half precision; embeddings come out as float32 all the same.
-    ``proxy``: a timm ViT made with ``dynamic_img_size=True``, for the read-out ``proxyclip``. ValueError for a tower
-    that has no such read-out, for another proxy, and for sizes that are no whole patches. The modules are taken over:
-    moved, converted and frozen where they are.
+    ``short_side``: pixels to which the shorter side of an image is resized
+    (None: what the model was trained on); the longer side follows the image's
+    own aspect ratio, both rounded to whole patches. ``window``: pixels of
+    square windows that slide over the resized image by half their size,
+    ``batch`` at a time (None: one pass over all of it). ``dtype``:
+    torch.float16 or bfloat16 to compute in half precision; embeddings come out
+    as float32 all the same. ``proxy``: a timm ViT made with
+    ``dynamic_img_size=True``, for the read-out ``proxyclip``. ValueError for a
+    tower that has no such read-out, for another proxy, and for sizes that are
+    no whole patches. The modules are taken over: moved, converted and frozen
+    where they are.
     """
 
     def __init__(
-        self, model: nn.Module, tokenizer: Callable[[list[str]], Tensor], name: str, readout: str = "maskclip", *,
-        short_side: int | None = None, window: int | None = None, batch: int = 4, dtype: torch.dtype = torch.float32,
-        proxy: nn.Module | None = None, device: str | torch.device = "cpu",
-    ) -> None:  # fmt: skip
+        self,
+        model: nn.Module,
+        tokenizer: Callable[[list[str]], Tensor],
+        name: str,
+        readout: str = "maskclip",
+        *,
+        short_side: int | None = None,
+        window: int | None = None,
+        batch: int = 4,
+        dtype: torch.dtype = torch.float32,
+        proxy: nn.Module | None = None,
+        device: str | torch.device = "cpu",
+    ) -> None:
         import timm
 
         _check_known("read-out", readout, READOUTS)
         tower = self._tower = make_tower(model.visual, name)
-        self.name, self.readout, self.dim, self.stride = name, readout, tower.dim, tower.patch
+        self.name, self.readout, self.dim, self.stride = (
+            name,
+            readout,
+            tower.dim,
+            tower.patch,
+        )
         if readout in NEED_QUERIES and tower.last_layer is pool_layer:
-            raise ValueError(f"{name}: {readout!r} needs queries of patches, which a tower that pools does not have")
+            raise ValueError(
+                f"{name}: {readout!r} needs queries of patches, which a tower"
+                " that pools does not have"
+            )
         if (readout == "proxyclip") != (proxy is not None):
-            raise ValueError(f"{name}: the read-out 'proxyclip', and no other, needs a proxy model; found {readout!r}")
-        if proxy is not None and not (isinstance(proxy, timm.models.VisionTransformer) and proxy.dynamic_img_size):
+            raise ValueError(
+                f"{name}: the read-out 'proxyclip', and no other, needs a proxy"
+                f" model; found {readout!r}"
+            )
+        if proxy is not None and not (
+            isinstance(proxy, timm.models.VisionTransformer)
+            and proxy.dynamic_img_size
+        ):
             kind = type(proxy).__name__
-            raise ValueError(f"{name}: expected a timm VisionTransformer with dynamic_img_size as proxy, found {kind}")
-        sides = (short_side or tower.side // self.stride * self.stride, window or self.stride)
+            raise ValueError(
+                f"{name}: expected a timm VisionTransformer with"
+                f" dynamic_img_size as proxy, found {kind}"
+            )
+        sides = (
+            short_side or tower.side // self.stride * self.stride,
+            window or self.stride,
+        )
         if any(side < 1 or side % self.stride for side in sides) or batch < 1:
             raise ValueError(
-                f"{name}: expected sizes of whole patches of {self.stride} pixels and a batch of 1 or more, "
-                f"found {sides} and {batch}"
+                f"{name}: expected sizes of whole patches of {self.stride}"
+                f" pixels and a batch of 1 or more, found {sides} and {batch}"
             )
-        self._short, self._window = sides[0] // self.stride, window and window // self.stride
-        self._device, self._dtype, self._batch = torch.device(device), dtype, batch
+        self._short, self._window = (
+            sides[0] // self.stride,
+            window and window // self.stride,
+        )
+        self._device, self._dtype, self._batch = (
+            torch.device(device),
+            dtype,
+            batch,
+        )
         self._model: Any = self._freeze(model)
         self._proxy: Any = proxy and self._freeze(proxy)
         self._tokenizer = tokenizer
@@ -91,122 +152,219 @@ class OpenClipModel(VisionLanguageModel):
     def fingerprint(self) -> str:  # type: ignore[override]  # weights are hashed where somebody asks
         """Of weights, architecture, read-out and sizes."""
         visual, proxy = self._model.visual, self._proxy
-        sizes = [self.readout, self._short, self._window, str(self._dtype), visual.image_mean, visual.image_std]
-        built = [repr(visual), repr(proxy), getattr(proxy, "pretrained_cfg", None)]
-        return key_of(sizes=sizes, built=built, weights=hash_weights(visual, proxy))
+        sizes = [
+            self.readout,
+            self._short,
+            self._window,
+            str(self._dtype),
+            visual.image_mean,
+            visual.image_std,
+        ]
+        built = [
+            repr(visual),
+            repr(proxy),
+            getattr(proxy, "pretrained_cfg", None),
+        ]
+        return key_of(
+            sizes=sizes, built=built, weights=hash_weights(visual, proxy)
+        )
 
     def _freeze(self, model: nn.Module) -> nn.Module:
         return model.to(self._device, self._dtype).eval().requires_grad_(False)
 
     @torch.no_grad()
-    def dense_embeddings(self, image: UInt8[Tensor, "H W 3"]) -> Float[Tensor, "h w D"]:
-        """Unit embeddings (h, w, D), float32: one cell a patch of the resized image.
+    def dense_embeddings(
+        self, image: UInt8[Tensor, "H W 3"]
+    ) -> Float[Tensor, "h w D"]:
+        """Unit embeddings (h, w, D), float32: one cell a patch of the resized
+        image.
 
-        Where windows overlap, the blended mean of theirs, scaled to unit length. ValueError where they are not finite.
+        Where windows overlap, the blended mean of theirs, scaled to unit
+        length. ValueError where they are not finite.
         """
         check_image(image, self.stride)
-        height, width = (max(1, round(self._short * side / min(image.shape[:2]))) for side in image.shape[:2])
+        height, width = (
+            max(1, round(self._short * side / min(image.shape[:2])))
+            for side in image.shape[:2]
+        )
         pixels = image.to(self._device).permute(2, 0, 1)[None].float()
-        pixels = _resize(pixels, (height, width), self.stride).clamp(0, 255) / 255
-        sides = [blend_windows(length, self._window or length) for length in (height, width)]
+        pixels = (
+            _resize(pixels, (height, width), self.stride).clamp(0, 255) / 255
+        )
+        sides = [
+            blend_windows(length, self._window or length)
+            for length in (height, width)
+        ]
         places = list(product(*(slices for slices, _ in sides)))
-        shares = [torch.outer(y, x)[..., None].to(self._device) for y, x in product(*(weights for _, weights in sides))]
+        shares = [
+            torch.outer(y, x)[..., None].to(self._device)
+            for y, x in product(*(weights for _, weights in sides))
+        ]
         p = self.stride
-        crops = torch.cat([pixels[:, :, y.start * p : y.stop * p, x.start * p : x.stop * p] for y, x in places])
+        crops = torch.cat(
+            [
+                pixels[:, :, y.start * p : y.stop * p, x.start * p : x.stop * p]
+                for y, x in places
+            ]
+        )
         dense = torch.zeros(height, width, self.dim, device=self._device)
-        embedded = (rows for part in crops.split(self._batch) for rows in self._embed(part))
+        embedded = (
+            rows
+            for part in crops.split(self._batch)
+            for rows in self._embed(part)
+        )
         for place, share, rows in zip(places, shares, embedded, strict=True):
             dense[place] += share[place] * rows
         if not bool(dense.isfinite().all()):
-            raise ValueError(f"{self.name}: NaN or infinite embeddings; what overflows float16 may fit bfloat16")
+            raise ValueError(
+                f"{self.name}: NaN or infinite embeddings; what overflows"
+                " float16 may fit bfloat16"
+            )
         return normalize(dense, dim=-1)
 
-    def _embed(self, pixels: Float[Tensor, "B 3 H W"]) -> Float[Tensor, "B h w D"]:
+    def _embed(
+        self, pixels: Float[Tensor, "B 3 H W"]
+    ) -> Float[Tensor, "B h w D"]:
         """Unit embeddings of the patches of windows with values in 0-1."""
         visual, proxy = self._model.visual, self._proxy
         normal = _standardize(pixels, visual.image_mean, visual.image_std)
         layer = self._tower.last_layer(visual, normal.to(self._dtype))
         if proxy is not None:
-            same_grid = _resize(pixels, layer.grid, proxy.patch_embed.patch_size[0])
-            same_grid = _standardize(same_grid, proxy.pretrained_cfg["mean"], proxy.pretrained_cfg["std"])
-            features = proxy.forward_features(same_grid.to(self._dtype))[:, proxy.num_prefix_tokens :]
+            same_grid = _resize(
+                pixels, layer.grid, proxy.patch_embed.patch_size[0]
+            )
+            same_grid = _standardize(
+                same_grid,
+                proxy.pretrained_cfg["mean"],
+                proxy.pretrained_cfg["std"],
+            )
+            features = proxy.forward_features(same_grid.to(self._dtype))[
+                :, proxy.num_prefix_tokens :
+            ]
             layer = replace(layer, proxy=features)
         patches = layer.head(READOUTS[self.readout](layer)[:, layer.prefix :])
         return normalize(patches.float(), dim=-1).unflatten(1, layer.grid)
 
     @torch.no_grad()
     def text_embeddings(self, texts: Sequence[str]) -> Float[Tensor, "K D"]:
-        """Unit embeddings (K, D), float32, one row a text; each text passes the tower once in the model's life.
+        """Unit embeddings (K, D), float32, one row a text; each text passes the
+        tower once in the model's life.
 
-        ValueError for an empty list, an empty text and a text that stands there twice.
+        ValueError for an empty list, an empty text and a text that stands there
+        twice.
         """
         check_texts(texts)
         new = [text for text in texts if text not in self._texts]
         if new:
             parts = self._tokenizer(new).to(self._device).split(64)
-            rows = torch.cat([self._model.encode_text(part) for part in parts]).float()
+            rows = torch.cat(
+                [self._model.encode_text(part) for part in parts]
+            ).float()
             self._texts.update(zip(new, normalize(rows, dim=-1), strict=True))
         return torch.stack([self._texts[text] for text in texts])
 
 
-def _resize(pixels: Float[Tensor, "B 3 H W"], grid: tuple[int, int], patch: int) -> Float[Tensor, "B 3 h w"]:
-    return interpolate(pixels, size=(grid[0] * patch, grid[1] * patch), mode="bicubic", antialias=True)
+def _resize(
+    pixels: Float[Tensor, "B 3 H W"], grid: tuple[int, int], patch: int
+) -> Float[Tensor, "B 3 h w"]:
+    return interpolate(
+        pixels,
+        size=(grid[0] * patch, grid[1] * patch),
+        mode="bicubic",
+        antialias=True,
+    )
 
 
-def _standardize(pixels: Tensor, mean: Sequence[float], deviation: Sequence[float]) -> Tensor:
-    return (pixels - pixels.new_tensor(mean)[:, None, None]) / pixels.new_tensor(deviation)[:, None, None]
+def _standardize(
+    pixels: Tensor, mean: Sequence[float], deviation: Sequence[float]
+) -> Tensor:
+    return (
+        pixels - pixels.new_tensor(mean)[:, None, None]
+    ) / pixels.new_tensor(deviation)[:, None, None]
 
 
 def _check_known(kind: str, name: str, known: Collection[str]) -> None:
     if name not in known:
         near = difflib.get_close_matches(name, known, n=8, cutoff=0)
-        raise ValueError(f"unknown {kind} {name!r}; the nearest of those known: {', '.join(near)}")
+        raise ValueError(
+            f"unknown {kind} {name!r}; the nearest of those known:"
+            f" {', '.join(near)}"
+        )
 
 
 def check_weights(model: str, tag: str) -> None:
-    """ValueError unless open_clip knows these weights of this model, trained with the model's own activation.
+    """ValueError unless open_clip knows these weights of this model, trained
+    with the model's own activation.
 
-    OpenAI's CLIPs (and some others) were trained with x sigmoid(1.702 x), the "quick GELU". The plain names of their
-    architectures have the exact GELU: the weights load, and every embedding is a little wrong.
+    OpenAI's CLIPs (and some others) were trained with x sigmoid(1.702 x), the
+    "quick GELU". The plain names of their architectures have the exact GELU:
+    the weights load, and every embedding is a little wrong.
     """
     import open_clip
 
     _check_known("open_clip model", model, open_clip.list_models())
-    _check_known(f"weights of {model}", tag, open_clip.list_pretrained_tags_by_model(model))
+    _check_known(
+        f"weights of {model}",
+        tag,
+        open_clip.list_pretrained_tags_by_model(model),
+    )
     quick = open_clip.get_pretrained_cfg(model, tag).get("quick_gelu", False)
     fix = f"{model}-quickgelu" if quick else model.removesuffix("-quickgelu")
-    if fix != model and quick != open_clip.get_model_config(model).get("quick_gelu", False):
-        raise ValueError(f"the weights {tag!r} were trained with another GELU than that of {model!r}: use {fix!r}")
+    if fix != model and quick != open_clip.get_model_config(model).get(
+        "quick_gelu", False
+    ):
+        raise ValueError(
+            f"the weights {tag!r} were trained with another GELU than that of"
+            f" {model!r}: use {fix!r}"
+        )
 
 
 def named_options(query: str) -> dict[str, Any]:
-    """The options in a model's name, as in ``short_side=336&dtype=float16``; ValueError for one that is none.
+    """The options in a model's name, as in ``short_side=336&dtype=float16``;
+    ValueError for one that is none.
 
     >>> named_options("window=224&dtype=bfloat16")
     {'window': 224, 'dtype': torch.bfloat16}
     """
     given = dict(parse_qsl(query, strict_parsing=True)) if query else {}
-    dtypes = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
+    dtypes = {
+        "float32": torch.float32,
+        "float16": torch.float16,
+        "bfloat16": torch.bfloat16,
+    }
     for option, value in given.items():
-        _check_known("option of an open_clip model", option, ("short_side", "window", "batch", "dtype", "proxy"))
+        _check_known(
+            "option of an open_clip model",
+            option,
+            ("short_side", "window", "batch", "dtype", "proxy"),
+        )
         if option == "dtype":
             _check_known("dtype", value, dtypes)
         elif option != "proxy" and not value.isdecimal():
             raise ValueError(
-                f"expected a whole number for the option {option!r} of an open_clip model, found {value!r}"
+                f"expected a whole number for the option {option!r} of an"
+                f" open_clip model, found {value!r}"
             )
-    return {o: dtypes[v] if o == "dtype" else v if o == "proxy" else int(v) for o, v in given.items()}
+    return {
+        o: dtypes[v] if o == "dtype" else v if o == "proxy" else int(v)
+        for o, v in given.items()
+    }
 
 
 def load_open_clip(
-    name: str, *, proxy: str = "vit_base_patch16_224.dino", device: str | torch.device = "cpu", **options: Any
+    name: str,
+    *,
+    proxy: str = "vit_base_patch16_224.dino",
+    device: str | torch.device = "cpu",
+    **options: Any,
 ) -> OpenClipModel:
     """A model by what follows ``open_clip/`` in its name.
 
-    ``proxy``: the timm model that lends its attention to the read-out ``proxyclip``. ``options``: those of
-    :class:`OpenClipModel`, where the name does not say them. Weights are kept in the Hugging Face cache and downloaded
-    once. ValueError for a name that open_clip does not know and for weights of another activation, StoreError where
-    weights cannot be had or are damaged.
+    ``proxy``: the timm model that lends its attention to the read-out
+    ``proxyclip``. ``options``: those of :class:`OpenClipModel`, where the name
+    does not say them. Weights are kept in the Hugging Face cache and downloaded
+    once. ValueError for a name that open_clip does not know and for weights of
+    another activation, StoreError where weights cannot be had or are damaged.
     """
     import open_clip
     import timm
@@ -215,26 +373,54 @@ def load_open_clip(
     source, _, readout = path.rpartition("/")
     options |= named_options(query)
     proxy = options.pop("proxy", proxy)
-    _check_known("read-out (a name is open_clip/MODEL/TAG/READOUT)", readout, READOUTS)
+    _check_known(
+        "read-out (a name is open_clip/MODEL/TAG/READOUT)", readout, READOUTS
+    )
     if readout == "proxyclip":
-        _check_known("timm model", proxy.partition(".")[0], timm.list_models("vit_*"))
-    model_name, _, tag = (source, "", "") if ":" in source else source.partition("/")
+        _check_known(
+            "timm model", proxy.partition(".")[0], timm.list_models("vit_*")
+        )
+    model_name, _, tag = (
+        (source, "", "") if ":" in source else source.partition("/")
+    )
     if ":" not in source:
         check_weights(model_name, tag)
     try:
-        # Before the weights, lest they be downloaded in vain; but a hub's own repository has to be there to say which.
-        tokenizer = None if model_name.startswith("hf-hub:") else open_clip.get_tokenizer(model_name)
-        model = open_clip.create_model(model_name, tag or None, require_pretrained=True)
+        # Before the weights, lest they be downloaded in vain; but a hub's own
+        # repository has to be there to say which.
+        tokenizer = (
+            None
+            if model_name.startswith("hf-hub:")
+            else open_clip.get_tokenizer(model_name)
+        )
+        model = open_clip.create_model(
+            model_name, tag or None, require_pretrained=True
+        )
         tokenizer = tokenizer or open_clip.get_tokenizer(model_name)
-        lent = timm.create_model(proxy, pretrained=True, dynamic_img_size=True) if readout == "proxyclip" else None
+        lent = (
+            timm.create_model(proxy, pretrained=True, dynamic_img_size=True)
+            if readout == "proxyclip"
+            else None
+        )
     except ImportError as error:
         raise ValueError(
-            f"open_clip/{name}: its tokenizer needs another package ({error}): pip install 'vlg-lib[siglip]'"
+            f"open_clip/{name}: its tokenizer needs another package ({error}):"
+            " pip install 'vlg-lib[siglip]'"
         ) from error
     except (RuntimeError, OSError, SafetensorError, UnpicklingError) as error:
         raise StoreError(
-            f"open_clip/{name}: could not be loaded ({error}). Weights are downloaded once into the Hugging Face cache:"
-            " run this once with a network, or copy the cache of a machine that has them and set HF_HOME to it (and"
-            " HF_HUB_OFFLINE=1, which fails at once instead of after a minute); fetch a damaged file again"
+            f"open_clip/{name}: could not be loaded ({error}). Weights are"
+            " downloaded once into the Hugging Face cache: run this once with"
+            " a network, or copy the cache of a machine that has them and set"
+            " HF_HOME to it (and HF_HUB_OFFLINE=1, which fails at once instead"
+            " of after a minute); fetch a damaged file again"
         ) from error
-    return OpenClipModel(model, tokenizer, f"open_clip/{name}", readout, proxy=lent, device=device, **options)
+    return OpenClipModel(
+        model,
+        tokenizer,
+        f"open_clip/{name}",
+        readout,
+        proxy=lent,
+        device=device,
+        **options,
+    )

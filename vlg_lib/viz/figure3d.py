@@ -1,7 +1,9 @@
-"""Point clouds that show themselves: in the book, in JupyterLab, on Colab, and as a page of their own.
+"""Point clouds that show themselves: in the book, in JupyterLab, on Colab, and
+as a page of their own.
 
-A figure carries int16 coordinates and uint8 labels as base64, a still picture for print and for readers without
-JavaScript, and is drawn by a small loader (``assets/vlg3d.js``) that the book and stand-alone pages share.
+A figure carries int16 coordinates and uint8 labels as base64, a still picture
+for print and for readers without JavaScript, and is drawn by a small loader
+(``assets/vlg3d.js``) that the book and stand-alone pages share.
 """
 
 import base64
@@ -40,7 +42,9 @@ PLOTLY_JS = "4.1.1"
 
 @dataclass(frozen=True)
 class Figure3D:
-    """A 3D figure. ``data``: what the loader reads; ``poster``: a PNG; ``counts``: points of each label, by name."""
+    """A 3D figure. ``data``: what the loader reads; ``poster``: a PNG;
+    ``counts``: points of each label, by name.
+    """
 
     data: dict[str, Any]
     poster: bytes
@@ -49,25 +53,50 @@ class Figure3D:
     counts: dict[str, int]
 
     def to_html(self) -> str:
-        """The figure as a fragment, for a page that has the loader (the book, or :meth:`to_page`)."""
+        """The figure as a fragment, for a page that has the loader (the book,
+        or :meth:`to_page`).
+        """
         items = []
-        colors = dict(zip(self.data.get("names", ()), self.data.get("palette", ()), strict=True))
+        colors = dict(
+            zip(
+                self.data.get("names", ()),
+                self.data.get("palette", ()),
+                strict=True,
+            )
+        )
         for name, count in self.counts.items():
             color = colors.get(name, self.data["unlabelled"])
-            swatch = f'<span class="vlg3d-swatch" style="background:{color}"></span>'
+            swatch = (
+                f'<span class="vlg3d-swatch" style="background:{color}"></span>'
+            )
             name = html.escape(name)
-            items.append(f'<li>{swatch}{name} <span class="vlg3d-count" data-class="{name}">{count:,}</span></li>')
+            items.append(
+                f'<li>{swatch}{name} <span class="vlg3d-count"'
+                f' data-class="{name}">{count:,}</span></li>'
+            )
         return _fill(
             "figure3d.html",
             alt=html.escape(self.alt),
             poster=base64.b64encode(self.poster).decode(),
-            legend=f'<ul class="vlg3d-legend">{"".join(items)}</ul>' if items else "",
-            caption=f"<figcaption>{html.escape(self.caption)}</figcaption>" if self.caption else "",
-            data=json.dumps(self.data, separators=(",", ":")).replace("</", "<\\/"),
+            legend=(
+                f'<ul class="vlg3d-legend">{"".join(items)}</ul>'
+                if items
+                else ""
+            ),
+            caption=(
+                f"<figcaption>{html.escape(self.caption)}</figcaption>"
+                if self.caption
+                else ""
+            ),
+            data=json.dumps(self.data, separators=(",", ":")).replace(
+                "</", "<\\/"
+            ),
         )
 
     def to_page(self, title: str, plotly_address: str | None = None) -> str:
-        """The figure as a page of its own with plotly inside, or loaded from an address."""
+        """The figure as a page of its own with plotly inside, or loaded from an
+        address.
+        """
         if plotly_address is None:
             plotly = (ASSETS / "plotly-gl3d.min.js").read_text(encoding="utf8")
         else:
@@ -82,41 +111,81 @@ class Figure3D:
         )
 
     def to_plotly(self) -> go.Figure:
-        """The same points and colours as a plotly figure, to be styled further."""
-        xyz = self._numbers("points", "<i2", 3) * self.data["unit"] + np.array(self.data["center"])
+        """The same points and colours as a plotly figure, to be styled
+        further.
+        """
+        xyz = self._numbers("points", "<i2", 3) * self.data["unit"] + np.array(
+            self.data["center"]
+        )
         if "labels" in self.data:
             palette = np.array([*self.data["palette"], self.data["unlabelled"]])
-            colors = palette[self._numbers("labels", "u1", 1)[:, 0].clip(max=len(palette) - 1)]
+            colors = palette[
+                self._numbers("labels", "u1", 1)[:, 0].clip(
+                    max=len(palette) - 1
+                )
+            ]
         else:
-            colors = np.array([f"rgb({r},{g},{b})" for r, g, b in self._numbers("colors", "u1", 3)])
-        shown = xyz[:, 2] <= (np.inf if self.data["cut"] is None else self.data["cut"])
+            colors = np.array(
+                [
+                    f"rgb({r},{g},{b})"
+                    for r, g, b in self._numbers("colors", "u1", 3)
+                ]
+            )
+        shown = xyz[:, 2] <= (
+            np.inf if self.data["cut"] is None else self.data["cut"]
+        )
         x, y, z = xyz[shown].astype(np.float32).T
         marker = {"size": self.data["size"], "color": colors[shown]}
         axes = {f"{axis}axis": {"visible": False} for axis in "xyz"}
         camera = {"eye": dict(zip("xyz", self.data["eye"], strict=True))}
         return go.Figure(
             go.Scatter3d(x=x, y=y, z=z, mode="markers", marker=marker),
-            {"scene": axes | {"aspectmode": "data", "camera": camera}, "margin": dict.fromkeys("lrtb", 0)},
+            {
+                "scene": axes | {"aspectmode": "data", "camera": camera},
+                "margin": dict.fromkeys("lrtb", 0),
+            },
         )
 
     def _numbers(self, field: str, dtype: str, columns: int) -> np.ndarray:
-        return np.frombuffer(base64.b64decode(self.data[field]), dtype).reshape(-1, columns)
+        return np.frombuffer(base64.b64decode(self.data[field]), dtype).reshape(
+            -1, columns
+        )
 
-    def _repr_mimebundle_(self, include: object = None, exclude: object = None) -> dict[str, Any]:
+    def _repr_mimebundle_(
+        self, include: object = None, exclude: object = None
+    ) -> dict[str, Any]:
         """The fragment where the book is made, the loader's home.
 
-        Elsewhere Jupyter draws plotly figures itself; Colab and the page that thinks take a page in a frame.
+        Elsewhere Jupyter draws plotly figures itself; Colab and the page that
+        thinks take a page in a frame.
         """
         colab, thinks = "google.colab" in sys.modules, "logits" in self.data
-        live = colab or bool(os.environ.get("JPY_SESSION_NAME") or os.environ.get("VSCODE_PID"))
+        live = colab or bool(
+            os.environ.get("JPY_SESSION_NAME") or os.environ.get("VSCODE_PID")
+        )
         markup = self.to_html()
         if live and not colab and not thinks:
-            return {"application/vnd.plotly.v1+json": json.loads(self.to_plotly().to_json()), "text/plain": repr(self)}
+            return {
+                "application/vnd.plotly.v1+json": json.loads(
+                    self.to_plotly().to_json()
+                ),
+                "text/plain": repr(self),
+            }
         if live:
-            address = f"https://cdn.plot.ly/plotly-gl3d-{PLOTLY_JS}.min.js" if colab else None
-            page, alt = (html.escape(text) for text in (self.to_page(self.alt, address), self.alt))
+            address = (
+                f"https://cdn.plot.ly/plotly-gl3d-{PLOTLY_JS}.min.js"
+                if colab
+                else None
+            )
+            page, alt = (
+                html.escape(text)
+                for text in (self.to_page(self.alt, address), self.alt)
+            )
             style = f"width:100%;height:{860 if thinks else 660}px;border:0"
-            markup = f'<iframe title="{alt}" style="{style}" srcdoc="{page}"></iframe>'
+            markup = (
+                f'<iframe title="{alt}" style="{style}"'
+                f' srcdoc="{page}"></iframe>'
+            )
         return {"text/html": markup, "text/plain": repr(self)}
 
     def __repr__(self) -> str:
@@ -124,69 +193,136 @@ class Figure3D:
 
 
 def _fill(template: str, **fields: str) -> str:
-    return Template((ASSETS / template).read_text(encoding="utf8")).substitute(fields)
+    return Template((ASSETS / template).read_text(encoding="utf8")).substitute(
+        fields
+    )
 
 
 def show3d(
-    points: Float[Tensor, "N 3"], labels_or_colors: Integer[Tensor, " N"] | UInt8[Tensor, "N 3"], *, alt: str,
-    class_set: ClassSet | None = None, caption: str | None = None, max_points: int = 20_000,
+    points: Float[Tensor, "N 3"],
+    labels_or_colors: Integer[Tensor, " N"] | UInt8[Tensor, "N 3"],
+    *,
+    alt: str,
+    class_set: ClassSet | None = None,
+    caption: str | None = None,
+    max_points: int = 20_000,
     cut: float | str | None = "auto",
-) -> Figure3D:  # fmt: skip
-    """A point cloud coloured by (N,) integer labels of ``class_set`` or by (N, 3) uint8 colours.
+) -> Figure3D:
+    """A point cloud coloured by (N,) integer labels of ``class_set`` or by (N,
+    3) uint8 colours.
 
-    ``points``: (N, 3) metres, z up; at most ``max_points`` of them are drawn, chosen by a fixed seed. ``alt``: what a
-    reader who cannot see the figure should know. ``cut`` hides the points above a height in metres at first ("auto":
-    the top of a room-sized cloud, to look under its ceiling; None: nothing, and no slider).
-    ValueError for an empty ``alt``, for lengths that differ and for labels outside the class set.
+    ``points``: (N, 3) metres, z up; at most ``max_points`` of them are drawn,
+    chosen by a fixed seed. ``alt``: what a reader who cannot see the figure
+    should know. ``cut`` hides the points above a height in metres at first
+    ("auto": the top of a room-sized cloud, to look under its ceiling; None:
+    nothing, and no slider). ValueError for an empty ``alt``, for lengths that
+    differ and for labels outside the class set.
     """
-    chosen = choose_points(points, {"labels or colours": labels_or_colors}, max_points, alt)
+    chosen = choose_points(
+        points, {"labels or colours": labels_or_colors}, max_points, alt
+    )
     points, values = points[chosen].cpu(), labels_or_colors[chosen].cpu()
     data = geometry(points, cut)
     if values.ndim == 2:
-        return Figure3D(data | {"colors": encode(values)}, poster(points, values, data), alt, caption, {})
+        return Figure3D(
+            data | {"colors": encode(values)},
+            poster(points, values, data),
+            alt,
+            caption,
+            {},
+        )
     if class_set is None:
-        raise ValueError("labels need a class_set; colours are an (N, 3) uint8 tensor")
+        raise ValueError(
+            "labels need a class_set; colours are an (N, 3) uint8 tensor"
+        )
     colors = label_colors(values, class_set)
     data |= class_fields(class_set) | {"labels": encode(label_bytes(values))}
-    return Figure3D(data, poster(points, colors, data), alt, caption, count_labels(values, class_set))
+    return Figure3D(
+        data,
+        poster(points, colors, data),
+        alt,
+        caption,
+        count_labels(values, class_set),
+    )
 
 
 def tag_room(
-    points: Float[Tensor, "N 3"], colors: UInt8[Tensor, "N 3"], logits: Float[Tensor, "N K"], class_set: ClassSet,
-    scene_labels: Bool[Tensor, " K"], *, alt: str, caption: str | None = None, max_points: int = 20_000,
+    points: Float[Tensor, "N 3"],
+    colors: UInt8[Tensor, "N 3"],
+    logits: Float[Tensor, "N K"],
+    class_set: ClassSet,
+    scene_labels: Bool[Tensor, " K"],
+    *,
+    alt: str,
+    caption: str | None = None,
+    max_points: int = 20_000,
     cut: float | str | None = "auto",
-) -> Figure3D:  # fmt: skip
-    """The page that thinks: ticking scene tags masks the logits and recolours the room in the reader's browser.
+) -> Figure3D:
+    """The page that thinks: ticking scene tags masks the logits and recolours
+    the room in the reader's browser.
 
-    ``logits``: (N, K) cosines of points and words; a row of zeros is a point that no view saw, and stays unlabelled.
-    Their ranks travel as uint8 (:func:`rank_logits`), so that for every choice of tags the browser's argmax is the
-    library's. ``scene_labels``: (K,) bool, the tags that are ticked at first. Other arguments as in :func:`show3d`.
+    ``logits``: (N, K) cosines of points and words; a row of zeros is a point
+    that no view saw, and stays unlabelled. Their ranks travel as uint8
+    (:func:`rank_logits`), so that for every choice of tags the browser's argmax
+    is the library's. ``scene_labels``: (K,) bool, the tags that are ticked at
+    first. Other arguments as in :func:`show3d`.
     """
     if logits.shape[1] != len(class_set) or len(scene_labels) != len(class_set):
         raise ValueError(
-            f"{class_set.name!r} has {len(class_set)} classes; found {logits.shape[1]} columns of logits and "
-            f"{len(scene_labels)} scene labels"
+            f"{class_set.name!r} has {len(class_set)} classes; found"
+            f" {logits.shape[1]} columns of logits and {len(scene_labels)}"
+            " scene labels"
         )
     if not bool(torch.isfinite(logits).all()):
-        raise ValueError("logits contain NaN or infinite values: pass them before the mask")
-    chosen = choose_points(points, {"colours": colors, "logits": logits}, max_points, alt)
+        raise ValueError(
+            "logits contain NaN or infinite values: pass them before the mask"
+        )
+    chosen = choose_points(
+        points, {"colours": colors, "logits": logits}, max_points, alt
+    )
     seen = (logits != 0).any(1)
     masked = logits.masked_fill(~scene_labels.to(logits.device), -torch.inf)
-    labels = torch.where(seen & scene_labels.any(), masked.argmax(1), IGNORE_LABEL)
-    figure = show3d(points, labels, alt=alt, class_set=class_set, caption=caption, max_points=max_points, cut=cut)
+    labels = torch.where(
+        seen & scene_labels.any(), masked.argmax(1), IGNORE_LABEL
+    )
+    figure = show3d(
+        points,
+        labels,
+        alt=alt,
+        class_set=class_set,
+        caption=caption,
+        max_points=max_points,
+        cut=cut,
+    )
     thoughts = {
-        "colors": encode(colors[chosen]), "logits": encode(rank_logits(logits[chosen])),
-        "seen": encode(seen[chosen].to(torch.uint8)), "scene_labels": scene_labels.tolist(),
-    }  # fmt: skip
+        "colors": encode(colors[chosen]),
+        "logits": encode(rank_logits(logits[chosen])),
+        "seen": encode(seen[chosen].to(torch.uint8)),
+        "scene_labels": scene_labels.tolist(),
+    }
     return replace(figure, data=figure.data | thoughts)
 
 
 def save_page3d(
-    path: Path, points: Float[Tensor, "N 3"], labels_or_colors: Integer[Tensor, " N"] | UInt8[Tensor, "N 3"],
-    class_set: ClassSet | None = None, title: str = "A point cloud", *, alt: str | None = None,
-) -> Path:  # fmt: skip
-    """Write :func:`show3d` as one HTML file that needs no other file and no network; returns ``path``."""
-    figure = show3d(points, labels_or_colors, alt=alt or title, class_set=class_set, caption=title, max_points=60_000)
+    path: Path,
+    points: Float[Tensor, "N 3"],
+    labels_or_colors: Integer[Tensor, " N"] | UInt8[Tensor, "N 3"],
+    class_set: ClassSet | None = None,
+    title: str = "A point cloud",
+    *,
+    alt: str | None = None,
+) -> Path:
+    """Write :func:`show3d` as one HTML file that needs no other file and no
+    network; returns ``path``.
+    """
+    figure = show3d(
+        points,
+        labels_or_colors,
+        alt=alt or title,
+        class_set=class_set,
+        caption=title,
+        max_points=60_000,
+    )
     with atomic_write(path) as file:
         file.write(figure.to_page(title).encode())
     return path

@@ -1,4 +1,6 @@
-"""Pictures: the matplotlib style, label images, legends, and the pipeline strip at the head of each chapter."""
+"""Pictures: the matplotlib style, label images, legends, and the pipeline strip
+at the head of each chapter.
+"""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -17,7 +19,8 @@ from torch import Tensor
 from vlg_lib.classes import IGNORE_LABEL, UNLABELLED_COLOR, ClassSet
 
 ASSETS = Path(__file__).parent.parent / "assets"
-"""The style file, the loader of the 3D figures and the plotly bundle that it loads."""
+"""The style file, the loader of the 3D figures and the plotly bundle that it
+loads."""
 
 PIPELINE_STEPS = (
     "frames",
@@ -29,7 +32,8 @@ PIPELINE_STEPS = (
     "3D network",
     "evaluation",
 )
-"""The steps that :func:`pipeline_strip` knows, in the order in which the data walks."""
+"""The steps that :func:`pipeline_strip` knows, in the order in which the data
+walks."""
 
 
 def use_style() -> None:
@@ -37,36 +41,69 @@ def use_style() -> None:
     plt.style.use(ASSETS / "vlg.mplstyle")
 
 
-def label_colors(labels: Integer[Tensor, "*shape"], class_set: ClassSet) -> UInt8[Tensor, "*shape 3"]:
-    """The palette colour of each label; the ignore label gets ``UNLABELLED_COLOR``. ValueError for other labels."""
-    if labels.numel() and (int(labels.min()) < IGNORE_LABEL or int(labels.max()) >= len(class_set)):
+def label_colors(
+    labels: Integer[Tensor, "*shape"], class_set: ClassSet
+) -> UInt8[Tensor, "*shape 3"]:
+    """The palette colour of each label; the ignore label gets
+    ``UNLABELLED_COLOR``. ValueError for other labels.
+    """
+    if labels.numel() and (
+        int(labels.min()) < IGNORE_LABEL or int(labels.max()) >= len(class_set)
+    ):
         raise ValueError(
-            f"labels of {class_set.name!r} are {IGNORE_LABEL} to {len(class_set) - 1}, found "
-            f"{int(labels.min())} to {int(labels.max())}"
+            f"labels of {class_set.name!r} are {IGNORE_LABEL} to"
+            f" {len(class_set) - 1}, found {int(labels.min())} to"
+            f" {int(labels.max())}"
         )
-    table = torch.cat([class_set.colors(), torch.tensor([UNLABELLED_COLOR], dtype=torch.uint8)])
-    return table[torch.where(labels == IGNORE_LABEL, len(class_set), labels).long().cpu()]
+    table = torch.cat(
+        [
+            class_set.colors(),
+            torch.tensor([UNLABELLED_COLOR], dtype=torch.uint8),
+        ]
+    )
+    return table[
+        torch.where(labels == IGNORE_LABEL, len(class_set), labels).long().cpu()
+    ]
 
 
 def legend(
-    class_set: ClassSet, labels: Integer[Tensor, "*shape"] | Sequence[str] | None = None, ax: Axes | None = None
+    class_set: ClassSet,
+    labels: Integer[Tensor, "*shape"] | Sequence[str] | None = None,
+    ax: Axes | None = None,
 ) -> Legend:
-    """Draw a legend of class colours beside ``ax``: of the names given, of the labels that occur, or of all classes."""
+    """Draw a legend of class colours beside ``ax``: of the names given, of the
+    labels that occur, or of all classes.
+    """
     ax = ax or plt.gca()
-    unlabelled = isinstance(labels, Tensor) and bool((labels == IGNORE_LABEL).any())
+    unlabelled = isinstance(labels, Tensor) and bool(
+        (labels == IGNORE_LABEL).any()
+    )
     if labels is None:
         names: Iterable[str] = class_set.names
     elif isinstance(labels, Tensor):
-        names = [class_set.names[k] for k in torch.unique(labels).tolist() if k != IGNORE_LABEL]
+        names = [
+            class_set.names[k]
+            for k in torch.unique(labels).tolist()
+            if k != IGNORE_LABEL
+        ]
     else:
         names = labels
     colors = {name: class_set.palette[class_set.index(name)] for name in names}
     if unlabelled:
         colors["unlabelled"] = UNLABELLED_COLOR
     handles = [
-        Patch(facecolor=(r / 255, g / 255, b / 255), edgecolor="0.3", label=name) for name, (r, g, b) in colors.items()
+        Patch(
+            facecolor=(r / 255, g / 255, b / 255), edgecolor="0.3", label=name
+        )
+        for name, (r, g, b) in colors.items()
     ]
-    return ax.legend(handles=handles, loc="center left", bbox_to_anchor=(1.01, 0.5), handlelength=1, handleheight=1)
+    return ax.legend(
+        handles=handles,
+        loc="center left",
+        bbox_to_anchor=(1.01, 0.5),
+        handlelength=1,
+        handleheight=1,
+    )
 
 
 def show_label_image(
@@ -79,8 +116,9 @@ def show_label_image(
 ) -> Axes:
     """Show an (H, W) label image in the class colours.
 
-    With ``names`` each class is also written on its largest region, where that covers over 1.5 % of the image, because
-    colour alone must not carry the meaning.
+    With ``names`` each class is also written on its largest region, where that
+    covers over 1.5 % of the image, because colour alone must not carry the
+    meaning.
     """
     ax = ax or plt.subplots()[1]
     ax.imshow(label_colors(labels, class_set).numpy())
@@ -88,27 +126,50 @@ def show_label_image(
     if title:
         ax.set_title(title)
     for k in torch.unique(labels).tolist() if names else []:
-        place = _middle_of_largest_region((labels == k).cpu().numpy(), 0.015 * labels.numel())
+        place = _middle_of_largest_region(
+            (labels == k).cpu().numpy(), 0.015 * labels.numel()
+        )
         if k != IGNORE_LABEL and place is not None:
-            box = {"facecolor": "white", "alpha": 0.8, "edgecolor": "none", "pad": 1}
-            ax.text(*place, class_set.names[k], ha="center", va="center", fontsize=7, color="black", bbox=box)
+            box = {
+                "facecolor": "white",
+                "alpha": 0.8,
+                "edgecolor": "none",
+                "pad": 1,
+            }
+            ax.text(
+                *place,
+                class_set.names[k],
+                ha="center",
+                va="center",
+                fontsize=7,
+                color="black",
+                bbox=box,
+            )
     return ax
 
 
-def _middle_of_largest_region(inside: np.ndarray, smallest: float) -> tuple[int, int] | None:
-    """(column, row) of the pixel deepest inside the largest connected region, or None if all are too small."""
+def _middle_of_largest_region(
+    inside: np.ndarray, smallest: float
+) -> tuple[int, int] | None:
+    """(column, row) of the pixel deepest inside the largest connected region,
+    or None if all are too small.
+    """
     regions, count = ndimage.label(inside)
     sizes = np.bincount(regions.ravel(), minlength=count + 1)[1:]
     if sizes.size == 0 or sizes.max() < smallest:
         return None
-    depth = ndimage.distance_transform_edt(np.pad(regions == 1 + sizes.argmax(), 1))[1:-1, 1:-1]
+    depth = ndimage.distance_transform_edt(
+        np.pad(regions == 1 + sizes.argmax(), 1)
+    )[1:-1, 1:-1]
     row, column = np.unravel_index(depth.argmax(), depth.shape)
     return int(column), int(row)
 
 
 @dataclass(frozen=True)
 class Html:
-    """A piece of HTML that a notebook shows; ``text`` says the same to those who see plain text only."""
+    """A piece of HTML that a notebook shows; ``text`` says the same to those
+    who see plain text only.
+    """
 
     markup: str
     text: str
@@ -121,16 +182,34 @@ class Html:
 
 
 def pipeline_strip(current: str) -> Html:
-    """The pipeline as a strip of boxes with "you are here" on ``current``, one of ``PIPELINE_STEPS``."""
+    """The pipeline as a strip of boxes with "you are here" on ``current``, one
+    of ``PIPELINE_STEPS``.
+    """
     if current not in PIPELINE_STEPS:
-        raise ValueError(f"unknown step {current!r}; known: {', '.join(PIPELINE_STEPS)}")
+        raise ValueError(
+            f"unknown step {current!r}; known: {', '.join(PIPELINE_STEPS)}"
+        )
     box = (
-        "flex:1;margin:0;padding:.4em;border:1px solid #5f6b7a;border-radius:5px;text-align:center;align-content:center"
+        "flex:1;margin:0;padding:.4em;border:1px solid"
+        " #5f6b7a;border-radius:5px;text-align:center;align-content:center"
     )
-    here = f'<li style="{box};background:#0b57d0;color:#fff" aria-current="step"><b>{current}</b><br>you are here</li>'
+    here = (
+        f'<li style="{box};background:#0b57d0;color:#fff"'
+        f' aria-current="step"><b>{current}</b><br>you are here</li>'
+    )
     other = f'<li style="{box};background:#eef1f6;color:#1f2328">'
-    items = [here if step == current else f"{other}{step}</li>" for step in PIPELINE_STEPS]
+    items = [
+        here if step == current else f"{other}{step}</li>"
+        for step in PIPELINE_STEPS
+    ]
     arrow = '<li style="align-self:center" aria-hidden="true">&rarr;</li>'
     alt = f"The pipeline: {', '.join(PIPELINE_STEPS)}. You are here: {current}."
-    style = "display:flex;gap:.3em;margin:.5rem 0;padding:0;list-style:none;flex-wrap:wrap;font-size:.75rem"
-    return Html(f'<ol class="vlg-strip" aria-label="{alt}" style="{style}">{arrow.join(items)}</ol>', alt)
+    style = (
+        "display:flex;gap:.3em;margin:.5rem"
+        " 0;padding:0;list-style:none;flex-wrap:wrap;font-size:.75rem"
+    )
+    return Html(
+        f'<ol class="vlg-strip" aria-label="{alt}"'
+        f' style="{style}">{arrow.join(items)}</ol>',
+        alt,
+    )

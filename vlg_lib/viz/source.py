@@ -1,4 +1,6 @@
-"""The library's own code, shown in a chapter: the code that one reads is the code that runs."""
+"""The library's own code, shown in a chapter: the code that one reads is the
+code that runs.
+"""
 
 import inspect
 import textwrap
@@ -9,7 +11,9 @@ from typing import Any
 
 @dataclass(frozen=True)
 class Source:
-    """Python code that a notebook shows with its colours, and that prints as plain text."""
+    """Python code that a notebook shows with its colours, and that prints as
+    plain text.
+    """
 
     code: str
 
@@ -21,11 +25,17 @@ class Source:
 
 
 def show_source(*objects: Callable[..., Any]) -> Source:
-    """The source of functions, methods or classes of the library, as written, one below the other.
+    """The source of functions, methods or classes of the library, as written,
+    one below the other.
 
-    TypeError for what has no Python source (a value, a function written in C), OSError where the file is not there.
+    TypeError for what has no Python source (a value, a function written in C),
+    OSError where the file is not there.
 
     >>> print(show_source(textwrap.dedent).code.splitlines()[0])
     def dedent(text):
     """
-    return Source("\n\n".join(textwrap.dedent(inspect.getsource(each)) for each in objects))
+    return Source(
+        "\n\n".join(
+            textwrap.dedent(inspect.getsource(each)) for each in objects
+        )
+    )

@@ -1,4 +1,6 @@
-"""What a format is, and what its reader yields: posed images in the library's conventions."""
+"""What a format is, and what its reader yields: posed images in the library's
+conventions.
+"""
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -11,9 +13,11 @@ from vlg_lib.scene import Camera
 
 
 class PosedImage(NamedTuple):
-    """One posed image: ``camera`` of the colour image, ``pose`` (4, 4) camera-to-world, ``depth_scale`` units a metre.
+    """One posed image: ``camera`` of the colour image, ``pose`` (4, 4)
+    camera-to-world, ``depth_scale`` units a metre.
 
-    ``pose`` may be no pose (lost tracking): the converter leaves such images out and counts them.
+    ``pose`` may be no pose (lost tracking): the converter leaves such images
+    out and counts them.
     """
 
     name: str
@@ -26,9 +30,11 @@ class PosedImage(NamedTuple):
 
 @dataclass(frozen=True)
 class Format:
-    """A format: its reader, which axis of its world points up (or "auto": unknown), and what its folder holds.
+    """A format: its reader, which axis of its world points up (or "auto":
+    unknown), and what its folder holds.
 
-    ``points``: reads the points that the format brings along, (N, 3) float32 and colours (N, 3) uint8.
+    ``points``: reads the points that the format brings along, (N, 3) float32
+    and colours (N, 3) uint8.
     """
 
     read: Callable[[Path], Iterator[PosedImage]]

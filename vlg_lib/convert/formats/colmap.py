@@ -15,11 +15,14 @@ from vlg_lib.scene import Camera
 
 
 def read_colmap(folder: Path) -> Iterator[PosedImage]:
-    """COLMAP's text model (``cameras.txt``, ``images.txt``, here or in ``sparse/`` or ``sparse/0``), images, depth.
+    """COLMAP's text model (``cameras.txt``, ``images.txt``, here or in
+    ``sparse/`` or ``sparse/0``), images, depth.
 
-    World-to-camera quaternions w x y z; the middle of the first pixel is at 1/2; a unit of its own, which ``depth/``
-    must share (16-bit PNG of the images' names, 1/1000 units). Without it, the depth maps of the dense stage are taken
-    from ``stereo/depth_maps`` where they are. Cameras with distortion are refused.
+    World-to-camera quaternions w x y z; the middle of the first pixel is at
+    1/2; a unit of its own, which ``depth/`` must share (16-bit PNG of the
+    images' names, 1/1000 units). Without it, the depth maps of the dense stage
+    are taken from ``stereo/depth_maps`` where they are. Cameras with distortion
+    are refused.
     """
     model = _colmap_model(folder)
     cameras = _colmap_cameras(model / "cameras.txt")
@@ -28,41 +31,74 @@ def read_colmap(folder: Path) -> Iterator[PosedImage]:
         values = floats_of(path, number, words[1:9], 8)
         name, camera = " ".join(words[9:]), cameras.get(words[8])
         if camera is None or not name:
-            raise LayoutError(f"{path}, line {number}: expected a camera of cameras.txt and a name, found {words[8:]}")
+            raise LayoutError(
+                f"{path}, line {number}: expected a camera of cameras.txt and a"
+                f" name, found {words[8:]}"
+            )
         qw, qx, qy, qz = values[:4]
         pose = inverse(pose_from((qx, qy, qz, qw), values[4:7]))
         color = file_inside(folder / "images", name, path)
         file = (depth / name).with_suffix(".png") if depth.is_dir() else None
         if file is None and (maps := folder / "stereo" / "depth_maps").is_dir():
             file = file_inside(maps, f"{name}.geometric.bin", path)
-        yield PosedImage(str(Path(name).with_suffix("")).replace("/", "_"), color, file, camera, pose)
+        yield PosedImage(
+            str(Path(name).with_suffix("")).replace("/", "_"),
+            color,
+            file,
+            camera,
+            pose,
+        )
 
 
 def read_colmap_points(folder: Path) -> tuple[Tensor, Tensor]:
     """The sparse points of a COLMAP text model: ``points3D.txt``."""
     path = _colmap_model(folder) / "points3D.txt"
-    rows = [floats_of(path, number, words[1:7], 6) for number, words in text_rows(path)]
+    rows = [
+        floats_of(path, number, words[1:7], 6)
+        for number, words in text_rows(path)
+    ]
     table = torch.tensor(rows, dtype=torch.float64).view(-1, 6)
-    if len(table) == 0 or not bool(table.isfinite().all()) or bool(((table[:, 3:] < 0) | (table[:, 3:] > 255)).any()):
-        raise LayoutError(f"{path}: expected points, x y z and red green blue (0 to 255), found {len(table)} rows")
+    if (
+        len(table) == 0
+        or not bool(table.isfinite().all())
+        or bool(((table[:, 3:] < 0) | (table[:, 3:] > 255)).any())
+    ):
+        raise LayoutError(
+            f"{path}: expected points, x y z and red green blue (0 to 255),"
+            f" found {len(table)} rows"
+        )
     return table[:, :3].float(), table[:, 3:].to(torch.uint8)
 
 
 def _colmap_model(folder: Path) -> Path:
     places = (folder, folder / "sparse", folder / "sparse/0")
-    return next((place for place in places if (place / "cameras.txt").is_file()), folder)
+    return next(
+        (place for place in places if (place / "cameras.txt").is_file()), folder
+    )
 
 
 def _colmap_images(path: Path) -> Iterator[tuple[int, list[str]]]:
-    """Every first line of two: the second holds an image's 2D points, and may be empty."""
+    """Every first line of two: the second holds an image's 2D points, and may
+    be empty.
+    """
     if not path.is_file():
-        raise LayoutError(f"{path}: no such file; write the model as text (colmap model_converter --output_type TXT)")
+        raise LayoutError(
+            f"{path}: no such file; write the model as text (colmap"
+            " model_converter --output_type TXT)"
+        )
     lines = path.read_text(errors="replace").splitlines()
-    kept = [(i, line.split()) for i, line in enumerate(lines, start=1) if not line.lstrip().startswith("#")]
+    kept = [
+        (i, line.split())
+        for i, line in enumerate(lines, start=1)
+        if not line.lstrip().startswith("#")
+    ]
     for number, words in kept[::2]:
         if words:
             if len(words) < 10:
-                raise LayoutError(f"{path}, line {number}: expected 10 words, found {len(words)}")
+                raise LayoutError(
+                    f"{path}, line {number}: expected 10 words, found"
+                    f" {len(words)}"
+                )
             yield number, words
 
 
@@ -72,12 +108,20 @@ def _colmap_cameras(path: Path) -> dict[str, Camera]:
         model = words[1] if len(words) > 1 else ""
         if model not in ("PINHOLE", "SIMPLE_PINHOLE"):
             raise LayoutError(
-                f"{path}, line {number}: a camera {model!r} with distortion; run colmap image_undistorter first"
+                f"{path}, line {number}: a camera {model!r} with distortion;"
+                " run colmap image_undistorter first"
             )
-        values = floats_of(path, number, words[2:], 6 if model == "PINHOLE" else 5)
+        values = floats_of(
+            path, number, words[2:], 6 if model == "PINHOLE" else 5
+        )
         width, height, fx, *rest = values
         fy, cx, cy = rest if model == "PINHOLE" else (fx, *rest)
         if not (math.isfinite(width) and math.isfinite(height)):
-            raise LayoutError(f"{path}, line {number}: expected an image size, found {width} x {height}")
-        cameras[words[0]] = camera_of(path, fx, fy, cx - 0.5, cy - 0.5, width, height)
+            raise LayoutError(
+                f"{path}, line {number}: expected an image size, found {width}"
+                f" x {height}"
+            )
+        cameras[words[0]] = camera_of(
+            path, fx, fy, cx - 0.5, cy - 0.5, width, height
+        )
     return cameras

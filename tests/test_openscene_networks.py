@@ -1,4 +1,5 @@
-"""Published networks: files of their layout are made here, as ``torch.save`` writes them."""
+"""Published networks: files of their layout are made here, as ``torch.save``
+writes them."""
 
 import pickle
 import zipfile
@@ -18,62 +19,107 @@ from vlg_lib.own_scan.predict import predict
 
 
 def published_file(path, network, prefix="module.net3d.", **more):
-    """A distillation checkpoint: weights under prefixes beside what else training keeps."""
-    weights = {prefix + name: tensor for name, tensor in network.state_dict().items()}
+    """A distillation checkpoint: weights under prefixes beside what else
+    training keeps."""
+    weights = {
+        prefix + name: tensor for name, tensor in network.state_dict().items()
+    }
     optimizer = torch.optim.Adam(network.parameters()).state_dict()
     torch.save(
-        {"epoch": 100, "state_dict": weights, "optimizer": optimizer, "best_iou": np.float64(0.4974)} | more, path
+        {
+            "epoch": 100,
+            "state_dict": weights,
+            "optimizer": optimizer,
+            "best_iou": np.float64(0.4974),
+        }
+        | more,
+        path,
     )
     return path
 
 
 @pytest.fixture(scope="module")
 def small():
-    """A network of the published kind, small: colours in, no bias in the last layer, statistics of some voxels."""
+    """A network of the published kind, small: colours in, no bias in the last
+    layer, statistics of some voxels."""
     network = create_mink_unet("MinkUNetSmall", 3, 64, head_bias=False, seed=5)
     coordinates = cloud(seed=2, voxels=200, reach=6)
-    network.train()(network.engine.SparseTensor(torch.rand(len(coordinates), 3), coordinates))
+    network.train()(
+        network.engine.SparseTensor(
+            torch.rand(len(coordinates), 3), coordinates
+        )
+    )
     return network.eval()
 
 
 def test_the_published_network_has_the_published_size(tmp_path):
     network = create_mink_unet("MinkUNet18A", 3, 768, head_bias=False)
     path = tmp_path / "model_best.pth.tar"
-    torch.save({"state_dict": {f"module.net3d.{name}": tensor for name, tensor in network.state_dict().items()}}, path)
+    torch.save(
+        {
+            "state_dict": {
+                f"module.net3d.{name}": tensor
+                for name, tensor in network.state_dict().items()
+            }
+        },
+        path,
+    )
     loaded = load_published(path)
-    assert sum(parameter.numel() for parameter in loaded.parameters()) / 1e6 == pytest.approx(15.56, abs=0.005)
-    assert (loaded.settings.channels, loaded.settings.voxel_size, loaded.settings.height) == (768, 0.02, False)
+    assert sum(
+        parameter.numel() for parameter in loaded.parameters()
+    ) / 1e6 == pytest.approx(15.56, abs=0.005)
+    assert (
+        loaded.settings.channels,
+        loaded.settings.voxel_size,
+        loaded.settings.height,
+    ) == (768, 0.02, False)
     assert not loaded.training
 
 
 @pytest.mark.parametrize("prefix", ["module.net3d.", "net3d.", "module.", ""])
 def test_the_network_answers_as_the_one_that_was_saved(small, tmp_path, prefix):
-    loaded = load_published(published_file(tmp_path / "model.pth", small, prefix), architecture="MinkUNetSmall")
+    loaded = load_published(
+        published_file(tmp_path / "model.pth", small, prefix),
+        architecture="MinkUNetSmall",
+    )
     coordinates = cloud(seed=3, voxels=90, reach=6)
     x = small.engine.SparseTensor(torch.rand(len(coordinates), 3), coordinates)
     with torch.no_grad():
         assert torch.equal(loaded(x), small(x).features)
 
 
-@pytest.mark.parametrize("score", [np.float32(0.5), np.int64(3), np.bool_(True)])
+@pytest.mark.parametrize(
+    "score", [np.float32(0.5), np.int64(3), np.bool_(True)]
+)
 def test_numbers_beside_the_weights_are_read(small, tmp_path, score):
-    load_published(published_file(tmp_path / "model.pth", small, best_iou=score), architecture="MinkUNetSmall")
+    load_published(
+        published_file(tmp_path / "model.pth", small, best_iou=score),
+        architecture="MinkUNetSmall",
+    )
 
 
-def test_numbers_under_the_name_that_numpy_1_gave_them_are_read(small, tmp_path):
-    path, old = published_file(tmp_path / "new.pth", small), tmp_path / "old.pth"
+def test_numbers_under_the_name_that_numpy_1_gave_them_are_read(
+    small, tmp_path
+):
+    path, old = (
+        published_file(tmp_path / "new.pth", small),
+        tmp_path / "old.pth",
+    )
     with zipfile.ZipFile(path) as new, zipfile.ZipFile(old, "w") as rewritten:
         for entry in new.namelist():
             content = new.read(entry)
             if entry.endswith("data.pkl"):
                 assert content.count(b"cnumpy._core.multiarray\nscalar") == 1
-                content = content.replace(b"cnumpy._core.multiarray", b"cnumpy.core.multiarray")
+                content = content.replace(
+                    b"cnumpy._core.multiarray", b"cnumpy.core.multiarray"
+                )
             rewritten.writestr(entry, content)
     load_published(old, architecture="MinkUNetSmall")
 
 
 class Foreign:
-    """What a pickle of somebody else's program may hold; reading it naively would call this."""
+    """What a pickle of somebody else's program may hold; reading it naively
+    would call this."""
 
     def __reduce__(self):
         return (exec, ("raise SystemError('the code of the file was run')",))
@@ -81,7 +127,10 @@ class Foreign:
 
 def test_a_file_that_would_run_code_is_refused(small, tmp_path):
     path = published_file(tmp_path / "model.pth", small, arguments=Foreign())
-    with pytest.raises(StoreError, match=r"model\.pth: expected a file of torch\.save.*\(GLOBAL .*exec\)"):
+    with pytest.raises(
+        StoreError,
+        match=r"model\.pth: expected a file of torch\.save.*\(GLOBAL .*exec\)",
+    ):
         load_published(path)
     path.write_bytes(pickle.dumps({"state_dict": Foreign()}, protocol=2))
     with pytest.raises(StoreError, match="is not read"):
@@ -99,10 +148,14 @@ def test_cut_missing_and_other_files_are_refused(small, tmp_path):
     with pytest.raises(StoreError, match="get it again if it is cut"):
         load_published(path)
     torch.save([1, 2], path)
-    with pytest.raises(StoreError, match="expected tensors under 'state_dict', found list"):
+    with pytest.raises(
+        StoreError, match="expected tensors under 'state_dict', found list"
+    ):
         load_published(path)
     torch.save({"state_dict": {"weight": torch.ones(1)}}, path)
-    with pytest.raises(StoreError, match=r"final\.kernel is missing, there are weight$"):
+    with pytest.raises(
+        StoreError, match=r"final\.kernel is missing, there are weight$"
+    ):
         load_published(path)
 
 
@@ -118,15 +171,28 @@ def test_weights_of_another_network_are_named(small, tmp_path):
     message = str(caught.value)
     assert "missing: bn0.bn.bias;" in message
     assert "unexpected: bn9.bn.bias;" in message
-    assert "of another shape: conv0p1s1.kernel (expected (27, 3, 16), found (27, 6, 16))" in message
-    with pytest.raises(StoreError, match=r"not the weights of a MinkUNet18A.*and \d+ more"):
+    assert (
+        "of another shape: conv0p1s1.kernel (expected (27, 3, 16), found (27,"
+        " 6, 16))" in message
+    )
+    with pytest.raises(
+        StoreError, match=r"not the weights of a MinkUNet18A.*and \d+ more"
+    ):
         load_published(path)
 
 
 def test_a_converted_network_predicts(small, tmp_path, capsys):
-    source, out = published_file(tmp_path / "model.pth.tar", small), tmp_path / "mine.safetensors"
+    source, out = (
+        published_file(tmp_path / "model.pth.tar", small),
+        tmp_path / "mine.safetensors",
+    )
     convert_checkpoint.main(
-        source, out, "wall, floor, chair", architecture="MinkUNetSmall", voxel_size=0.1, teacher="small-attributes"
+        source,
+        out,
+        "wall, floor, chair",
+        architecture="MinkUNetSmall",
+        voxel_size=0.1,
+        teacher="small-attributes",
     )
     assert "64 numbers a point" in capsys.readouterr().out
     network, about = load_network(out)
@@ -135,20 +201,42 @@ def test_a_converted_network_predicts(small, tmp_path, capsys):
     for name, tensor in small.state_dict().items():
         assert torch.equal(network.unet.state_dict()[name], tensor), name
     points = torch.rand(500, 3) * torch.tensor([3.0, 3.0, 2.0])
-    write_points(tmp_path / "scan.ply", points, torch.randint(256, (500, 3), dtype=torch.uint8))
-    prediction = predict(tmp_path / "scan.ply", out, None, tmp_path / "labelled.ply", progress=False, device="cpu")
+    write_points(
+        tmp_path / "scan.ply",
+        points,
+        torch.randint(256, (500, 3), dtype=torch.uint8),
+    )
+    prediction = predict(
+        tmp_path / "scan.ply",
+        out,
+        None,
+        tmp_path / "labelled.ply",
+        progress=False,
+        device="cpu",
+    )
     assert len(prediction.labels) == 500
     assert prediction.class_set.names == ("wall", "floor", "chair")
 
 
 def test_a_conversion_that_fails_writes_nothing(small, tmp_path):
-    source, out = published_file(tmp_path / "model.pth", small), tmp_path / "mine.safetensors"
+    source, out = (
+        published_file(tmp_path / "model.pth", small),
+        tmp_path / "mine.safetensors",
+    )
     for given, message in (
-        ({"out": tmp_path / "mine.pth"}, "expected the name of a .safetensors file"),
+        (
+            {"out": tmp_path / "mine.pth"},
+            "expected the name of a .safetensors file",
+        ),
         ({"classes": "rooms-99"}, "unknown class set 'rooms-99'"),
         ({"prompt": "a chair"}, r"must hold \{name\}"),
         ({}, "not the weights of a MinkUNet18A"),
     ):
         with pytest.raises(SystemExit, match=message):
-            convert_checkpoint.main(**({"source": source, "out": out, "classes": "scannet-20"} | given))
+            convert_checkpoint.main(
+                **(
+                    {"source": source, "out": out, "classes": "scannet-20"}
+                    | given
+                )
+            )
     assert not list(tmp_path.glob("mine*"))

@@ -1,4 +1,5 @@
-"""Files between stages: whole or not at all, and read back as they were written."""
+"""Files between stages: whole or not at all, and read back as they were
+written."""
 
 import signal
 import subprocess
@@ -30,7 +31,10 @@ JSON = st.recursive(
     | st.integers(-(10**9), 10**9)
     | st.floats(allow_nan=False, allow_infinity=False)
     | st.text(),
-    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(), inner, max_size=3),
+    lambda inner: (
+        st.lists(inner, max_size=3)
+        | st.dictionaries(st.text(), inner, max_size=3)
+    ),
     max_leaves=8,
 )
 
@@ -45,10 +49,15 @@ def fail_after(write, content) -> None:
 
 
 class TestAtomicWrite:
-    def test_a_failed_write_leaves_the_old_file_and_nothing_else(self, tmp_path):
+    def test_a_failed_write_leaves_the_old_file_and_nothing_else(
+        self, tmp_path
+    ):
         path = tmp_path / "a.txt"
         path.write_text("old")
-        with pytest.raises(RuntimeError, match="power cut"), atomic_write(path) as file:
+        with (
+            pytest.raises(RuntimeError, match="power cut"),
+            atomic_write(path) as file,
+        ):
             fail_after(file.write, b"half")
         assert path.read_text() == "old"
         assert names(tmp_path) == ["a.txt"]
@@ -74,7 +83,11 @@ class TestAtomicWrite:
                 os.kill(os.getpid(), signal.SIGKILL)
         """
         root = Path(__file__).parents[1]
-        done = subprocess.run([sys.executable, "-c", textwrap.dedent(code), str(path)], cwd=root, check=False)
+        done = subprocess.run(
+            [sys.executable, "-c", textwrap.dedent(code), str(path)],
+            cwd=root,
+            check=False,
+        )
         assert done.returncode == -signal.SIGKILL
         assert not path.exists()
         write_json(path, [1])
@@ -98,17 +111,25 @@ class TestAtomicFolder:
         assert names(path) == ["new"]
         assert names(tmp_path) == ["scene"]
 
-    def test_a_failure_leaves_the_earlier_folder_and_nothing_else(self, tmp_path):
+    def test_a_failure_leaves_the_earlier_folder_and_nothing_else(
+        self, tmp_path
+    ):
         path = tmp_path / "scene"
         with atomic_folder(path) as temporary:
             (temporary / "old").write_text("")
-        with pytest.raises(RuntimeError, match="power cut"), atomic_folder(path) as temporary:
+        with (
+            pytest.raises(RuntimeError, match="power cut"),
+            atomic_folder(path) as temporary,
+        ):
             fail_after((temporary / "half").write_text, "")
         assert names(path) == ["old"]
         assert names(tmp_path) == ["scene"]
 
-    def test_two_processes_that_finish_at_once_do_not_disturb_each_other(self, tmp_path, monkeypatch):
-        """The other one's folder appears in the moment between a look at ``path`` and the renaming."""
+    def test_two_processes_that_finish_at_once_do_not_disturb_each_other(
+        self, tmp_path, monkeypatch
+    ):
+        """The other one's folder appears in the moment between a look at
+        ``path`` and the renaming."""
         path, rename, finished = tmp_path / "scene", Path.rename, []
 
         def late(source, target):
@@ -125,7 +146,9 @@ class TestAtomicFolder:
         assert names(path) == ["ours"]
         assert names(tmp_path) == ["scene"]
 
-    def test_the_earlier_folder_comes_back_when_the_new_one_cannot_be_renamed(self, tmp_path):
+    def test_the_earlier_folder_comes_back_when_the_new_one_cannot_be_renamed(
+        self, tmp_path
+    ):
         path = tmp_path / "scene"
         with atomic_folder(path) as temporary:
             (temporary / "old").write_text("")
@@ -162,11 +185,27 @@ class TestJson:
 
 class TestTensors:
     @pytest.mark.parametrize(
-        "dtype", [torch.float32, torch.float64, torch.int64, torch.uint8, torch.bool, torch.float16]
+        "dtype",
+        [
+            torch.float32,
+            torch.float64,
+            torch.int64,
+            torch.uint8,
+            torch.bool,
+            torch.float16,
+        ],
     )
     def test_round_trip_is_exact(self, tmp_path, dtype):
-        tensor = (torch.randn(5, 3, generator=torch.Generator().manual_seed(0)) * 50).abs().to(dtype)
-        save_tensors(tmp_path / "a.safetensors", {"x": tensor.T, "empty": torch.zeros(0, 3)}, {"seed": 3, "by": "me"})
+        tensor = (
+            (torch.randn(5, 3, generator=torch.Generator().manual_seed(0)) * 50)
+            .abs()
+            .to(dtype)
+        )
+        save_tensors(
+            tmp_path / "a.safetensors",
+            {"x": tensor.T, "empty": torch.zeros(0, 3)},
+            {"seed": 3, "by": "me"},
+        )
         tensors, manifest = load_tensors(tmp_path / "a.safetensors")
         assert torch.equal(tensors["x"], tensor.T)
         assert tensors["x"].dtype == dtype
@@ -174,8 +213,12 @@ class TestTensors:
         assert manifest == {"seed": 3, "by": "me"}
 
     def test_no_gradient_is_kept(self, tmp_path):
-        save_tensors(tmp_path / "a.safetensors", {"x": torch.ones(2, requires_grad=True)})
-        assert not load_tensors(tmp_path / "a.safetensors")[0]["x"].requires_grad
+        save_tensors(
+            tmp_path / "a.safetensors", {"x": torch.ones(2, requires_grad=True)}
+        )
+        assert not load_tensors(tmp_path / "a.safetensors")[0][
+            "x"
+        ].requires_grad
 
     def test_every_cut_file_is_refused(self, tmp_path):
         path = tmp_path / "a.safetensors"
@@ -183,7 +226,10 @@ class TestTensors:
         whole = path.read_bytes()
         for length in range(len(whole)):
             path.write_bytes(whole[:length])
-            with pytest.raises(StoreError, match=r"a\.safetensors: not a whole safetensors file"):
+            with pytest.raises(
+                StoreError,
+                match=r"a\.safetensors: not a whole safetensors file",
+            ):
                 load_tensors(path)
 
     def test_a_missing_file_is_named(self, tmp_path):
@@ -213,7 +259,12 @@ class TestOnce:
 class TestKeys:
     def test_a_key_depends_on_every_part_and_not_on_their_order(self):
         assert key_of(a=1, b="x") == key_of(b="x", a=1)
-        assert len({key_of(a=1), key_of(a=2), key_of(b=1), key_of(a="1"), key_of()}) == 5
+        assert (
+            len(
+                {key_of(a=1), key_of(a=2), key_of(b=1), key_of(a="1"), key_of()}
+            )
+            == 5
+        )
 
     def test_a_key_is_stable_between_runs(self):
         assert key_of(profile="fast", seed=0) == "3b676a6144ff"

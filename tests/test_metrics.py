@@ -7,7 +7,16 @@ from hypothesis import strategies as st
 from sklearn import metrics
 
 from vlg_lib.classes import IGNORE_LABEL, own_class_set
-from vlg_lib.metrics import accuracy, confusion, evaluate, interval, iou_per_class, mean_accuracy, mean_iou, seen_only
+from vlg_lib.metrics import (
+    accuracy,
+    confusion,
+    evaluate,
+    interval,
+    iou_per_class,
+    mean_accuracy,
+    mean_iou,
+    seen_only,
+)
 
 CLASSES = own_class_set(["wall", "floor", "chair"])
 
@@ -16,8 +25,9 @@ def labels(*values: int) -> torch.Tensor:
     return torch.tensor(values, dtype=torch.int64)
 
 
-# Ten points by hand: class 0 has 4 (3 right, 1 called class 1), class 1 has 4 (2 right, 1 called 2, 1 unseen),
-# class 2 has none, and two points have no true label.
+# Ten points by hand: class 0 has 4 (3 right, 1 called class 1), class 1 has 4
+# (2 right, 1 called 2, 1 unseen), class 2 has none, and two points have no true
+# label.
 TRUTH = labels(0, 0, 0, 0, 1, 1, 1, 1, -1, -1)
 PREDICTED = labels(0, 0, 0, 1, 1, 1, 2, -1, 0, 2)
 MATRIX = torch.tensor([[3, 1, 0, 0], [0, 2, 1, 1], [0, 0, 0, 0]])
@@ -28,23 +38,33 @@ def test_the_confusion_matrix_by_hand() -> None:
 
 
 def test_the_three_conventions_by_hand() -> None:
-    # class 0: 3 / (3 + 0 + 1); class 1: 2 / (2 + 1 + 2); class 2 is absent from the truth and predicted once.
-    present, scannet, openscene = (iou_per_class(MATRIX, name).tolist() for name in ("present", "scannet", "openscene"))
+    # class 0: 3 / (3 + 0 + 1); class 1: 2 / (2 + 1 + 2); class 2 is absent from
+    # the truth and predicted once.
+    present, scannet, openscene = (
+        iou_per_class(MATRIX, name).tolist()
+        for name in ("present", "scannet", "openscene")
+    )
     assert present[:2] == pytest.approx([3 / 4, 2 / 5])
     assert math.isnan(present[2])
     assert scannet == pytest.approx([3 / 4, 2 / 5, 0])
-    assert openscene[:2] == pytest.approx([3 / 4, 2 / 4])  # the unseen point of class 1 is dropped
+    # the unseen point of class 1 is dropped
+    assert openscene[:2] == pytest.approx([3 / 4, 2 / 4])
     assert mean_iou(MATRIX, "present") == pytest.approx((3 / 4 + 2 / 5) / 2)
     assert mean_iou(MATRIX, "scannet") == pytest.approx((3 / 4 + 2 / 5) / 3)
-    assert mean_iou(MATRIX, "openscene") == pytest.approx((3 / 4 + 2 / 4) / 3)  # divided by K
+    # divided by K
+    assert mean_iou(MATRIX, "openscene") == pytest.approx((3 / 4 + 2 / 4) / 3)
 
 
 def test_a_class_whose_points_are_all_unseen() -> None:
     matrix = confusion(labels(-1, -1, 1), labels(0, 0, 1), 2)
-    assert [mean_iou(matrix, name) for name in ("present", "scannet", "openscene")] == [0.5, 0.5, 0.5]
+    assert [
+        mean_iou(matrix, name) for name in ("present", "scannet", "openscene")
+    ] == [0.5, 0.5, 0.5]
 
 
-def test_a_class_absent_from_truth_and_prediction_counts_only_in_openscenes_divisor() -> None:
+def test_a_class_absent_from_truth_and_prediction_counts_only_in_openscenes_divisor() -> (
+    None
+):
     matrix = confusion(labels(0, 1), labels(0, 1), 3)
     assert mean_iou(matrix, "present") == mean_iou(matrix, "scannet") == 1.0
     assert mean_iou(matrix, "openscene") == pytest.approx(2 / 3)
@@ -56,7 +76,9 @@ def test_accuracies_by_hand() -> None:
     assert accuracy(seen_only(MATRIX)) == pytest.approx(5 / 7)
 
 
-pairs = st.lists(st.tuples(st.integers(0, 4), st.integers(0, 4)), min_size=1, max_size=60)
+pairs = st.lists(
+    st.tuples(st.integers(0, 4), st.integers(0, 4)), min_size=1, max_size=60
+)
 
 
 @settings(deadline=None, max_examples=60)
@@ -64,25 +86,42 @@ pairs = st.lists(st.tuples(st.integers(0, 4), st.integers(0, 4)), min_size=1, ma
 def test_scores_agree_with_scikit_learn(drawn: list[tuple[int, int]]) -> None:
     predicted, truth = (list(column) for column in zip(*drawn, strict=True))
     matrix = confusion(labels(*predicted), labels(*truth), 5)
-    assert matrix[:, :5].tolist() == metrics.confusion_matrix(truth, predicted, labels=range(5)).tolist()
-    assert accuracy(matrix) == pytest.approx(metrics.accuracy_score(truth, predicted))
+    assert (
+        matrix[:, :5].tolist()
+        == metrics.confusion_matrix(truth, predicted, labels=range(5)).tolist()
+    )
+    assert accuracy(matrix) == pytest.approx(
+        metrics.accuracy_score(truth, predicted)
+    )
     present, either = sorted(set(truth)), sorted(set(truth) | set(predicted))
-    recall = metrics.recall_score(truth, predicted, labels=present, average="macro")
+    recall = metrics.recall_score(
+        truth, predicted, labels=present, average="macro"
+    )
     assert mean_accuracy(matrix) == pytest.approx(recall)
     for convention, counted in (("present", present), ("scannet", either)):
-        expected = metrics.jaccard_score(truth, predicted, labels=counted, average="macro")
+        expected = metrics.jaccard_score(
+            truth, predicted, labels=counted, average="macro"
+        )
         assert mean_iou(matrix, convention) == pytest.approx(expected)
 
 
 @settings(deadline=None, max_examples=40)
 @given(pairs, st.randoms())
-def test_a_missing_prediction_never_helps_ours_and_point_order_never_matters(drawn: list, random) -> None:
+def test_a_missing_prediction_never_helps_ours_and_point_order_never_matters(
+    drawn: list, random
+) -> None:
     predicted, truth = (labels(*column) for column in zip(*drawn, strict=True))
-    missing = torch.where(torch.arange(len(truth)) % 2 == 0, IGNORE_LABEL, predicted)
-    assert accuracy(confusion(missing, truth, 5)) <= accuracy(confusion(predicted, truth, 5))
+    missing = torch.where(
+        torch.arange(len(truth)) % 2 == 0, IGNORE_LABEL, predicted
+    )
+    assert accuracy(confusion(missing, truth, 5)) <= accuracy(
+        confusion(predicted, truth, 5)
+    )
     order = list(range(len(truth)))
     random.shuffle(order)
-    assert torch.equal(confusion(missing[order], truth[order], 5), confusion(missing, truth, 5))
+    assert torch.equal(
+        confusion(missing[order], truth[order], 5), confusion(missing, truth, 5)
+    )
 
 
 def test_evaluate_adds_up_rooms_and_separates_all_from_seen_points() -> None:
@@ -91,7 +130,11 @@ def test_evaluate_adds_up_rooms_and_separates_all_from_seen_points() -> None:
     assert torch.equal(scores.confusion, MATRIX)
     assert scores.miou == pytest.approx((3 / 4 + 2 / 5) / 2)
     assert scores.coverage == pytest.approx(7 / 8)
-    assert scores.iou == {"wall": pytest.approx(3 / 4), "floor": pytest.approx(2 / 5), "chair": None}
+    assert scores.iou == {
+        "wall": pytest.approx(3 / 4),
+        "floor": pytest.approx(2 / 5),
+        "chair": None,
+    }
     seen = evaluate(*halves, CLASSES, points="seen")
     assert seen.miou == pytest.approx((3 / 4 + 2 / 4) / 2)
     assert seen.accuracy == pytest.approx(5 / 7)
@@ -99,7 +142,10 @@ def test_evaluate_adds_up_rooms_and_separates_all_from_seen_points() -> None:
 
 
 def test_the_interval_draws_rooms() -> None:
-    good, bad = confusion(labels(0, 1), labels(0, 1), 2), confusion(labels(1, 0), labels(0, 1), 2)
+    good, bad = (
+        confusion(labels(0, 1), labels(0, 1), 2),
+        confusion(labels(1, 0), labels(0, 1), 2),
+    )
     assert interval([good, good, good]) == (1.0, 1.0)
     low, high = interval([good] * 8 + [bad] * 8, samples=400)
     assert 0 < low < mean_iou(good + bad) < high < 1
@@ -112,11 +158,16 @@ def test_the_interval_draws_rooms() -> None:
 def test_bad_input_is_refused() -> None:
     with pytest.raises(ValueError, match="3 predicted labels for 2 true"):
         confusion(labels(0, 0, 0), labels(0, 0), 2)
-    with pytest.raises(ValueError, match="predicted labels span 0 to 2; expected -1"):
+    with pytest.raises(
+        ValueError, match="predicted labels span 0 to 2; expected -1"
+    ):
         confusion(labels(0, 2), labels(0, 1), 2)
     with pytest.raises(ValueError, match="true labels span -2"):
         confusion(labels(0, 1), labels(0, -2), 2)
-    with pytest.raises(ValueError, match="unknown convention 'voc'; known: present, scannet, openscene"):
+    with pytest.raises(
+        ValueError,
+        match="unknown convention 'voc'; known: present, scannet, openscene",
+    ):
         mean_iou(MATRIX, "voc")
     with pytest.raises(ValueError, match="unknown choice of points 'visible'"):
         evaluate([PREDICTED], [TRUTH], CLASSES, points="visible")

@@ -1,10 +1,11 @@
-"""Chapter 07's exercise checks pass the solution and fail typical wrong answers with a hint."""
+"""Chapter 07's exercise checks pass the solution and fail typical wrong answers
+with a hint."""
 
 import pytest
 import torch
 from torch import Tensor
 
-from vlg_lib.exercises import chapter07 as checks
+from vlg_lib.exercises import chapter07 as exercises
 from vlg_lib.sparse import kernel_offsets
 
 Pairs = list[tuple[int, int]]
@@ -17,7 +18,7 @@ def pack_keys(coordinates: Tensor) -> Tensor:
 
 
 def test_pack_keys(capsys: pytest.CaptureFixture[str]) -> None:
-    checks.check_pack_keys(pack_keys)
+    exercises.check_pack_keys(pack_keys)
     assert "ok: pack_keys" in capsys.readouterr().out
 
     def no_shift(coordinates: Tensor) -> Tensor:
@@ -35,7 +36,8 @@ def test_pack_keys(capsys: pytest.CaptureFixture[str]) -> None:
         coordinates += 4096
         return pack_keys(coordinates)
 
-    def uneven(coordinates: Tensor) -> Tensor:  # sorted and unique, but a step is no addition
+    # sorted and unique, but a step is no addition
+    def uneven(coordinates: Tensor) -> Tensor:
         return 2 * pack_keys(coordinates) + coordinates[:, 2] % 2
 
     def in_int32(coordinates: Tensor) -> Tensor:
@@ -53,7 +55,7 @@ def test_pack_keys(capsys: pytest.CaptureFixture[str]) -> None:
         (lambda coordinates: None, "returns nothing"),
     ):
         with pytest.raises(AssertionError, match=hint):
-            checks.check_pack_keys(wrong)  # type: ignore[arg-type]
+            exercises.check_pack_keys(wrong)  # type: ignore[arg-type]
 
 
 def count_strided(coordinates: Tensor, stride: int) -> int:
@@ -62,7 +64,7 @@ def count_strided(coordinates: Tensor, stride: int) -> int:
 
 
 def test_count_strided() -> None:
-    checks.check_count_strided(count_strided)
+    exercises.check_count_strided(count_strided)
 
     def truncated(coordinates: Tensor, stride: int) -> int:
         cells = torch.div(coordinates[:, 1:], stride, rounding_mode="trunc")
@@ -71,33 +73,52 @@ def test_count_strided() -> None:
     for wrong, hint in (
         (truncated, "Truncation"),
         (lambda c, s: len(c), "on paper"),
-        (lambda c, s: len(torch.div(c[:, 1:], s, rounding_mode="floor").unique(dim=0)), "first column"),
-        (lambda c, s: len(torch.div(c, s, rounding_mode="floor").unique(dim=0)), "first column"),
+        (
+            lambda c, s: len(
+                torch.div(c[:, 1:], s, rounding_mode="floor").unique(dim=0)
+            ),
+            "first column",
+        ),
+        (
+            lambda c, s: len(
+                torch.div(c, s, rounding_mode="floor").unique(dim=0)
+            ),
+            "first column",
+        ),
         (lambda c, s: count_strided(c, 2), "at stride 1"),
         (lambda c, s: None, "returns nothing"),
     ):
         with pytest.raises(AssertionError, match=hint):
-            checks.check_count_strided(wrong)  # type: ignore[arg-type]
+            exercises.check_count_strided(wrong)  # type: ignore[arg-type]
 
 
 def kernel_pairs(inputs: Tensor, outputs: Tensor, offset: Offset) -> Pairs:
     row_of = {tuple(cell): row for row, cell in enumerate(inputs.tolist())}
     wanted = [tuple(cell) for cell in (outputs + torch.tensor(offset)).tolist()]
-    return [(row_of[cell], row) for row, cell in enumerate(wanted) if cell in row_of]
+    return [
+        (row_of[cell], row) for row, cell in enumerate(wanted) if cell in row_of
+    ]
 
 
 def test_kernel_pairs() -> None:
-    checks.check_kernel_pairs(kernel_pairs)
+    exercises.check_kernel_pairs(kernel_pairs)
 
     def same_voxels(inputs: Tensor, outputs: Tensor, offset: Offset) -> Pairs:
         return kernel_pairs(inputs, inputs, offset)
 
     def flat(inputs: Tensor, outputs: Tensor, offset: Offset) -> Pairs:
-        return kernel_pairs(inputs * torch.tensor([1, 1, 0]), outputs * torch.tensor([1, 1, 0]), (*offset[:2], 0))
+        return kernel_pairs(
+            inputs * torch.tensor([1, 1, 0]),
+            outputs * torch.tensor([1, 1, 0]),
+            (*offset[:2], 0),
+        )
 
     for wrong, hint in (
         (lambda i, o, d: kernel_pairs(i, o, tuple(-x for x in d)), "opposite"),
-        (lambda i, o, d: [pair[::-1] for pair in kernel_pairs(i, o, d)], "opposite"),
+        (
+            lambda i, o, d: [pair[::-1] for pair in kernel_pairs(i, o, d)],
+            "opposite",
+        ),
         (lambda i, o, d: [], "has the pairs"),
         (same_voxels, "different voxels"),
         (flat, "All three"),
@@ -105,7 +126,7 @@ def test_kernel_pairs() -> None:
         (lambda i, o, d: None, "returns nothing"),
     ):
         with pytest.raises(AssertionError, match=hint):
-            checks.check_kernel_pairs(wrong)  # type: ignore[arg-type]
+            exercises.check_kernel_pairs(wrong)  # type: ignore[arg-type]
 
 
 def receptive_field(layers: list[tuple[int, int]]) -> int:
@@ -117,7 +138,7 @@ def receptive_field(layers: list[tuple[int, int]]) -> int:
 
 
 def test_receptive_field() -> None:
-    checks.check_receptive_field(receptive_field)
+    exercises.check_receptive_field(receptive_field)
 
     def own_stride_first(layers: list[tuple[int, int]]) -> int:
         width, spacing = 1, 1
@@ -141,33 +162,50 @@ def test_receptive_field() -> None:
         (lambda layers: None, "returns nothing"),
     ):
         with pytest.raises(AssertionError, match=hint):
-            checks.check_receptive_field(wrong)  # type: ignore[arg-type]
+            exercises.check_receptive_field(wrong)  # type: ignore[arg-type]
 
 
-def submanifold(coordinates: Tensor, features: Tensor, kernel: Tensor) -> Tensor:
+def submanifold(
+    coordinates: Tensor, features: Tensor, kernel: Tensor
+) -> Tensor:
     out = features.new_zeros(len(coordinates), kernel.shape[2])
-    for weights, offset in zip(kernel, kernel_offsets(round(len(kernel) ** (1 / 3))), strict=True):
+    for weights, offset in zip(
+        kernel, kernel_offsets(round(len(kernel) ** (1 / 3))), strict=True
+    ):
         for source, target in kernel_pairs(coordinates, coordinates, offset):
             out[target] += features[source] @ weights
     return out
 
 
 def test_submanifold() -> None:
-    checks.check_submanifold(submanifold)
+    exercises.check_submanifold(submanifold)
 
-    def z_fastest(coordinates: Tensor, features: Tensor, kernel: Tensor) -> Tensor:
+    def z_fastest(
+        coordinates: Tensor, features: Tensor, kernel: Tensor
+    ) -> Tensor:
         size = round(len(kernel) ** (1 / 3))
-        order = [kernel_offsets(size).index((z, y, x)) for x, y, z in kernel_offsets(size)]
+        order = [
+            kernel_offsets(size).index((z, y, x))
+            for x, y, z in kernel_offsets(size)
+        ]
         return submanifold(coordinates, features, kernel[order])
 
-    def last_wins(coordinates: Tensor, features: Tensor, kernel: Tensor) -> Tensor:
+    def last_wins(
+        coordinates: Tensor, features: Tensor, kernel: Tensor
+    ) -> Tensor:
         out = features.new_zeros(len(coordinates), kernel.shape[2])
-        for weights, offset in zip(kernel, kernel_offsets(round(len(kernel) ** (1 / 3))), strict=True):
-            for source, target in kernel_pairs(coordinates, coordinates, offset):
+        for weights, offset in zip(
+            kernel, kernel_offsets(round(len(kernel) ** (1 / 3))), strict=True
+        ):
+            for source, target in kernel_pairs(
+                coordinates, coordinates, offset
+            ):
                 out[target] = features[source] @ weights
         return out
 
-    def sorted_rows(coordinates: Tensor, features: Tensor, kernel: Tensor) -> Tensor:
+    def sorted_rows(
+        coordinates: Tensor, features: Tensor, kernel: Tensor
+    ) -> Tensor:
         order = coordinates.unique(dim=0, return_inverse=True)[1].argsort()
         return submanifold(coordinates, features, kernel)[order]
 
@@ -180,4 +218,4 @@ def test_submanifold() -> None:
         (lambda c, x, w: None, "returns nothing"),
     ):
         with pytest.raises(AssertionError, match=hint):
-            checks.check_submanifold(wrong)  # type: ignore[arg-type]
+            exercises.check_submanifold(wrong)  # type: ignore[arg-type]

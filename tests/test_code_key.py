@@ -2,20 +2,25 @@ from pathlib import Path
 
 import pytest
 
-from vlg_lib import provenance
+from vlg_lib import artifacts as provenance
 from vlg_lib.artifacts import code_key
 
 
 @pytest.fixture
 def editable(monkeypatch: pytest.MonkeyPatch):
-    """Edit a module of the library as the hash sees it, without touching the file."""
+    """Edit a module of the library as the hash sees it, without touching the
+    file."""
 
     def edit(name: str) -> None:
         file = Path(provenance.__file__).parent / name
         assert file.is_file()
         hashes = provenance.hash_files
         code_key.cache_clear()
-        monkeypatch.setattr(provenance, "hash_files", lambda path: hashes(path) + ("edited" if path == file else ""))
+        monkeypatch.setattr(
+            provenance,
+            "hash_files",
+            lambda path: hashes(path) + ("edited" if path == file else ""),
+        )
 
     yield edit
     monkeypatch.undo()
@@ -28,21 +33,26 @@ def editable(monkeypatch: pytest.MonkeyPatch):
         ("vlg_lib.rooms.scenes", "rooms/scenes.py", True),
         ("vlg_lib.rooms.scenes", "rooms/plan.py", True),
         ("vlg_lib.rooms.scenes", "geometry/cameras.py", True),
-        ("vlg_lib.rooms.scenes", "classes.py", True),  # imported by what it imports
-        ("vlg_lib.rooms.scenes", "assets/rooms.toml", True),  # the palettes, which a module reads
+        # imported by what it imports
+        ("vlg_lib.rooms.scenes", "classes.py", True),
+        # the palettes, which a module reads
+        ("vlg_lib.rooms.scenes", "assets/rooms.toml", True),
         ("vlg_lib.rooms.scenes", "assets/class_sets.toml", True),
         ("vlg_lib.classes", "assets/rooms.toml", False),
         ("vlg_lib.rooms.scenes", "viz/__init__.py", False),
         ("vlg_lib.rooms.scenes", "fusion.py", False),
         ("vlg_lib.fusion", "geometry/cameras.py", True),
         ("vlg_lib.fusion", "adapter.py", False),
-        ("vlg_lib.vision_language", "vision_language/small.py", True),  # through the package
+        # through the package
+        ("vlg_lib.vision_language", "vision_language/small.py", True),
         ("vlg_lib.adapter", "training/loop.py", True),
         ("vlg_lib.adapter", "pseudo_labels.py", False),
         ("vlg_lib.pipeline.run", "vision_language/base.py", True),
     ],
 )
-def test_a_key_follows_the_code_it_depends_on(editable, module: str, edited: str, follows: bool) -> None:
+def test_a_key_follows_the_code_it_depends_on(
+    editable, module: str, edited: str, follows: bool
+) -> None:
     before = code_key(module)
     editable(edited)
     assert (code_key(module) != before) == follows

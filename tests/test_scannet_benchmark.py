@@ -1,4 +1,5 @@
-"""Predictions packed for the ScanNet benchmark server: ids, lines, and the check of the archive."""
+"""Predictions packed for the ScanNet benchmark server: ids, lines, and the
+check of the archive."""
 
 import zipfile
 from pathlib import Path
@@ -20,36 +21,61 @@ class TestExport:
         for name in ("scene0707_00", "scene0708_00"):
             write_scan(tmp_path / "scans", name, labels=False)
             write_points(
-                tmp_path / "found" / f"{name}.ply", torch.from_numpy(POINTS), torch.zeros(6, 3, dtype=torch.uint8),
+                tmp_path / "found" / f"{name}.ply",
+                torch.from_numpy(POINTS),
+                torch.zeros(6, 3, dtype=torch.uint8),
                 labels=torch.tensor([0, 1, 19, -1, 12, 5]),
-            )  # fmt: skip
+            )
         scans, out = tmp_path / "scans", tmp_path / "scenes"
         convert_scannet.main(
-            scans, out, split=None, images=None, tsv=None, tags=None, size="depth", align=False, least_points=1,
-            frame_skip=20, scenes="", jobs=1, ignore_extrinsics=False, points_only=True,
-        )  # fmt: skip
+            scans,
+            out,
+            split=None,
+            images=None,
+            tsv=None,
+            tags=None,
+            size="depth",
+            align=False,
+            least_points=1,
+            frame_skip=20,
+            scenes="",
+            jobs=1,
+            ignore_extrinsics=False,
+            points_only=True,
+        )
         return tmp_path
 
     def export(self, root: Path):
         app = typer.Typer()
         app.command()(export_scannet.main)
-        return CliRunner().invoke(app, [str(root / "found"), str(root / "scenes"), str(root / "out.zip")])
+        return CliRunner().invoke(
+            app,
+            [str(root / "found"), str(root / "scenes"), str(root / "out.zip")],
+        )
 
     def test_one_id_a_line_in_a_file_a_scene(self, scenes):
         result = self.export(scenes)
         assert result.exit_code == 0, result.output
         assert "2 scenes, checked; 2 points without a label" in result.output
         with zipfile.ZipFile(scenes / "out.zip") as packed:
-            assert sorted(packed.namelist()) == ["scene0707_00.txt", "scene0708_00.txt"]
+            assert sorted(packed.namelist()) == [
+                "scene0707_00.txt",
+                "scene0708_00.txt",
+            ]
             assert packed.read("scene0707_00.txt") == b"1\n2\n39\n0\n14\n6\n"
 
     def test_predictions_that_do_not_fit(self, scenes):
         write_points(
-            scenes / "found" / "scene0708_00.ply", torch.zeros(5, 3), torch.zeros(5, 3, dtype=torch.uint8),
+            scenes / "found" / "scene0708_00.ply",
+            torch.zeros(5, 3),
+            torch.zeros(5, 3, dtype=torch.uint8),
             labels=torch.zeros(5, dtype=torch.int64),
-        )  # fmt: skip
+        )
         result = self.export(scenes)
-        assert (result.exit_code, "a label for each of the 6 points of scene0708_00" in result.output) == (2, True)
+        assert (
+            result.exit_code,
+            "a label for each of the 6 points of scene0708_00" in result.output,
+        ) == (2, True)
         assert not (scenes / "out.zip").exists()
 
     @pytest.mark.parametrize(

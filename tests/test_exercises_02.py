@@ -1,4 +1,5 @@
-"""The checks of chapter 02 accept the solutions and answer typical mistakes with their hint."""
+"""The checks of chapter 02 accept the solutions and answer typical mistakes
+with their hint."""
 
 import math
 
@@ -6,7 +7,7 @@ import pytest
 import torch
 from torch.nn.functional import cross_entropy, normalize
 
-from vlg_lib.exercises import chapter02 as checks
+from vlg_lib.exercises import chapter02 as exercises
 
 
 def closest_words(pixels, words, temperature):
@@ -20,8 +21,12 @@ def ensemble(embeddings):
 
 
 def neighbour_attention(keys, values, places, sigma):
-    squared = (places[:, None].float() - places[None].float()).square().sum(dim=-1)
-    scores = keys @ keys.T / math.sqrt(keys.shape[1]) + torch.exp(-squared / (2 * sigma**2))
+    squared = (
+        (places[:, None].float() - places[None].float()).square().sum(dim=-1)
+    )
+    scores = keys @ keys.T / math.sqrt(keys.shape[1]) + torch.exp(
+        -squared / (2 * sigma**2)
+    )
     return scores.softmax(dim=1) @ values
 
 
@@ -35,10 +40,10 @@ def with_positives(images, texts, classes, temperature):
 
 
 SOLUTIONS = [
-    (checks.check_closest_words, closest_words),
-    (checks.check_ensemble, ensemble),
-    (checks.check_neighbour_attention, neighbour_attention),
-    (checks.check_info_nce_with_positives, with_positives),
+    (exercises.check_closest_words, closest_words),
+    (exercises.check_ensemble, ensemble),
+    (exercises.check_neighbour_attention, neighbour_attention),
+    (exercises.check_info_nce_with_positives, with_positives),
 ]
 
 
@@ -55,13 +60,19 @@ def test_stub_is_told_that_it_returns_nothing(check, solution):
 
 
 def no_unit_length(pixels, words, temperature):
-    confidence, index = (pixels @ words.T / temperature).softmax(dim=1).max(dim=1)
+    confidence, index = (
+        (pixels @ words.T / temperature).softmax(dim=1).max(dim=1)
+    )
     return index, confidence
 
 
 def only_pixels_unit(pixels, words, temperature):
     words = words / words.norm()
-    confidence, index = (normalize(pixels, dim=1) @ words.T / temperature).softmax(dim=1).max(dim=1)
+    confidence, index = (
+        (normalize(pixels, dim=1) @ words.T / temperature)
+        .softmax(dim=1)
+        .max(dim=1)
+    )
     return index, confidence
 
 
@@ -86,7 +97,7 @@ def softmax_over_pixels(pixels, words, temperature):
 )
 def test_closest_words_mistakes(wrong, hint):
     with pytest.raises(AssertionError, match=hint):
-        checks.check_closest_words(wrong)
+        exercises.check_closest_words(wrong)
 
 
 @pytest.mark.parametrize(
@@ -100,21 +111,30 @@ def test_closest_words_mistakes(wrong, hint):
 )
 def test_ensemble_mistakes(wrong, hint):
     with pytest.raises(AssertionError, match=hint):
-        checks.check_ensemble(wrong)
+        exercises.check_ensemble(wrong)
 
 
 def unscaled_keys(keys, values, places, sigma):
-    return neighbour_attention(keys * keys.shape[1] ** 0.25, values, places, sigma)
+    return neighbour_attention(
+        keys * keys.shape[1] ** 0.25, values, places, sigma
+    )
 
 
 def distance_not_squared(keys, values, places, sigma):
     distance = torch.cdist(places.float(), places.float())
-    return (keys @ keys.T / math.sqrt(keys.shape[1]) + torch.exp(-distance / (2 * sigma**2))).softmax(dim=1) @ values
+    return (
+        keys @ keys.T / math.sqrt(keys.shape[1])
+        + torch.exp(-distance / (2 * sigma**2))
+    ).softmax(dim=1) @ values
 
 
 def softmax_over_listeners(keys, values, places, sigma):
-    squared = (places[:, None].float() - places[None].float()).square().sum(dim=-1)
-    scores = keys @ keys.T / math.sqrt(keys.shape[1]) + torch.exp(-squared / (2 * sigma**2))
+    squared = (
+        (places[:, None].float() - places[None].float()).square().sum(dim=-1)
+    )
+    scores = keys @ keys.T / math.sqrt(keys.shape[1]) + torch.exp(
+        -squared / (2 * sigma**2)
+    )
     return scores.softmax(dim=0) @ values
 
 
@@ -133,7 +153,7 @@ def no_keys(keys, values, places, sigma):
 )
 def test_neighbour_attention_mistakes(wrong, hint):
     with pytest.raises(AssertionError, match=hint):
-        checks.check_neighbour_attention(wrong)
+        exercises.check_neighbour_attention(wrong)
 
 
 def plain(images, texts, classes, temperature):
@@ -145,13 +165,27 @@ def plain(images, texts, classes, temperature):
 def rows_only(images, texts, classes, temperature):
     logits = images @ texts.T / temperature
     positive = (classes[:, None] == classes[None]).float()
-    return -(positive / positive.sum(dim=1, keepdim=True) * logits.log_softmax(dim=1)).sum(dim=1).mean()
+    return (
+        -(
+            positive
+            / positive.sum(dim=1, keepdim=True)
+            * logits.log_softmax(dim=1)
+        )
+        .sum(dim=1)
+        .mean()
+    )
 
 
 def all_positives_weigh_the_same(images, texts, classes, temperature):
     logits = images @ texts.T / temperature
     positive = classes[:, None] == classes[None]
-    return -(logits.log_softmax(dim=1)[positive].mean() + logits.T.log_softmax(dim=1)[positive].mean()) / 2
+    return (
+        -(
+            logits.log_softmax(dim=1)[positive].mean()
+            + logits.T.log_softmax(dim=1)[positive].mean()
+        )
+        / 2
+    )
 
 
 @pytest.mark.parametrize(
@@ -164,4 +198,4 @@ def all_positives_weigh_the_same(images, texts, classes, temperature):
 )
 def test_info_nce_with_positives_mistakes(wrong, hint):
     with pytest.raises(AssertionError, match=hint):
-        checks.check_info_nce_with_positives(wrong)
+        exercises.check_info_nce_with_positives(wrong)

@@ -1,10 +1,11 @@
-"""Chapter 12's exercise checks pass the solution and fail typical wrong answers with a hint."""
+"""Chapter 12's exercise checks pass the solution and fail typical wrong answers
+with a hint."""
 
 import pytest
 import torch
 from torch import Tensor
 
-from vlg_lib.exercises import chapter12 as checks
+from vlg_lib.exercises import chapter12 as exercises
 
 FLIP = torch.diag(torch.tensor([1.0, -1.0, -1.0, 1.0], dtype=torch.float64))
 SCALES = torch.tensor([1000.0, 5000.0, 4000.0, 512.0])
@@ -22,35 +23,43 @@ def up_axis(poses: Tensor, sign: float = -1.0, column: int = 1) -> str:
 
 
 def test_from_opengl(capsys: pytest.CaptureFixture[str]) -> None:
-    checks.check_from_opengl(lambda pose: pose @ FLIP)
+    exercises.check_from_opengl(lambda pose: pose @ FLIP)
     assert "ok: from_opengl" in capsys.readouterr().out
     with pytest.raises(AssertionError, match="the camera has moved"):
-        checks.check_from_opengl(lambda pose: FLIP @ pose)
+        exercises.check_from_opengl(lambda pose: FLIP @ pose)
     with pytest.raises(AssertionError, match="third axis points backward"):
-        checks.check_from_opengl(lambda pose: pose @ torch.diag(torch.tensor([1.0, -1.0, 1.0, 1.0])).double())
+        exercises.check_from_opengl(
+            lambda pose: (
+                pose @ torch.diag(torch.tensor([1.0, -1.0, 1.0, 1.0])).double()
+            )
+        )
     with pytest.raises(AssertionError, match="has changed"):
-        checks.check_from_opengl(lambda pose: pose.mul_(2))
+        exercises.check_from_opengl(lambda pose: pose.mul_(2))
     with pytest.raises(AssertionError, match="returns nothing yet"):
-        checks.check_from_opengl(lambda pose: None)
+        exercises.check_from_opengl(lambda pose: None)
 
 
 def test_depth_scale(capsys: pytest.CaptureFixture[str]) -> None:
-    checks.check_depth_scale(median_scale)
+    exercises.check_depth_scale(median_scale)
     assert "ok: depth_scale" in capsys.readouterr().out
     with pytest.raises(AssertionError, match="a mean follows a few"):
-        checks.check_depth_scale(lambda c, m: round(float((c[c > 0] / m[c > 0]).mean()) / 10) * 10.0)
+        exercises.check_depth_scale(
+            lambda c, m: round(float((c[c > 0] / m[c > 0]).mean()) / 10) * 10.0
+        )
     with pytest.raises(AssertionError, match="what does a missing"):
-        checks.check_depth_scale(lambda c, m: float(c.float().mean() / m.mean()))
+        exercises.check_depth_scale(
+            lambda c, m: float(c.float().mean() / m.mean())
+        )
     with pytest.raises(AssertionError, match="returns nothing yet"):
-        checks.check_depth_scale(lambda codes, metres: None)
+        exercises.check_depth_scale(lambda codes, metres: None)
 
 
 def test_up_axis(capsys: pytest.CaptureFixture[str]) -> None:
-    checks.check_up_axis(up_axis)
+    exercises.check_up_axis(up_axis)
     assert "ok: up_axis" in capsys.readouterr().out
     with pytest.raises(AssertionError, match="image rows count downwards"):
-        checks.check_up_axis(lambda poses: up_axis(poses, sign=1.0))
+        exercises.check_up_axis(lambda poses: up_axis(poses, sign=1.0))
     with pytest.raises(AssertionError, match="which column"):
-        checks.check_up_axis(lambda poses: "y")
+        exercises.check_up_axis(lambda poses: "y")
     with pytest.raises(AssertionError, match="returns nothing yet"):
-        checks.check_up_axis(lambda poses: None)
+        exercises.check_up_axis(lambda poses: None)

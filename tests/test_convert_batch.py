@@ -1,4 +1,5 @@
-"""What converters share: scenes kept, failed and resumed, processes that die, names, tags."""
+"""What converters share: scenes kept, failed and resumed, processes that die,
+names, tags."""
 
 import os
 import signal
@@ -17,7 +18,15 @@ from small_scene import floor_scene
 
 from vlg_lib.classes import ROOMS_12
 from vlg_lib.convert import batch as converting
-from vlg_lib.convert.batch import Summary, chosen, convert_all, finish, provenance, read_tags, tags_of
+from vlg_lib.convert.batch import (
+    Summary,
+    chosen,
+    convert_all,
+    finish,
+    provenance,
+    read_tags,
+    tags_of,
+)
 from vlg_lib.data.layout import read_scene, write_scene
 
 SETTINGS = {"every": 2, "size": (32, 24)}
@@ -47,27 +56,50 @@ def convert_floor(name: str, folder: Path, settings: dict) -> None:
         raise KeyError("label")
     if name.startswith("silent"):
         return
-    write_scene(folder, floor_scene(2), provenance=provenance("test", name, settings))
+    write_scene(
+        folder, floor_scene(2), provenance=provenance("test", name, settings)
+    )
 
 
 def is_running(process: int) -> bool:
-    """Whether a process is there and does something: one that nobody has waited for is not running."""
-    told = subprocess.run(["ps", "-o", "stat=", "-p", str(process)], capture_output=True, text=True).stdout.strip()
+    """Whether a process is there and does something: one that nobody has waited
+    for is not running."""
+    told = subprocess.run(
+        ["ps", "-o", "stat=", "-p", str(process)],
+        capture_output=True,
+        text=True,
+    ).stdout.strip()
     return bool(told) and not told.startswith("Z")
 
 
 def run(names, out, settings=SETTINGS, **options) -> Summary:
-    return convert_all(names, partial(convert_floor, settings=settings), out, settings=settings, **options)
+    return convert_all(
+        names,
+        partial(convert_floor, settings=settings),
+        out,
+        settings=settings,
+        **options,
+    )
 
 
 class TestConvertAll:
     def test_a_bad_scene_among_good_ones(self, tmp_path, capsys):
-        summary = run(["a", "corrupt", "defect", "silent", "b"], tmp_path / "out")
+        summary = run(
+            ["a", "corrupt", "defect", "silent", "b"], tmp_path / "out"
+        )
         assert summary.converted == ["a", "b"]
         assert summary.failed["corrupt"] == "corrupt.sens: cut short"
-        assert summary.failed["defect"].startswith("KeyError: 'label' (test_converting.py, line ")
-        assert "no scene with these settings was written" in summary.failed["silent"]
-        assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["a", "b"]
+        assert summary.failed["defect"].startswith(
+            "KeyError: 'label' (test_converting.py, line "
+        )
+        assert (
+            "no scene with these settings was written"
+            in summary.failed["silent"]
+        )
+        assert sorted(path.name for path in (tmp_path / "out").iterdir()) == [
+            "a",
+            "b",
+        ]
         with pytest.raises(typer.Exit) as stop:
             finish(summary, tmp_path / "out")
         assert stop.value.exit_code == 1
@@ -86,11 +118,23 @@ class TestConvertAll:
         assert run(["a"], tmp_path, settings={"every": 3}).converted == ["a"]
         finish(run(["a", "c"], tmp_path), tmp_path)
 
-    def test_leftovers_of_a_killed_run_go_and_those_of_others_stay(self, tmp_path):
-        """What is left is what the library's own writer leaves when it is killed in the middle."""
-        write = "from pathlib import Path; from vlg_lib.artifacts import atomic_folder; import os\n"
-        write += f"with atomic_folder(Path({str(tmp_path / 'a')!r})): os.kill(os.getpid(), 9)"
-        assert subprocess.run([sys.executable, "-c", write]).returncode == -signal.SIGKILL
+    def test_leftovers_of_a_killed_run_go_and_those_of_others_stay(
+        self, tmp_path
+    ):
+        """What is left is what the library's own writer leaves when it is
+        killed in the middle."""
+        write = (
+            "from pathlib import Path; from vlg_lib.artifacts import"
+            " atomic_folder; import os\n"
+        )
+        write += (
+            f"with atomic_folder(Path({str(tmp_path / 'a')!r})):"
+            " os.kill(os.getpid(), 9)"
+        )
+        assert (
+            subprocess.run([sys.executable, "-c", write]).returncode
+            == -signal.SIGKILL
+        )
         assert [path.name[:3] for path in tmp_path.iterdir()] == [".a."]
         others = {".a.b.abcdefgh", ".b.abcdefgh", ".a.abc", ".a.ABCDEFGH"}
         for name in others:
@@ -98,40 +142,62 @@ class TestConvertAll:
         run(["a"], tmp_path)
         assert {path.name for path in tmp_path.iterdir()} == {"a", *others}
 
-    def test_several_at_once_and_one_that_takes_its_process_down(self, tmp_path):
+    def test_several_at_once_and_one_that_takes_its_process_down(
+        self, tmp_path
+    ):
         names = ["a", "killed", "b", "corrupt", "c"]
         summary = run(names, tmp_path, jobs=2)
         assert sorted(summary.converted) == ["a", "b", "c"]
         assert sorted(summary.failed) == ["corrupt", "killed"]
         assert "out of memory?" in summary.failed["killed"]
-        assert [len(read_scene(tmp_path / name).frames) for name in "abc"] == [2, 2, 2]
+        assert [len(read_scene(tmp_path / name).frames) for name in "abc"] == [
+            2,
+            2,
+            2,
+        ]
 
     @pytest.mark.timeout(120)
     def test_processes_end_with_the_one_that_started_them(self, tmp_path):
-        """Two scenes that take for ever; the command is killed, and then its processes are gone."""
+        """Two scenes that take for ever; the command is killed, and then its
+        processes are gone."""
         script = tmp_path / "convert_slowly.py"
-        script.write_text(SLOWLY.format(folder=Path(converting.__file__).parent))
-        main = subprocess.Popen([sys.executable, script], cwd=tmp_path, stderr=subprocess.DEVNULL)
+        script.write_text(
+            SLOWLY.format(folder=Path(converting.__file__).parent)
+        )
+        main = subprocess.Popen(
+            [sys.executable, script], cwd=tmp_path, stderr=subprocess.DEVNULL
+        )
         while len(workers := list(tmp_path.glob("*.pid"))) < 2:
             assert main.poll() is None
             time.sleep(0.05)
         main.send_signal(signal.SIGKILL)
         main.wait()
         waited = time.monotonic()
-        while any(is_running(int(worker.read_text())) for worker in workers) and time.monotonic() < waited + 60:
+        while (
+            any(is_running(int(worker.read_text())) for worker in workers)
+            and time.monotonic() < waited + 60
+        ):
             time.sleep(0.05)
-        assert not any(is_running(int(worker.read_text())) for worker in workers)
+        assert not any(
+            is_running(int(worker.read_text())) for worker in workers
+        )
 
     def test_what_scenes_left_out_is_counted(self, tmp_path):
         run(["a", "b"], tmp_path)
         for name, count in (("a", 2), ("b", 3)):
             path = tmp_path / name / "scene.json"
-            path.write_text(path.read_text().replace('"skipped": {}', f'"skipped": {{"invalid pose": {count}}}'))
+            path.write_text(
+                path.read_text().replace(
+                    '"skipped": {}', f'"skipped": {{"invalid pose": {count}}}'
+                )
+            )
         assert run(["a", "b"], tmp_path).skipped == {"invalid pose": 5}
 
     @pytest.mark.parametrize(("names", "jobs"), [(["a", "a"], 1), (["a"], 0)])
     def test_settings_that_make_no_sense(self, tmp_path, names, jobs):
-        with pytest.raises(ValueError, match="one job or more and different names"):
+        with pytest.raises(
+            ValueError, match="one job or more and different names"
+        ):
             run(names, tmp_path, jobs=jobs)
 
 
@@ -144,7 +210,9 @@ class TestChosen:
         assert chosen("abc", "c", split) == ["c", "b"]
 
     def test_a_scene_that_is_not_there(self, tmp_path):
-        with pytest.raises(ValueError, match="2 scenes are not there, first 'x'; there are 3"):
+        with pytest.raises(
+            ValueError, match="2 scenes are not there, first 'x'; there are 3"
+        ):
             chosen("abc", "a,x,y")
         with pytest.raises(ValueError, match=r"val\.txt: no such file"):
             chosen("abc", split=tmp_path / "val.txt")
@@ -157,18 +225,26 @@ class TestChosen:
 class TestTags:
     @given(st.lists(st.integers(-1, 11)), st.integers(1, 4))
     def test_classes_that_enough_points_carry(self, labels, at_least):
-        mask = tags_of(torch.tensor(labels, dtype=torch.int64), ROOMS_12, at_least)
+        mask = tags_of(
+            torch.tensor(labels, dtype=torch.int64), ROOMS_12, at_least
+        )
         assert mask.tolist() == [labels.count(i) >= at_least for i in range(12)]
 
     def test_typed_by_a_person(self, tmp_path):
         path = tmp_path / "tags.txt"
         path.write_text("# office\na: wall, floor\n\nb:\n")
         tags = read_tags(path, ROOMS_12)
-        assert {name: ROOMS_12.present(mask) for name, mask in tags.items()} == {"a": ("floor", "wall"), "b": ()}
+        assert {
+            name: ROOMS_12.present(mask) for name, mask in tags.items()
+        } == {"a": ("floor", "wall"), "b": ()}
 
     @pytest.mark.parametrize(
         ("text", "message"),
-        [("a: wal", "line 1: unknown class 'wal'"), ("a: wall\na: floor", "line 2: expected"), ("wall", "line 1")],
+        [
+            ("a: wal", "line 1: unknown class 'wal'"),
+            ("a: wall\na: floor", "line 2: expected"),
+            ("wall", "line 1"),
+        ],
     )
     def test_lines_that_are_wrong(self, tmp_path, text, message):
         (tmp_path / "tags.txt").write_text(text)

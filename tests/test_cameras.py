@@ -1,4 +1,5 @@
-"""Cameras, poses and visibility against OpenCV, against geometry worked out by hand, and against broken input."""
+"""Cameras, poses and visibility against OpenCV, against geometry worked out by
+hand, and against broken input."""
 
 import cv2
 import numpy as np
@@ -18,7 +19,12 @@ from vlg_lib.geometry.cameras import (
     world_to_camera,
 )
 from vlg_lib.geometry.poses import check_pose
-from vlg_lib.geometry.visibility import PUBLISHED, Visibility, depth_from_points, visible_points
+from vlg_lib.geometry.visibility import (
+    PUBLISHED,
+    Visibility,
+    depth_from_points,
+    visible_points,
+)
 from vlg_lib.scene import Camera, Frame
 
 CAMERA = Camera(fx=100.0, fy=100.0, cx=79.5, cy=59.5, width=160, height=120)
@@ -26,30 +32,59 @@ seeds = st.integers(0, 2**32 - 1)
 
 
 def random_pose(generator: torch.Generator) -> Tensor:
-    """A rigid camera-to-world pose: a random rotation (QR of a Gaussian matrix) and a few metres of translation."""
-    rotation, _ = torch.linalg.qr(torch.randn(3, 3, generator=generator, dtype=torch.float64))
+    """A rigid camera-to-world pose: a random rotation (QR of a Gaussian matrix)
+    and a few metres of translation."""
+    rotation, _ = torch.linalg.qr(
+        torch.randn(3, 3, generator=generator, dtype=torch.float64)
+    )
     rotation[:, 0] *= torch.linalg.det(rotation)
     pose = torch.eye(4, dtype=torch.float64)
-    pose[:3, :3], pose[:3, 3] = rotation, 5 * torch.randn(3, generator=generator, dtype=torch.float64)
+    pose[:3, :3], pose[:3, 3] = (
+        rotation,
+        5 * torch.randn(3, generator=generator, dtype=torch.float64),
+    )
     return pose
 
 
 def random_camera(generator: torch.Generator) -> Camera:
-    f, c = torch.rand(2, generator=generator).tolist(), torch.rand(2, generator=generator).tolist()
-    return Camera(200 + 800 * f[0], 200 + 800 * f[1], 100 + 440 * c[0], 100 + 280 * c[1], 640, 480)
+    f, c = (
+        torch.rand(2, generator=generator).tolist(),
+        torch.rand(2, generator=generator).tolist(),
+    )
+    return Camera(
+        200 + 800 * f[0],
+        200 + 800 * f[1],
+        100 + 440 * c[0],
+        100 + 280 * c[1],
+        640,
+        480,
+    )
 
 
-def points_before(pose: Tensor, generator: torch.Generator, count: int = 200) -> Tensor:
-    """Float32 world points between 0.3 and 8 m before a camera, well spread over the image and past its edges."""
-    depth = 0.3 + 7.7 * torch.rand(count, 1, generator=generator, dtype=torch.float64)
-    sideways = 2 * torch.rand(count, 2, generator=generator, dtype=torch.float64) - 1
-    return camera_to_world_points(torch.cat([sideways * depth, depth], dim=1), pose).float()
+def points_before(
+    pose: Tensor, generator: torch.Generator, count: int = 200
+) -> Tensor:
+    """Float32 world points between 0.3 and 8 m before a camera, well spread
+    over the image and past its edges."""
+    depth = 0.3 + 7.7 * torch.rand(
+        count, 1, generator=generator, dtype=torch.float64
+    )
+    sideways = (
+        2 * torch.rand(count, 2, generator=generator, dtype=torch.float64) - 1
+    )
+    return camera_to_world_points(
+        torch.cat([sideways * depth, depth], dim=1), pose
+    ).float()
 
 
-def frame_with(depth: Tensor | None, pose: Tensor | None = None, camera: Camera = CAMERA) -> Frame:
+def frame_with(
+    depth: Tensor | None, pose: Tensor | None = None, camera: Camera = CAMERA
+) -> Frame:
     shape = (camera.height, camera.width) if depth is None else depth.shape
     color = torch.zeros(*shape, 3, dtype=torch.uint8)
-    return Frame("0", camera, torch.eye(4) if pose is None else pose, color, depth)
+    return Frame(
+        "0", camera, torch.eye(4) if pose is None else pose, color, depth
+    )
 
 
 def wall(z: float, camera: Camera = CAMERA) -> Tensor:
@@ -64,23 +99,35 @@ def test_projection_agrees_with_opencv(seed: int) -> None:
     world_to_cam = np.linalg.inv(pose.numpy())
     rotation_vector, _ = cv2.Rodrigues(world_to_cam[:3, :3])
     expected, _ = cv2.projectPoints(
-        points.double().numpy(), rotation_vector, world_to_cam[:3, 3], camera.matrix.numpy(), None
+        points.double().numpy(),
+        rotation_vector,
+        world_to_cam[:3, 3],
+        camera.matrix.numpy(),
+        None,
     )
     pixels, _ = project(points, camera, pose)
     assert np.abs(pixels.numpy() - expected[:, 0]).max() < 1e-4
 
 
 def test_a_point_by_hand() -> None:
-    pose = torch.tensor([[0.0, 0, 1, 1], [-1, 0, 0, 2], [0, -1, 0, 1.5], [0, 0, 0, 1]])  # looks along the world's x
-    pixels, depth = project(torch.tensor([[3.0, 1.0, 2.0], [0.0, 2.0, 1.5]]), CAMERA, pose)
-    assert pixels[0].tolist() == [79.5 + 100 * 1 / 2, 59.5 - 100 * 0.5 / 2]  # 1 m to the right, half a metre up
+    # looks along the world's x
+    pose = torch.tensor(
+        [[0.0, 0, 1, 1], [-1, 0, 0, 2], [0, -1, 0, 1.5], [0, 0, 0, 1]]
+    )
+    pixels, depth = project(
+        torch.tensor([[3.0, 1.0, 2.0], [0.0, 2.0, 1.5]]), CAMERA, pose
+    )
+    # 1 m to the right, half a metre up
+    assert pixels[0].tolist() == [79.5 + 100 * 1 / 2, 59.5 - 100 * 0.5 / 2]
     assert depth.tolist() == [2.0, -1.0]  # the second point is behind
 
 
 def test_depth_is_along_the_axis_not_along_the_ray() -> None:
     points, pixels = unproject(wall(2.0), CAMERA, torch.eye(4))
     assert len(points) == 160 * 120
-    assert torch.equal(points[:, 2], torch.full((len(points),), 2.0, dtype=torch.float64))
+    assert torch.equal(
+        points[:, 2], torch.full((len(points),), 2.0, dtype=torch.float64)
+    )
     assert pixels[1].tolist() == [1, 0]  # row after row, as (column, row)
 
 
@@ -103,13 +150,30 @@ def test_unprojection_and_projection_are_inverse(seed: int) -> None:
 @settings(max_examples=30, deadline=None)
 def test_world_and_camera_frames_are_inverse_and_rigid(seed: int) -> None:
     generator = torch.Generator().manual_seed(seed)
-    pose, points = random_pose(generator), torch.randn(20, 3, generator=generator, dtype=torch.float64)
+    pose, points = (
+        random_pose(generator),
+        torch.randn(20, 3, generator=generator, dtype=torch.float64),
+    )
     in_camera = world_to_camera(points, pose)
-    assert torch.allclose(camera_to_world_points(in_camera, pose), points, atol=1e-9)
-    assert torch.allclose(torch.cdist(in_camera, in_camera), torch.cdist(points, points), atol=1e-6)
-    homogeneous = torch.cat([points, torch.ones(20, 1, dtype=torch.float64)], dim=1)
-    assert torch.allclose(in_camera, (torch.linalg.inv(pose) @ homogeneous.T).T[:, :3], atol=1e-9)
-    assert torch.allclose(world_to_camera(pose[None, :3, 3], pose), torch.zeros(1, 3, dtype=torch.float64), atol=1e-9)
+    assert torch.allclose(
+        camera_to_world_points(in_camera, pose), points, atol=1e-9
+    )
+    assert torch.allclose(
+        torch.cdist(in_camera, in_camera),
+        torch.cdist(points, points),
+        atol=1e-6,
+    )
+    homogeneous = torch.cat(
+        [points, torch.ones(20, 1, dtype=torch.float64)], dim=1
+    )
+    assert torch.allclose(
+        in_camera, (torch.linalg.inv(pose) @ homogeneous.T).T[:, :3], atol=1e-9
+    )
+    assert torch.allclose(
+        world_to_camera(pose[None, :3, 3], pose),
+        torch.zeros(1, 3, dtype=torch.float64),
+        atol=1e-9,
+    )
 
 
 @given(seed=seeds, views=st.integers(1, 4))
@@ -125,18 +189,29 @@ def test_a_batch_of_poses_equals_a_loop(seed: int, views: int) -> None:
         assert torch.allclose(pixels[view], one_pixels, rtol=1e-9)
         assert torch.allclose(depth[view], one_depth, rtol=1e-9)
     back = camera_to_world_points(world_to_camera(points, poses), poses)
-    assert torch.allclose(back, points.double().expand(views, -1, -1), atol=1e-9)
+    assert torch.allclose(
+        back, points.double().expand(views, -1, -1), atol=1e-9
+    )
 
 
 def test_a_resized_camera_finds_the_point_in_the_resized_image() -> None:
-    """Each pixel of the large image holds its own u (or v), so the small image tells where its pixels come from."""
+    """Each pixel of the large image holds its own u (or v), so the small image
+    tells where its pixels come from."""
     camera = Camera(fx=90.0, fy=120.0, cx=50.3, cy=41.7, width=160, height=120)
     small = resize_camera(camera, 40, 60)
-    v, u = torch.meshgrid(torch.arange(120.0), torch.arange(160.0), indexing="ij")
-    resized = interpolate(torch.stack([u, v])[None], size=(60, 40), mode="area")[0]
+    v, u = torch.meshgrid(
+        torch.arange(120.0), torch.arange(160.0), indexing="ij"
+    )
+    resized = interpolate(
+        torch.stack([u, v])[None], size=(60, 40), mode="area"
+    )[0]
     points, pixels = unproject(wall(2.0, small), small, torch.eye(4))
     where_in_large, _ = project(points, camera, torch.eye(4))
-    assert torch.allclose(where_in_large.float(), resized[:, pixels[:, 1], pixels[:, 0]].T, atol=1e-4)
+    assert torch.allclose(
+        where_in_large.float(),
+        resized[:, pixels[:, 1], pixels[:, 0]].T,
+        atol=1e-4,
+    )
 
 
 @given(
@@ -146,12 +221,22 @@ def test_a_resized_camera_finds_the_point_in_the_resized_image() -> None:
     y=st.floats(-3, 3),
     z=st.floats(0.1, 20),
 )
-def test_resizing_keeps_the_place_in_the_image(width: int, height: int, x: float, y: float, z: float) -> None:
-    camera = Camera(fx=300.0, fy=310.0, cx=170.0, cy=100.0, width=320, height=240)
+def test_resizing_keeps_the_place_in_the_image(
+    width: int, height: int, x: float, y: float, z: float
+) -> None:
+    camera = Camera(
+        fx=300.0, fy=310.0, cx=170.0, cy=100.0, width=320, height=240
+    )
     point = torch.tensor([[x, y, z]], dtype=torch.float64)
-    size, new_size = torch.tensor([320.0, 240.0]).double(), torch.tensor([width, height]).double()
+    size, new_size = (
+        torch.tensor([320.0, 240.0]).double(),
+        torch.tensor([width, height]).double(),
+    )
     before = (project(point, camera, torch.eye(4))[0] + 0.5) / size
-    after = (project(point, resize_camera(camera, width, height), torch.eye(4))[0] + 0.5) / new_size
+    after = (
+        project(point, resize_camera(camera, width, height), torch.eye(4))[0]
+        + 0.5
+    ) / new_size
     assert torch.allclose(before, after, atol=1e-9, rtol=1e-9)
     back = resize_camera(resize_camera(camera, width, height), 320, 240)
     assert torch.allclose(back.matrix, camera.matrix, atol=1e-9)
@@ -160,21 +245,37 @@ def test_resizing_keeps_the_place_in_the_image(width: int, height: int, x: float
 def test_a_cropped_camera_finds_the_point_in_the_cropped_image() -> None:
     cropped = crop_camera(CAMERA, left=30, top=20, width=50, height=40)
     point = torch.tensor([[-0.5, -0.4, 2.0]])
-    (u, v), (cu, cv) = project(point, CAMERA, torch.eye(4))[0][0], project(point, cropped, torch.eye(4))[0][0]
+    (u, v), (cu, cv) = (
+        project(point, CAMERA, torch.eye(4))[0][0],
+        project(point, cropped, torch.eye(4))[0][0],
+    )
     assert (float(u - cu), float(v - cv)) == (30, 20)
     assert (cropped.width, cropped.height) == (50, 40)
 
 
-@pytest.mark.parametrize("box", [(-1, 0, 10, 10), (0, -1, 10, 10), (151, 0, 10, 10), (0, 111, 10, 10)])
-def test_a_crop_outside_the_image_is_refused(box: tuple[int, int, int, int]) -> None:
+@pytest.mark.parametrize(
+    "box",
+    [(-1, 0, 10, 10), (0, -1, 10, 10), (151, 0, 10, 10), (0, 111, 10, 10)],
+)
+def test_a_crop_outside_the_image_is_refused(
+    box: tuple[int, int, int, int],
+) -> None:
     with pytest.raises(ValueError, match="leaves the image of 160 x 120"):
         crop_camera(CAMERA, *box)
 
 
 def test_what_a_pixel_covers() -> None:
-    """Pixel i covers i - 1/2 <= u < i + 1/2: the left edge of the image belongs to it and the right edge does not."""
+    """Pixel i covers i - 1/2 <= u < i + 1/2: the left edge of the image belongs
+    to it and the right edge does not."""
     positions = torch.tensor([-0.51, -0.5, 0.49, 0.5, 158.5, 159.49, 159.5])
-    points = torch.stack([(positions.double() - 79.5) / 100 * 2, torch.zeros(7), torch.full((7,), 2.0)], dim=1)
+    points = torch.stack(
+        [
+            (positions.double() - 79.5) / 100 * 2,
+            torch.zeros(7),
+            torch.full((7,), 2.0),
+        ],
+        dim=1,
+    )
     pairs = visible_points(points.double(), frame_with(wall(2.0)))
     assert pairs.indices.tolist() == [1, 2, 3, 4, 5]
     assert pairs.pixels[:, 0].tolist() == [0, 0, 1, 159, 159]
@@ -184,8 +285,12 @@ def test_depth_decides_within_the_stated_tolerance() -> None:
     z = torch.tensor([1.89, 1.91, 2.0, 2.09, 2.11])
     points = torch.stack([torch.zeros(5), torch.zeros(5), z], dim=1)
     frame = frame_with(wall(2.0))
-    assert visible_points(points, frame, Visibility(tolerance=0.03, slack=0.04)).indices.tolist() == [1, 2, 3]
-    assert visible_points(points, frame, Visibility(tolerance=0.0, slack=0.0)).indices.tolist() == [2]
+    assert visible_points(
+        points, frame, Visibility(tolerance=0.03, slack=0.04)
+    ).indices.tolist() == [1, 2, 3]
+    assert visible_points(
+        points, frame, Visibility(tolerance=0.0, slack=0.0)
+    ).indices.tolist() == [2]
     assert len(visible_points(points, frame, PUBLISHED)) == 5
     pairs = visible_points(points, frame, PUBLISHED)
     assert torch.allclose(pairs.depth.float(), z)
@@ -195,14 +300,23 @@ def test_missing_depth_sees_nothing() -> None:
     depth = wall(2.0)
     depth[60, 80], depth[60, 81], depth[60, 82] = 0, torch.nan, torch.inf
     u = torch.tensor([80.0, 81, 82, 83])
-    points = torch.stack([(u - 79.5) / 100 * 2, torch.full((4,), 0.01), torch.full((4,), 2.0)], dim=1)
-    assert visible_points(points, frame_with(depth), PUBLISHED).indices.tolist() == [3]
-    assert visible_points(points, frame_with(depth), Visibility(slack=10.0)).indices.tolist() == [3]
+    points = torch.stack(
+        [(u - 79.5) / 100 * 2, torch.full((4,), 0.01), torch.full((4,), 2.0)],
+        dim=1,
+    )
+    assert visible_points(
+        points, frame_with(depth), PUBLISHED
+    ).indices.tolist() == [3]
+    assert visible_points(
+        points, frame_with(depth), Visibility(slack=10.0)
+    ).indices.tolist() == [3]
 
 
 def test_points_behind_the_camera_or_in_its_centre_are_not_seen() -> None:
     points = torch.tensor([[0.0, 0, -2], [0, 0, 0], [0, 0, 2]])
-    assert visible_points(points, frame_with(wall(2.0)), Visibility(slack=10.0)).indices.tolist() == [2]
+    assert visible_points(
+        points, frame_with(wall(2.0)), Visibility(slack=10.0)
+    ).indices.tolist() == [2]
     assert visible_points(points, frame_with(None)).indices.tolist() == [2]
 
 
@@ -216,13 +330,18 @@ def test_the_border_is_cut_on_all_sides() -> None:
 
 
 def test_a_frame_without_depth_uses_the_points_themselves() -> None:
-    """A near wall over the left half of the view hides the left half of a far wall, and nothing else."""
+    """A near wall over the left half of the view hides the left half of a far
+    wall, and nothing else."""
     grid = torch.linspace(-1.2, 1.2, 121)
     y, x = torch.meshgrid(grid, grid, indexing="ij")
     far = torch.stack([x, y, torch.full_like(x, 3.0)], dim=-1).reshape(-1, 3)
-    near = torch.stack([x / 2, y / 2, torch.full_like(x, 1.5)], dim=-1).reshape(-1, 3)
+    near = torch.stack([x / 2, y / 2, torch.full_like(x, 1.5)], dim=-1).reshape(
+        -1, 3
+    )
     near = near[near[:, 0] < 0]
-    pairs = visible_points(torch.cat([far, near]), frame_with(None), Visibility(point_radius=0.01))
+    pairs = visible_points(
+        torch.cat([far, near]), frame_with(None), Visibility(point_radius=0.01)
+    )
     seen = torch.zeros(len(far) + len(near), dtype=torch.bool)
     seen[pairs.indices] = True
     assert seen[len(far) :].all()  # the near wall sees itself
@@ -231,11 +350,15 @@ def test_a_frame_without_depth_uses_the_points_themselves() -> None:
 
 
 def test_the_z_buffer_by_hand() -> None:
-    points = torch.tensor([[0.01, 0.01, 2.0], [0.005, 0.005, 1.0], [1.0, 0.5, 2.0]])  # the first two share a pixel
+    # the first two share a pixel
+    points = torch.tensor(
+        [[0.01, 0.01, 2.0], [0.005, 0.005, 1.0], [1.0, 0.5, 2.0]]
+    )
     depth = depth_from_points(points, CAMERA, torch.eye(4), point_radius=0.0)
     assert depth[60, 80] == 1.0
     assert int((depth > 0).sum()) == 2
-    wide = depth_from_points(points, CAMERA, torch.eye(4), point_radius=0.024)  # 2.4 pixels at 1 m, 1.2 at 2 m
+    # 2.4 pixels at 1 m, 1.2 at 2 m
+    wide = depth_from_points(points, CAMERA, torch.eye(4), point_radius=0.024)
     assert int((wide == 1.0).sum()) == 25
     assert int((wide == 2.0).sum()) == 9
     assert int((wide == 0.0).sum()) == 160 * 120 - 34
@@ -243,20 +366,28 @@ def test_the_z_buffer_by_hand() -> None:
 
 def test_no_point_in_view_gives_no_hit() -> None:
     for depth in (wall(2.0), None):
-        pairs = visible_points(torch.tensor([[0.0, 0.0, -1.0]]), frame_with(depth))
+        pairs = visible_points(
+            torch.tensor([[0.0, 0.0, -1.0]]), frame_with(depth)
+        )
         assert len(pairs) == 0
         assert pairs.pixels.shape == (0, 2)
 
 
 def test_a_depth_map_of_another_size_is_refused() -> None:
     depth = torch.ones(60, 80)
-    with pytest.raises(ValueError, match="80 x 60 pixels, its camera 160 x 120"):
+    with pytest.raises(
+        ValueError, match="80 x 60 pixels, its camera 160 x 120"
+    ):
         visible_points(torch.zeros(1, 3), frame_with(depth))
-    with pytest.raises(ValueError, match="80 x 60 pixels, its camera 160 x 120"):
+    with pytest.raises(
+        ValueError, match="80 x 60 pixels, its camera 160 x 120"
+    ):
         unproject(depth, CAMERA, torch.eye(4))
 
 
-@pytest.mark.parametrize("setting", ["tolerance", "slack", "border", "point_radius"])
+@pytest.mark.parametrize(
+    "setting", ["tolerance", "slack", "border", "point_radius"]
+)
 def test_negative_settings_are_refused(setting: str) -> None:
     with pytest.raises(ValueError, match=">= 0"):
         Visibility(**{setting: -1 if setting == "border" else -1.0})
@@ -283,7 +414,9 @@ def broken(row: int, column: int, value: float) -> Tensor:
         (broken(1, 1, -1.0), "mirrors"),
     ],
 )
-def test_each_invalid_pose_is_refused_with_its_reason(pose: Tensor, message: str) -> None:
+def test_each_invalid_pose_is_refused_with_its_reason(
+    pose: Tensor, message: str
+) -> None:
     with pytest.raises(ValueError, match=message):
         check_pose(pose)
 
@@ -294,7 +427,8 @@ def test_valid_poses_pass_and_their_transposes_do_not(seed: int) -> None:
     pose = random_pose(torch.Generator().manual_seed(seed))
     check_pose(pose)
     check_pose(pose.float())
-    check_pose(torch.from_numpy(np.round(pose.numpy(), 6)))  # as text files store it
+    # as text files store it
+    check_pose(torch.from_numpy(np.round(pose.numpy(), 6)))
     with pytest.raises(ValueError, match="last row"):
         check_pose(pose.T)
 
@@ -306,7 +440,10 @@ def test_cuda_sees_the_same_points() -> None:
     points = points_before(pose, generator, 2000)
     for depth in (wall(3.0), None):
         frame = frame_with(depth, pose)
-        here, there = visible_points(points, frame, PUBLISHED), visible_points(points.cuda(), frame, PUBLISHED)
+        here, there = (
+            visible_points(points, frame, PUBLISHED),
+            visible_points(points.cuda(), frame, PUBLISHED),
+        )
         assert there.indices.is_cuda
         assert torch.equal(here.indices, there.indices.cpu())
         assert torch.equal(here.pixels, there.pixels.cpu())

@@ -1,4 +1,5 @@
-"""How rooms become batches, and how any loss is trained on them: tiny rooms, coarse voxels."""
+"""How rooms become batches, and how any loss is trained on them: tiny rooms,
+coarse voxels."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -9,10 +10,21 @@ from torch import Tensor, nn
 
 from vlg_lib.artifacts import StoreError
 from vlg_lib.geometry.voxels import quantize
-from vlg_lib.networks.point_network import NetworkSettings, PointNetwork, point_features, scaled_colors
+from vlg_lib.networks.point_network import (
+    NetworkSettings,
+    PointNetwork,
+    point_features,
+    scaled_colors,
+)
 from vlg_lib.training.augmentation import NO_AUGMENTATION
 from vlg_lib.training.loop import constant
-from vlg_lib.training.point_batches import Cloud, CloudBatch, TrainingSettings, draw_batch, train_network
+from vlg_lib.training.point_batches import (
+    Cloud,
+    CloudBatch,
+    TrainingSettings,
+    draw_batch,
+    train_network,
+)
 
 RECIPE = TrainingSettings(steps=4, batch_rooms=2, crop=None, learning_rate=5e-3)
 SETTINGS = NetworkSettings(channels=3, voxel_size=0.4, output="scores")
@@ -25,8 +37,17 @@ def one_thread() -> None:
 
 def room(seed: int, count: int = 120) -> Cloud:
     generator = torch.Generator().manual_seed(seed)
-    points = torch.rand(count, 3, generator=generator) * torch.tensor([3.0, 2.0, 2.0]) - 1
-    return Cloud(points, torch.randint(0, 256, (count, 3), generator=generator, dtype=torch.uint8))
+    points = (
+        torch.rand(count, 3, generator=generator)
+        * torch.tensor([3.0, 2.0, 2.0])
+        - 1
+    )
+    return Cloud(
+        points,
+        torch.randint(
+            0, 256, (count, 3), generator=generator, dtype=torch.uint8
+        ),
+    )
 
 
 ROOMS = [room(seed, 100 + 10 * seed) for seed in range(4)]
@@ -37,7 +58,9 @@ def network(seed: int = 0, norm: str = "batch") -> PointNetwork:
 
 
 def drawn(seed: int, settings: TrainingSettings = RECIPE) -> CloudBatch:
-    return draw_batch(network(), ROOMS, settings, torch.Generator().manual_seed(seed))
+    return draw_batch(
+        network(), ROOMS, settings, torch.Generator().manual_seed(seed)
+    )
 
 
 def colour_loss(outputs: Tensor, batch: CloudBatch) -> Tensor:
@@ -49,7 +72,10 @@ def colour_loss(outputs: Tensor, batch: CloudBatch) -> Tensor:
 def same(one: CloudBatch, other: CloudBatch) -> bool:
     return (
         one.clouds == other.clouds
-        and all(torch.equal(a, b) for a, b in zip(one.points, other.points, strict=True))
+        and all(
+            torch.equal(a, b)
+            for a, b in zip(one.points, other.points, strict=True)
+        )
         and torch.equal(one.inputs.features, other.inputs.features)
         and torch.equal(one.inputs.coordinates, other.inputs.coordinates)
     )
@@ -70,7 +96,12 @@ def test_rooms_are_drawn_without_repetition_and_all_get_their_turn() -> None:
 
 
 def test_a_batch_larger_than_the_set_takes_every_room_once() -> None:
-    assert sorted(drawn(0, replace(RECIPE, batch_rooms=9)).clouds) == [0, 1, 2, 3]
+    assert sorted(drawn(0, replace(RECIPE, batch_rooms=9)).clouds) == [
+        0,
+        1,
+        2,
+        3,
+    ]
 
 
 def test_whole_rooms_keep_all_their_points() -> None:
@@ -85,7 +116,8 @@ def test_crops_are_parts_of_rooms() -> None:
     for cloud, points in zip(batch.clouds, batch.points, strict=True):
         assert 0 < len(points) < len(ROOMS[cloud].points)
         sides = ROOMS[cloud].points[points][:, :2]
-        # Turned and scaled by up to a tenth, a square of 1.2 m reaches no further than its diagonal.
+        # Turned and scaled by up to a tenth, a square of 1.2 m reaches no
+        # further than its diagonal.
         assert float(torch.pdist(sides).max()) <= 1.2 * 2**0.5 / 0.9 + 1e-4
 
 
@@ -93,34 +125,50 @@ def test_crops_are_centred_where_the_chances_are() -> None:
     cloud = ROOMS[0]
     corner = (cloud.points[:, :2] < -0.5).all(dim=1)
     likely = Cloud(cloud.points, cloud.colors, corner.float())
-    settings = replace(RECIPE, batch_rooms=1, crop=0.2, augmentation=NO_AUGMENTATION)
+    settings = replace(
+        RECIPE, batch_rooms=1, crop=0.2, augmentation=NO_AUGMENTATION
+    )
     for seed in range(5):
-        batch = draw_batch(network(), [likely], settings, torch.Generator().manual_seed(seed))
+        batch = draw_batch(
+            network(), [likely], settings, torch.Generator().manual_seed(seed)
+        )
         assert bool((cloud.points[batch.points[0]][:, :2] < -0.5 + 0.1).all())
 
 
 def test_gather_agrees_with_a_loop() -> None:
     batch = drawn(2, replace(RECIPE, crop=1.5))
-    values = [torch.randn(len(cloud.points), 5, generator=torch.Generator().manual_seed(7)) for cloud in ROOMS]
+    values = [
+        torch.randn(
+            len(cloud.points), 5, generator=torch.Generator().manual_seed(7)
+        )
+        for cloud in ROOMS
+    ]
     found = batch.gather(values)
-    expected = [values[cloud][int(point)] for cloud, points in zip(batch.clouds, batch.points, strict=True)
-                for point in points]  # fmt: skip
+    expected = [
+        values[cloud][int(point)]
+        for cloud, points in zip(batch.clouds, batch.points, strict=True)
+        for point in points
+    ]
     assert torch.equal(found, torch.stack(expected))
     labels = batch.gather([torch.arange(len(cloud.points)) for cloud in ROOMS])
     assert torch.equal(labels, torch.cat(batch.points))
 
 
 def test_each_point_finds_its_own_voxel() -> None:
-    # Nothing changed but the shift within a voxel, which the brute force below has to find again.
+    # Nothing changed but the shift within a voxel, which the brute force below
+    # has to find again.
     settings = replace(RECIPE, augmentation=NO_AUGMENTATION)
     batch = drawn(3, settings)
     start = 0
-    for number, (cloud, points) in enumerate(zip(batch.clouds, batch.points, strict=True)):
+    for number, (cloud, points) in enumerate(
+        zip(batch.clouds, batch.points, strict=True)
+    ):
         rows = batch.rows[start : start + len(points)]
         start += len(points)
         coordinates = batch.inputs.coordinates[rows]
         assert bool((coordinates[:, 0] == number).all())
-        # Points of one voxel lie within a voxel of each other, and two voxels apart points lie apart.
+        # Points of one voxel lie within a voxel of each other, and two voxels
+        # apart points lie apart.
         own = ROOMS[cloud].points[points]
         gap = (own[:, None] - own[None]).abs()
         steps = (coordinates[:, None, 1:] - coordinates[None, :, 1:]).abs()
@@ -131,27 +179,42 @@ def test_each_point_finds_its_own_voxel() -> None:
 def test_a_voxel_carries_the_mean_of_its_points() -> None:
     batch = drawn(4, replace(RECIPE, augmentation=NO_AUGMENTATION))
     features = torch.cat(
-        [point_features(ROOMS[cloud].points, scaled_colors(ROOMS[cloud].colors), True)[points]
-         for cloud, points in zip(batch.clouds, batch.points, strict=True)]
-    )  # fmt: skip
+        [
+            point_features(
+                ROOMS[cloud].points, scaled_colors(ROOMS[cloud].colors), True
+            )[points]
+            for cloud, points in zip(batch.clouds, batch.points, strict=True)
+        ]
+    )
     for row in range(0, len(batch.inputs.features), 7):
-        torch.testing.assert_close(batch.inputs.features[row], features[batch.rows == row].mean(dim=0))
+        torch.testing.assert_close(
+            batch.inputs.features[row], features[batch.rows == row].mean(dim=0)
+        )
 
 
 def test_the_same_room_is_voxelised_anew_each_time() -> None:
     settings = replace(RECIPE, batch_rooms=1, augmentation=NO_AUGMENTATION)
-    one = draw_batch(network(), ROOMS[:1], settings, torch.Generator().manual_seed(0))
-    other = draw_batch(network(), ROOMS[:1], settings, torch.Generator().manual_seed(1))
+    one = draw_batch(
+        network(), ROOMS[:1], settings, torch.Generator().manual_seed(0)
+    )
+    other = draw_batch(
+        network(), ROOMS[:1], settings, torch.Generator().manual_seed(1)
+    )
     still = quantize(ROOMS[0].points, 0.4)
     together = [len(batch.rows.unique()) for batch in (one, other)]
     assert not torch.equal(one.rows, other.rows)
-    assert all(abs(count - len(still.unique(dim=0))) < 0.5 * len(still) for count in together)
+    assert all(
+        abs(count - len(still.unique(dim=0))) < 0.5 * len(still)
+        for count in together
+    )
 
 
 @pytest.mark.parametrize("norm", ["batch", "instance"])
 def test_the_loss_of_a_tiny_problem_falls(norm: str) -> None:
     model = network(norm=norm)
-    recipe = replace(RECIPE, steps=12, schedule=constant, augmentation=NO_AUGMENTATION)
+    recipe = replace(
+        RECIPE, steps=12, schedule=constant, augmentation=NO_AUGMENTATION
+    )
     losses = train_network(model, ROOMS, colour_loss, recipe)
     assert len(losses) == 12
     assert sum(losses[-3:]) < 0.7 * sum(losses[:3])
@@ -161,7 +224,8 @@ def test_the_loss_of_a_tiny_problem_falls(norm: str) -> None:
 def test_in_mixed_precision_the_losses_are_nearly_those_of_float32(
     precision: str, steps: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Later steps differ in float16: the scaler leaves out the first, while it looks for its scale."""
+    """Later steps differ in float16: the scaler leaves out the first, while it
+    looks for its scale."""
     recipe = replace(RECIPE, steps=3, schedule=constant)
     expected = train_network(network(), ROOMS, colour_loss, recipe)
     monkeypatch.setenv("ACCELERATE_MIXED_PRECISION", precision)
@@ -182,10 +246,22 @@ def test_a_stopped_run_continues_bit_for_bit(tmp_path: Path) -> None:
         return colour_loss(outputs, batch)
 
     with pytest.raises(KeyboardInterrupt):
-        train_network(network(), ROOMS, stops, RECIPE, checkpoint=path, checkpoint_every=2)
+        train_network(
+            network(), ROOMS, stops, RECIPE, checkpoint=path, checkpoint_every=2
+        )
     # Whatever weights it starts from: those of the checkpoint count.
     resumed = network(seed=9)
-    assert train_network(resumed, ROOMS, colour_loss, RECIPE, checkpoint=path, checkpoint_every=2) == losses
+    assert (
+        train_network(
+            resumed,
+            ROOMS,
+            colour_loss,
+            RECIPE,
+            checkpoint=path,
+            checkpoint_every=2,
+        )
+        == losses
+    )
     for name, tensor in whole.state_dict().items():
         assert torch.equal(tensor, resumed.state_dict()[name]), name
 
@@ -195,9 +271,17 @@ def test_a_checkpoint_of_another_run_is_refused(tmp_path: Path) -> None:
     recipe = replace(RECIPE, steps=1)
     train_network(network(), ROOMS, colour_loss, recipe, checkpoint=path)
     with pytest.raises(StoreError, match="another run"):
-        train_network(network(), ROOMS, colour_loss, recipe, checkpoint=path, seed=1)
+        train_network(
+            network(), ROOMS, colour_loss, recipe, checkpoint=path, seed=1
+        )
     with pytest.raises(StoreError, match="another model"):
-        train_network(network(norm="instance"), ROOMS, colour_loss, recipe, checkpoint=path)
+        train_network(
+            network(norm="instance"),
+            ROOMS,
+            colour_loss,
+            recipe,
+            checkpoint=path,
+        )
 
 
 def test_the_gradient_is_clipped() -> None:
@@ -206,7 +290,12 @@ def test_the_gradient_is_clipped() -> None:
     original = torch.optim.AdamW.step
 
     def step(self: torch.optim.AdamW, closure: None = None) -> None:
-        gradients = [p.grad.norm() for group in self.param_groups for p in group["params"] if p.grad is not None]
+        gradients = [
+            p.grad.norm()
+            for group in self.param_groups
+            for p in group["params"]
+            if p.grad is not None
+        ]
         seen.append(float(torch.stack(gradients).norm()))
         original(self, closure)
 
@@ -239,4 +328,8 @@ def test_a_cloud_with_nan_points_is_named() -> None:
 def test_a_network_in_training_is_handed_back_for_use() -> None:
     model = network()
     train_network(model, ROOMS, colour_loss, replace(RECIPE, steps=1))
-    assert not any(module.training for module in model.modules() if isinstance(module, nn.BatchNorm1d))
+    assert not any(
+        module.training
+        for module in model.modules()
+        if isinstance(module, nn.BatchNorm1d)
+    )

@@ -1,4 +1,5 @@
-"""Chapter 03's exercise checks pass the solution and fail typical wrong answers with a hint."""
+"""Chapter 03's exercise checks pass the solution and fail typical wrong answers
+with a hint."""
 
 import math
 from collections.abc import Iterator
@@ -7,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from vlg_lib.exercises import chapter03 as checks
+from vlg_lib.exercises import chapter03 as exercises
 
 
 def running_mean(frames: Iterator[Tensor]) -> Tensor:
@@ -20,15 +21,19 @@ def running_mean(frames: Iterator[Tensor]) -> Tensor:
 
 
 def test_running_mean(capsys: pytest.CaptureFixture[str]) -> None:
-    checks.check_running_mean(running_mean)
+    exercises.check_running_mean(running_mean)
     assert "ok: running_mean" in capsys.readouterr().out
-    checks.check_running_mean(lambda frames: running_mean(frame.double() for frame in frames))
+    exercises.check_running_mean(
+        lambda frames: running_mean(frame.double() for frame in frames)
+    )
     with pytest.raises(AssertionError, match="overwritten"):
-        checks.check_running_mean(lambda frames: torch.stack(list(frames)).mean(0))
+        exercises.check_running_mean(
+            lambda frames: torch.stack(list(frames)).mean(0)
+        )
     with pytest.raises(AssertionError, match="found"):
-        checks.check_running_mean(lambda frames: sum(frames))  # type: ignore[arg-type,return-value]
+        exercises.check_running_mean(lambda frames: sum(frames))  # type: ignore[arg-type,return-value]
     with pytest.raises(AssertionError, match="returns nothing"):
-        checks.check_running_mean(lambda frames: None)  # type: ignore[arg-type,return-value]
+        exercises.check_running_mean(lambda frames: None)  # type: ignore[arg-type,return-value]
 
     def halves(frames: Iterator[Tensor]) -> Tensor:
         mean = next(frames).clone()
@@ -37,7 +42,7 @@ def test_running_mean(capsys: pytest.CaptureFixture[str]) -> None:
         return mean
 
     with pytest.raises(AssertionError):
-        checks.check_running_mean(halves)
+        exercises.check_running_mean(halves)
 
 
 def majority_vote(votes: Tensor, classes: int) -> tuple[Tensor, Tensor]:
@@ -48,33 +53,54 @@ def majority_vote(votes: Tensor, classes: int) -> tuple[Tensor, Tensor]:
 
 
 def test_majority_vote() -> None:
-    checks.check_majority_vote(majority_vote)
+    exercises.check_majority_vote(majority_vote)
     with pytest.raises(AssertionError, match="seen by no view"):
-        checks.check_majority_vote(lambda votes, classes: (votes.mode(0).values.clamp(min=0), torch.zeros(3)))
+        exercises.check_majority_vote(
+            lambda votes, classes: (
+                votes.mode(0).values.clamp(min=0),
+                torch.zeros(3),
+            )
+        )
 
     def of_all_views(votes: Tensor, classes: int) -> tuple[Tensor, Tensor]:
         labels, agreement = majority_vote(votes, classes)
         return labels, agreement * (votes >= 0).float().mean(0)
 
     with pytest.raises(AssertionError, match="saw the point"):
-        checks.check_majority_vote(of_all_views)
-    with pytest.raises(AssertionError, match="most votes"):  # torch's mode counts -1 as a vote
-        checks.check_majority_vote(lambda votes, classes: (votes.mode(0).values, majority_vote(votes, classes)[1]))
+        exercises.check_majority_vote(of_all_views)
+    # torch's mode counts -1 as a vote
+    with pytest.raises(AssertionError, match="most votes"):
+        exercises.check_majority_vote(
+            lambda votes, classes: (
+                votes.mode(0).values,
+                majority_vote(votes, classes)[1],
+            )
+        )
 
 
 def views_needed(variance: float, correlation: float, target: float) -> float:
     left = target - variance * correlation
-    return max(1, math.ceil(variance * (1 - correlation) / left - 1e-9)) if left > 0 else math.inf
+    return (
+        max(1, math.ceil(variance * (1 - correlation) / left - 1e-9))
+        if left > 0
+        else math.inf
+    )
 
 
 def test_views_needed() -> None:
-    checks.check_views_needed(views_needed)
+    exercises.check_views_needed(views_needed)
     with pytest.raises(AssertionError, match="correlation 1/2"):
-        checks.check_views_needed(lambda variance, correlation, target: math.ceil(variance / target))
+        exercises.check_views_needed(
+            lambda variance, correlation, target: math.ceil(variance / target)
+        )
     with pytest.raises(AssertionError, match="one view fewer"):
-        checks.check_views_needed(lambda v, c, t: views_needed(v, c, t) + (v not in (1.0,)))
+        exercises.check_views_needed(
+            lambda v, c, t: views_needed(v, c, t) + (v not in (1.0,))
+        )
     with pytest.raises(AssertionError, match="stays for any number"):
-        checks.check_views_needed(lambda v, c, t: views_needed(v, c, t) if t > v * c else 10_000)
+        exercises.check_views_needed(
+            lambda v, c, t: views_needed(v, c, t) if t > v * c else 10_000
+        )
 
 
 def odd_view(rows: Tensor, saw: Tensor) -> int:
@@ -86,23 +112,27 @@ def odd_view(rows: Tensor, saw: Tensor) -> int:
 
 
 def test_odd_view() -> None:
-    checks.check_odd_view(odd_view)
+    exercises.check_odd_view(odd_view)
 
     def summed(rows: Tensor, saw: Tensor) -> int:
-        cosine = torch.nn.functional.cosine_similarity(rows, rows.sum(0) - rows, dim=2)
+        cosine = torch.nn.functional.cosine_similarity(
+            rows, rows.sum(0) - rows, dim=2
+        )
         return int(((1 - cosine) * saw).sum(1).argmax())
 
     with pytest.raises(AssertionError, match="not a sum"):
-        checks.check_odd_view(summed)
+        exercises.check_odd_view(summed)
 
     def lonely_points_count(rows: Tensor, saw: Tensor) -> int:
-        cosine = torch.nn.functional.cosine_similarity(rows, rows.sum(0) - rows, dim=2)
+        cosine = torch.nn.functional.cosine_similarity(
+            rows, rows.sum(0) - rows, dim=2
+        )
         agreement = (cosine * saw).sum(1) / saw.sum(1).clamp(min=1)
         return int(agreement.masked_fill(saw.sum(1) == 0, torch.inf).argmin())
 
     with pytest.raises(AssertionError, match="nobody to agree with"):
-        checks.check_odd_view(lonely_points_count)
+        exercises.check_odd_view(lonely_points_count)
     with pytest.raises(AssertionError, match="compare a view with the others"):
-        checks.check_odd_view(lambda rows, saw: 1)
+        exercises.check_odd_view(lambda rows, saw: 1)
     with pytest.raises(AssertionError, match="returns nothing"):
-        checks.check_odd_view(lambda rows, saw: None)  # type: ignore[arg-type,return-value]
+        exercises.check_odd_view(lambda rows, saw: None)  # type: ignore[arg-type,return-value]

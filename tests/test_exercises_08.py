@@ -1,4 +1,5 @@
-"""Chapter 08's exercise checks pass the solution and fail typical wrong answers with a hint."""
+"""Chapter 08's exercise checks pass the solution and fail typical wrong answers
+with a hint."""
 
 import copy
 from collections.abc import Sequence
@@ -8,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import normalize
 
-from vlg_lib.exercises import chapter08 as checks
+from vlg_lib.exercises import chapter08 as exercises
 
 
 def best_vector(targets: Tensor) -> tuple[Tensor, float]:
@@ -17,18 +18,24 @@ def best_vector(targets: Tensor) -> tuple[Tensor, float]:
 
 
 def test_best_vector(capsys: pytest.CaptureFixture[str]) -> None:
-    checks.check_best_vector(best_vector)
+    exercises.check_best_vector(best_vector)
     assert "ok: best_vector" in capsys.readouterr().out
     with pytest.raises(AssertionError, match="does not know about lengths"):
-        checks.check_best_vector(lambda t: (normalize(t.mean(dim=0), dim=0), best_vector(t)[1]))
+        exercises.check_best_vector(
+            lambda t: (normalize(t.mean(dim=0), dim=0), best_vector(t)[1])
+        )
     with pytest.raises(AssertionError, match="not 1"):
-        checks.check_best_vector(lambda t: (normalize(t, dim=1).mean(dim=0) * 0.5, 0.0))
+        exercises.check_best_vector(
+            lambda t: (normalize(t, dim=1).mean(dim=0) * 0.5, 0.0)
+        )
     with pytest.raises(AssertionError, match="how long is the mean"):
-        checks.check_best_vector(lambda t: (best_vector(t)[0], 1 - best_vector(t)[1] + 0.5))
+        exercises.check_best_vector(
+            lambda t: (best_vector(t)[0], 1 - best_vector(t)[1] + 0.5)
+        )
     with pytest.raises(AssertionError, match="a better vector"):
-        checks.check_best_vector(lambda t: (-best_vector(t)[0], 0.0))
+        exercises.check_best_vector(lambda t: (-best_vector(t)[0], 0.0))
     with pytest.raises(AssertionError, match="returns nothing yet"):
-        checks.check_best_vector(lambda t: None)
+        exercises.check_best_vector(lambda t: None)
 
 
 def pull(vector: Tensor, target: Tensor) -> Tensor:
@@ -37,18 +44,20 @@ def pull(vector: Tensor, target: Tensor) -> Tensor:
 
 
 def test_pull(capsys: pytest.CaptureFixture[str]) -> None:
-    checks.check_pull(pull)
+    exercises.check_pull(pull)
     assert "ok: pull" in capsys.readouterr().out
     with pytest.raises(AssertionError, match="uphill"):
-        checks.check_pull(lambda f, t: -pull(f, t))
+        exercises.check_pull(lambda f, t: -pull(f, t))
     with pytest.raises(AssertionError, match="take that part out"):
-        checks.check_pull(lambda f, t: normalize(t, dim=0) - normalize(f, dim=0))
+        exercises.check_pull(
+            lambda f, t: normalize(t, dim=0) - normalize(f, dim=0)
+        )
     with pytest.raises(AssertionError, match="where does its length come in"):
-        checks.check_pull(lambda f, t: pull(f, t) * f.norm())
+        exercises.check_pull(lambda f, t: pull(f, t) * f.norm())
     with pytest.raises(AssertionError, match="length of the target"):
-        checks.check_pull(lambda f, t: pull(f, t) * t.norm())
+        exercises.check_pull(lambda f, t: pull(f, t) * t.norm())
     with pytest.raises(AssertionError, match="returns nothing yet"):
-        checks.check_pull(lambda f, t: None)
+        exercises.check_pull(lambda f, t: None)
 
 
 def rarity_weights(labels: Tensor, classes: int, power: float) -> Tensor:
@@ -58,22 +67,32 @@ def rarity_weights(labels: Tensor, classes: int, power: float) -> Tensor:
 
 
 def test_rarity_weights(capsys: pytest.CaptureFixture[str]) -> None:
-    checks.check_rarity_weights(rarity_weights)
+    exercises.check_rarity_weights(rarity_weights)
     assert "ok: rarity_weights" in capsys.readouterr().out
     with pytest.raises(AssertionError, match="divides by zero"):
-        checks.check_rarity_weights(
-            lambda labels, classes, power: torch.bincount(labels[labels >= 0], minlength=classes).float() ** -power
+        exercises.check_rarity_weights(
+            lambda labels, classes, power: (
+                torch.bincount(labels[labels >= 0], minlength=classes).float()
+                ** -power
+            )
         )
     with pytest.raises(AssertionError, match="not 1: scale"):
-        checks.check_rarity_weights(lambda *given: 2 * rarity_weights(*given))
+        exercises.check_rarity_weights(
+            lambda *given: 2 * rarity_weights(*given)
+        )
     with pytest.raises(AssertionError, match="share of the class"):
-        checks.check_rarity_weights(lambda labels, classes, power: rarity_weights(labels, classes, 1.0))
+        exercises.check_rarity_weights(
+            lambda labels, classes, power: rarity_weights(labels, classes, 1.0)
+        )
     with pytest.raises(AssertionError, match="returns nothing yet"):
-        checks.check_rarity_weights(lambda labels, classes, power: None)
+        exercises.check_rarity_weights(lambda labels, classes, power: None)
 
 
 def reestimate(
-    network: nn.Module, batches: Sequence[Tensor], momentum: float | None = None, reset: bool = True
+    network: nn.Module,
+    batches: Sequence[Tensor],
+    momentum: float | None = None,
+    reset: bool = True,
 ) -> nn.Module:
     network = copy.deepcopy(network).train()
     for module in network.modules():
@@ -88,20 +107,28 @@ def reestimate(
 
 
 def test_reestimate(capsys: pytest.CaptureFixture[str]) -> None:
-    checks.check_reestimate(reestimate)
+    exercises.check_reestimate(reestimate)
     assert "ok: reestimate" in capsys.readouterr().out
     with pytest.raises(AssertionError, match="See momentum"):
-        checks.check_reestimate(lambda network, batches: reestimate(network, batches, momentum=0.1))
+        exercises.check_reestimate(
+            lambda network, batches: reestimate(network, batches, momentum=0.1)
+        )
     with pytest.raises(AssertionError, match="old values count"):
-        checks.check_reestimate(lambda network, batches: reestimate(network, batches, reset=False))
+        exercises.check_reestimate(
+            lambda network, batches: reestimate(network, batches, reset=False)
+        )
     with pytest.raises(AssertionError, match="work on a copy"):
-        checks.check_reestimate(in_place)
+        exercises.check_reestimate(in_place)
     with pytest.raises(AssertionError, match="training mode only"):
-        checks.check_reestimate(lambda network, batches: copy.deepcopy(network).eval())
+        exercises.check_reestimate(
+            lambda network, batches: copy.deepcopy(network).eval()
+        )
     with pytest.raises(AssertionError, match="evaluation mode"):
-        checks.check_reestimate(lambda network, batches: reestimate(network, batches).train())
+        exercises.check_reestimate(
+            lambda network, batches: reestimate(network, batches).train()
+        )
     with pytest.raises(AssertionError, match="returns nothing yet"):
-        checks.check_reestimate(lambda network, batches: None)
+        exercises.check_reestimate(lambda network, batches: None)
 
 
 def in_place(network: nn.Module, batches: Sequence[Tensor]) -> nn.Module:
