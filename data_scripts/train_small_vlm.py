@@ -355,7 +355,7 @@ def train(
         seed=recipe.seed,
         checkpoint=folder / "checkpoint.safetensors",
         checkpoint_every=CHECKPOINT_EVERY,
-        clip=1.0,
+        max_grad_norm=1.0,
         progress="training",
     )
     return towers, losses
