@@ -173,7 +173,7 @@ def wrap(model: nn.Module) -> nn.Module:
         if type(module) is nn.BatchNorm1d:
             # weights and statistics stay where optimizer and files find them
             module.__class__ = SyncedBatchNorm1d
-    return nn.distributed.DistributedDataParallel(model)
+    return nn.parallel.DistributedDataParallel(model)
 
 
 class SyncedBatchNorm1d(nn.BatchNorm1d):
