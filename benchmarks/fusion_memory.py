@@ -1,7 +1,8 @@
 """Peak memory of stage 1 for a large scene: as it is by default, told a limit,
 and for more frames.
 
-    python benchmarks/fusion_memory.py --points 1000000 --dim 768 --frames 4 12 --max-memory 300000000
+    python benchmarks/fusion_memory.py --points 1000000 --dim 768 \\
+        --frames 4 12 --max-memory 300000000
 
 Each line is one JSON object with ``name, ours, baseline, ratio, unit, runs,
 threads`` (ratio > 1: ours is better). The points lie on a wall 16 m wide,

@@ -193,7 +193,6 @@ def of_size(world, family, size):
 
 
 # --- the equations, in plain numpy
-# ------------------------------------------------------------------------------------
 
 
 def arrays(module):
@@ -450,7 +449,6 @@ def test_values_of_the_pooling_head_by_hand(world):
 
 
 # --- the towers are open_clip's own
-# -----------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("size", [(SIDE, SIDE), (48, 96), (80, 32)])
@@ -509,7 +507,6 @@ def test_resized_positions_keep_their_axes():
 
 
 # --- whole frames and windows
-# -----------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("length", [1, 4, 5, 8, 9, 23])
@@ -615,7 +612,6 @@ def test_the_model_is_frozen_and_has_its_name(world):
 
 
 # --- texts
-# ------------------------------------------------------------------------------------------------------------
 
 
 def test_texts_pass_the_tower_once(world):
@@ -715,7 +711,6 @@ def test_texts_that_cannot_be(world, texts):
 
 
 # --- wrong names, weights and sizes
-# -----------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(

@@ -328,12 +328,18 @@ def test_the_browsers_argmax_is_the_librarys(room, tmp_path):
     )
     script = f"""
       global.window = {{}};
-      global.document = {{ readyState: "complete", querySelectorAll: () => [], currentScript: null }};
+      global.document = {{
+        readyState: "complete",
+        querySelectorAll: () => [],
+        currentScript: null,
+      }};
       require({json.dumps(str(ASSETS / "vlg3d.js"))});
-      const {{ data, masks }} = require({json.dumps(str(tmp_path / "in.json"))});
+      const {{ data, masks }} =
+        require({json.dumps(str(tmp_path / "in.json"))});
       const bytes = (text) => new Uint8Array(Buffer.from(text, "base64"));
+      const [logits, seen] = [bytes(data.logits), bytes(data.seen)];
       console.log(JSON.stringify(masks.map((mask) =>
-        Array.from(window.VLG3D.maskedArgmax(bytes(data.logits), bytes(data.seen), 12, mask)))));
+        Array.from(window.VLG3D.maskedArgmax(logits, seen, 12, mask)))));
     """
     done = subprocess.run(
         ["node", "-e", script], capture_output=True, text=True, check=True

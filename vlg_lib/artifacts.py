@@ -110,9 +110,7 @@ def _room_for(path: Path) -> Iterator[None]:
 
 
 def write_json(path: Path, value: Any) -> None:
-    """Write JSON, whole or not at all; NaN and infinity are refused
-    (ValueError).
-    """
+    """Write JSON, whole or not at all; ValueError for NaN and infinity."""
     text = json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False)
     with atomic_write(path) as file:
         file.write(text.encode() + b"\n")

@@ -9,8 +9,7 @@ from jaxtyping import Bool, UInt8
 from torch import Tensor
 
 IGNORE_LABEL = -1
-"""The label of a point that has no class: not annotated, or not seen by any
-view."""
+"""The label of a point without a class: not annotated, or seen by no view."""
 
 UNLABELLED_COLOR = (190, 190, 190)
 """The colour of points with the ignore label, in every figure."""
@@ -67,9 +66,7 @@ class ClassSet:
         return mask
 
     def present(self, mask: Bool[Tensor, " K"]) -> tuple[str, ...]:
-        """The inverse of :meth:`mask`: the names of the classes that a mask
-        marks.
-        """
+        """The inverse of :meth:`mask`: the names of the classes it marks."""
         return tuple(
             name
             for name, here in zip(self.names, mask.tolist(), strict=True)

@@ -1,5 +1,4 @@
-"""The nouns that everything else speaks: cameras, frames, scenes and point
-embeddings.
+"""The nouns that all else speaks: cameras, frames, scenes, point embeddings.
 
 Conventions, everywhere in this library:
 
@@ -26,7 +25,8 @@ class Camera:
     """Pinhole intrinsics of an image of ``width`` x ``height`` pixels; ``fx,
     fy, cx, cy`` in pixels.
 
-    >>> Camera(fx=100, fy=100, cx=79.5, cy=59.5, width=160, height=120).matrix[0].tolist()
+    >>> camera = Camera(100, 100, cx=79.5, cy=59.5, width=160, height=120)
+    >>> camera.matrix[0].tolist()
     [100.0, 0.0, 79.5]
     """
 

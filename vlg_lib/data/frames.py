@@ -289,9 +289,7 @@ def natural_key(name: str) -> list[str | int]:
 
 
 def _files(folder: Path, suffixes: Sequence[str]) -> dict[str, Path]:
-    """The files of a folder with one of these endings, by their names without
-    it.
-    """
+    """The files of a folder with one of these endings, by their stems."""
     return {
         path.stem: path
         for path in folder.glob("[!.]*")

@@ -4,16 +4,20 @@ A scene is a folder in the layout of ScanNet's exporter, with points and labels
 apart::
 
     color/NAME.png                 8-bit RGB (or .jpg)
-    depth/NAME.png                 16-bit, depth_scale units a metre, 0 = missing; the size of the colour image
+    depth/NAME.png                 16-bit, depth_scale units a metre, 0 =
+                                   missing; the size of the colour image
     pose/NAME.txt                  4x4 camera-to-world, metres
-    intrinsic/intrinsic_color.txt  4x4; intrinsic_depth.txt, where it exists, is equal
+    intrinsic/intrinsic_color.txt  4x4; intrinsic_depth.txt, where it exists,
+                                   is equal
     points.ply                     x y z (metres, z up) red green blue
-    labels.ply                     the same points with an int property label; optional, for evaluation only
-    scene.json                     name, class set, scene labels, depth code, provenance, counts of what was skipped
+    labels.ply                     the same points with an int property label;
+                                   optional, for evaluation only
+    scene.json                     name, class set, scene labels, depth code,
+                                   provenance, counts of what was skipped
 
 Weakly supervised code calls :func:`read_scene`, which never opens
 ``labels.ply``; :func:`read_point_labels` is the only door to point labels.
-Every other format is the business of a converter in ``data_scripts/``.
+Every other format is the business of :mod:`vlg_lib.convert`.
 """
 
 from collections import Counter
@@ -224,8 +228,8 @@ def read_manifest(folder: Path) -> dict[str, Any]:
         manifest = read_json(path)
     except StoreError as error:
         raise LayoutError(
-            f"{error}: not a scene folder; a converter of data_scripts/ (or a"
-            " person) writes scene.json"
+            f"{error}: not a scene folder; `vlg convert` (or a person) writes"
+            " scene.json"
         ) from error
     if not isinstance(manifest, dict) or manifest.get("format") != FORMAT:
         raise LayoutError(

@@ -1,6 +1,4 @@
-"""Point clouds in PLY files: coordinates, colours and any further numbers a
-point carries.
-"""
+"""Point clouds in PLY files: coordinates, colours and further numbers."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -88,8 +86,7 @@ def write_points(
     labels: Shaped[Tensor, " N"] | None = None,
     **scalars: Shaped[Tensor, " N"],
 ) -> None:
-    """Write a coloured point cloud as a binary little-endian PLY, whole or not
-    at all.
+    """Write a coloured point cloud as binary little-endian PLY, atomically.
 
     ``points``: (N, 3), any unit, stored as float32; ``colors``: (N, 3) uint8;
     ``labels``: (N,) whole numbers, stored as an int32 property ``label``;

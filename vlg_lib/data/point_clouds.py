@@ -43,8 +43,7 @@ UP_AXES = {
     "x": ((0, 1, 0), (0, 0, 1), (1, 0, 0)),
     "-x": ((0, 0, 1), (0, 1, 0), (-1, 0, 0)),
 }
-"""For each axis of a file that may point up, the rotation that turns it to
-z."""
+"""For each axis of a file that may point up, the rotation to z up."""
 
 
 @dataclass(frozen=True)
@@ -69,9 +68,7 @@ class CloudFile:
         return len(self.colors)
 
     def positions(self) -> Float[Tensor, "N 3"]:
-        """The coordinates as float64: those of a national grid do not fit into
-        float32.
-        """
+        """The coordinates as float64, which those of a national grid need."""
         return torch.from_numpy(
             np.stack([axis.astype(np.float64) for axis in self.axes], axis=1)
         )
@@ -142,8 +139,7 @@ def read_cloud(path: Path, *, use_color: bool = True) -> CloudFile:
 def as_bytes(
     colors: Shaped[np.ndarray, "N 3"],
 ) -> tuple[Shaped[np.ndarray, "N 3"], str, list[str]]:
-    """Finite colours of any scale as uint8: (colours, the scale they had, what
-    looks odd).
+    """Finite colours of any scale as uint8: (colours, their scale, oddities).
 
     Bytes stay as they are. Floats up to 1 are shares of full brightness; other
     numbers up to 255 are bytes, and up to 65535 are 16-bit. ValueError for

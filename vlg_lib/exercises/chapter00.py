@@ -1,6 +1,4 @@
-"""Checks of the exercises of chapter 00: the masked choice, and what tags are
-worth.
-"""
+"""Checks of the exercises of chapter 00: masked choice, what tags are worth."""
 
 from collections.abc import Callable
 

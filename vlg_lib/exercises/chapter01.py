@@ -189,9 +189,7 @@ def _two_frames(seed: int) -> tuple[Frame, Frame]:
 
 
 def check_pose_direction(pose_direction: Callable[[Frame, Frame], str]) -> None:
-    """Tells poses from inverted poses on pairs of photographs of several
-    rooms.
-    """
+    """Tells poses from inverted ones on photographs of several rooms."""
     for seed in range(3):
         frames = _two_frames(seed)
         inverted = [

@@ -197,7 +197,7 @@ def check_info_nce_with_positives(
     classes = torch.tensor([0, 1, 0, 2, 2, 0, 3, 1, 7])
     whole = float(loss(images, texts, classes, 0.1))
     assert abs(float(loss(texts, images, classes, 0.1)) - whole) < 1e-4, (
-        "exchanging the towers changed the loss: rows and columns count the same"
+        "exchanging the towers changed the loss: rows and columns count alike"
     )
     order = torch.randperm(9, generator=generator)
     assert (

@@ -23,9 +23,7 @@ def _one_buffer(rows: Tensor) -> Iterator[Tensor]:
 def check_running_mean(
     running_mean: Callable[[Iterator[Tensor]], Tensor],
 ) -> None:
-    """Right by hand, for any number of frames, with one frame in memory, in any
-    order.
-    """
+    """Right by hand, for any number of frames, in any order, one in memory."""
     answer = running_mean(
         _one_buffer(torch.tensor([[1.0, 0.0], [3.0, 4.0], [2.0, 2.0]]))
     )

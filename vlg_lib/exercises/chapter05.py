@@ -50,9 +50,7 @@ def check_log_sum_exp(log_sum_exp: Callable[[Tensor, float], Tensor]) -> None:
 
 
 def check_tag_bits(tag_bits: Callable[[Tensor], Tensor]) -> None:
-    """The entropy of each class's tag in bits; nothing for a tag that never
-    changes.
-    """
+    """The entropy of each class's tag in bits; 0 for a tag that never changes."""
     tags = torch.tensor(
         [[1, 1, 0, 0], [1, 0, 0, 0], [1, 1, 1, 0], [1, 0, 0, 0]],
         dtype=torch.bool,
@@ -60,7 +58,7 @@ def check_tag_bits(tag_bits: Callable[[Tensor], Tensor]) -> None:
     found = tag_bits(tags)
     assert found is not None, "tag_bits returns nothing yet"
     assert tuple(found.shape) == (4,), (
-        f"one number for each of the 4 classes, found shape {tuple(found.shape)}"
+        f"one number a class, four in all, found shape {tuple(found.shape)}"
     )
     assert bool(torch.isfinite(found).all()), (
         "0 log 0 counts as 0: a tag that is always or never there tells nothing"

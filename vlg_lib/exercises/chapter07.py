@@ -17,9 +17,7 @@ PAPER = torch.tensor(
 
 
 def _voxels(seed: int, count: int = 60, reach: int = 3) -> Tensor:
-    """Distinct random voxels around the origin, (N, 3) int32, in random
-    order.
-    """
+    """Distinct voxels around the origin, (N, 3) int32, in random order."""
     generator = torch.Generator().manual_seed(seed)
     rows = torch.randint(
         -reach, reach + 1, (count, 3), generator=generator, dtype=torch.int32
@@ -261,15 +259,19 @@ def check_submanifold(
             kernel_offsets(size).index((z, y, x))
             for x, y, z in kernel_offsets(size)
         ]
-        typical = {
-            "the kernel was turned around: W[k] belongs to the input at u + offset_k": kernel.flip(
-                0
+        typical = (
+            (
+                kernel.flip(0),
+                "the kernel was turned around: W[k] belongs to the input at u +"
+                " offset_k",
             ),
-            "the weights are in another order: x runs fastest in kernel_offsets": kernel[
-                turned
-            ],
-        }
-        for hint, other in typical.items():
+            (
+                kernel[turned],
+                "the weights are in another order: x runs fastest in"
+                " kernel_offsets",
+            ),
+        )
+        for other, hint in typical:
             assert not torch.allclose(
                 out, _library(coordinates, features, other), atol=1e-9
             ), hint

@@ -55,9 +55,7 @@ def check_class_iou(class_iou: Callable[[Tensor, Tensor, int], float]) -> None:
 
 
 def check_sign_test(sign_test: Callable[[int, int], float]) -> None:
-    """The two-sided probability under a fair coin, symmetric and never above
-    1.
-    """
+    """The two-sided probability under a fair coin, symmetric and at most 1."""
     found = sign_test(4, 0)
     assert found is not None, "sign_test returns nothing yet"
     assert not math.isclose(found, 1 / 16, abs_tol=1e-9), (
@@ -88,9 +86,7 @@ def check_sign_test(sign_test: Callable[[int, int], float]) -> None:
 def check_which_conventions(
     which_conventions: Callable[[Tensor, float], list[str]],
 ) -> None:
-    """Every convention whose mIoU is the reported one is named, and no
-    other.
-    """
+    """Every convention whose mIoU is the reported one is named, no other."""
     ten = torch.tensor(
         [[5, 0, 0, 1, 0], [0, 2, 0, 0, 1], [1, 0, 0, 0, 0], [0, 0, 0, 0, 0]]
     )

@@ -22,7 +22,8 @@ def world_to_camera(
     """World points seen from the camera: x_c = R^T (x - t), metres, float64.
     The pose stays camera-to-world.
 
-    >>> pose = torch.eye(4); pose[:3, 3] = torch.tensor([1.0, 0.0, 0.0])  # a camera one metre along x
+    >>> pose = torch.eye(4)
+    >>> pose[0, 3] = 1.0  # a camera one metre along x
     >>> world_to_camera(torch.tensor([[1.0, 0.0, 2.0]]), pose)
     tensor([[0., 0., 2.]], dtype=torch.float64)
     """
@@ -96,7 +97,7 @@ def resize_camera(camera: Camera, width: int, height: int) -> Camera:
     cx by (w' - 1)/(w - 1), which agrees with this only where the principal
     point is the middle of the image.
 
-    >>> resize_camera(Camera(fx=100.0, fy=100.0, cx=79.5, cy=59.5, width=160, height=120), 80, 60)
+    >>> resize_camera(Camera(100.0, 100.0, 79.5, 59.5, 160, 120), 80, 60)
     Camera(fx=50.0, fy=50.0, cx=39.5, cy=29.5, width=80, height=60)
     """
     across, down = width / camera.width, height / camera.height

@@ -1,6 +1,4 @@
-"""Large clouds cut into overlapping tiles, so that the memory of a network
-stays bounded.
-"""
+"""Large clouds in overlapping tiles, so that a network's memory is bounded."""
 
 from collections.abc import Iterator, Sequence
 
@@ -13,8 +11,7 @@ from vlg_lib.geometry.voxels import voxelize
 from vlg_lib.networks.point_network import PointNetwork, point_scores
 
 TILE_VOXELS = 200_000
-"""Larger clouds go through the network in tiles: about 1 kB a voxel for the
-small network."""
+"""Larger clouds go through in tiles: about 1 kB a voxel (small network)."""
 
 
 MARGIN = 32

@@ -1,3 +1,1 @@
-"""The generated world: rooms made from a seed, rendered to posed RGB-D
-frames.
-"""
+"""The generated world: rooms from a seed, rendered to posed RGB-D frames."""

@@ -354,9 +354,7 @@ def board(rng: np.random.Generator) -> Furniture:
 
 
 def window(rng: np.random.Generator) -> Furniture:
-    """A window with a frame, a bar and a sill; its panes are bright by
-    themselves.
-    """
+    """A window with a frame, a bar and a sill; its panes glow."""
     width, low, high = (
         rng.uniform(0.9, 2.0),
         rng.uniform(0.75, 1.0),

@@ -26,8 +26,8 @@ class Style:
     target: Mapping[str, int]
     """The second palette, which the shift knob draws from."""
     pale: float = 0.0
-    """How far the colour is mixed with white, 0 to 1: walls are never as dark
-    as sofas."""
+    """How far the colour is mixed with white, 0 to 1: walls are paler than
+    sofas."""
 
 
 COLORS = {

@@ -228,9 +228,7 @@ class _Plan:
         return False
 
     def hang(self, item: Furniture) -> None:
-        """Hang an item on a free stretch of wall; a door also keeps the floor
-        before it free.
-        """
+        """Hang an item on a free stretch of wall; a door keeps floor free."""
         half = item.size[0] / 2 + 0.1
         for wall, along in self.stretches(half, 0.1, tries=20):
             if self.is_bare(wall, along, half):
@@ -459,9 +457,7 @@ def _furnish(plan: _Plan, kind: str) -> None:
 
 
 def _shell(plan: _Plan, with_ceiling: bool) -> list[Furniture]:
-    """Floor, walls and perhaps a ceiling, 12 cm thick, outside the room's inner
-    size.
-    """
+    """Floor, walls and perhaps a ceiling, 12 cm thick, outside the room."""
     w, d, h, t = plan.width, plan.depth, plan.height, 0.12
     shell = [
         Furniture("floor", [box((-t, w + t), (-t, d + t), (-t, 0.0))]),
@@ -485,8 +481,7 @@ def _shell(plan: _Plan, with_ceiling: bool) -> list[Furniture]:
 def _paint(
     item: Furniture, rng: np.random.Generator, shift: float
 ) -> tuple[Thing, int, list[np.ndarray]]:
-    """Draw an object's looks: its caption words, its texture, and one colour a
-    part.
+    """Draw an object's looks: caption words, texture, and one colour a part.
 
     Both palettes are always drawn from and ``shift`` only chooses, so that one
     seed at two shifts is the same room with some objects re-coloured: a paired

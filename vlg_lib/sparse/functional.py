@@ -3,7 +3,9 @@
 For each kernel offset k the kernel map lists which input row meets which output
 row. So
 
-    gather the input rows  ->  multiply by W[k], one matrix product  ->  add to the output rows.
+    gather the input rows  ->  multiply by W[k]  ->  add to the output rows
+
+with one matrix product for each offset.
 
 Within one offset no output row occurs twice, so this addition has one order
 only: the result is the same in every run, on a GPU too. A CPU takes several
@@ -59,9 +61,7 @@ def sparse_convolution(
 def sum_pool(
     features: Float[Tensor, "N C"], kernel_map: KernelMap
 ) -> Float[Tensor, "M C"]:
-    """The sum of the input rows that each output row meets; zero where it meets
-    none.
-    """
+    """The sum of the input rows that each output row meets; zero for none."""
     out = features.new_zeros(kernel_map.output_size, features.shape[1])
     for sources, targets in kernel_map.pairs:
         out.index_add_(0, targets, features[sources])

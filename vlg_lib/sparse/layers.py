@@ -18,9 +18,7 @@ from vlg_lib.sparse.tensor import SparseTensor, check_same_grid
 
 
 class _Convolution(nn.Module):
-    """What both convolutions share: the kernel, the bias, and their initial
-    values.
-    """
+    """What both convolutions share: kernel, bias, and their initial values."""
 
     def __init__(
         self,
@@ -104,9 +102,7 @@ class Convolution(_Convolution):
     """
 
     def forward(self, x: SparseTensor) -> SparseTensor:
-        """Convolve ``x``; ValueError where it has another number of
-        channels.
-        """
+        """Convolve ``x``; ValueError for another number of channels."""
         if self.pointwise:
             return self._convolve(x, None, x.stride)
         coarse = x.stride * self.stride
@@ -246,9 +242,7 @@ class _Pooling(nn.Module):
 
 
 class SumPooling(_Pooling):
-    """The sum over the occupied voxels under the window; zero where there is
-    none.
-    """
+    """The sum over the occupied voxels under the window; zero for none."""
 
     def _pool(self, features: Tensor, kernel_map: KernelMap) -> Tensor:
         return sum_pool(features, kernel_map)
@@ -267,9 +261,7 @@ class AvgPooling(_Pooling):
 
 
 class MaxPooling(_Pooling):
-    """The largest of the occupied voxels under the window; zero where there is
-    none.
-    """
+    """The largest of the occupied voxels under the window; zero for none."""
 
     def _pool(self, features: Tensor, kernel_map: KernelMap) -> Tensor:
         return max_pool(features, kernel_map)
@@ -287,9 +279,7 @@ def averaging_matrix(
 
 
 def global_average(x: SparseTensor) -> Float[Tensor, "B C"]:
-    """The mean over each cloud's voxels; zero for a batch index without
-    voxels.
-    """
+    """The mean over each cloud's voxels; zero for a cloud without voxels."""
     return averaging_matrix(x.features, x.batch) @ x.features
 
 

@@ -79,9 +79,7 @@ def hash_folder(folder: Path) -> str:
 
 
 def hash_weights(*modules: nn.Module | None) -> str:
-    """A short hash of the weights and buffers of modules; None is a module
-    without any.
-    """
+    """A short hash of the weights and buffers of modules; None has none."""
     digest = hashlib.sha256()
     for module in modules:
         for name, tensor in (

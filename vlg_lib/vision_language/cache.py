@@ -1,6 +1,4 @@
-"""Dense embeddings that were made before, from files: an image passes the 2D
-model once.
-"""
+"""Dense embeddings kept in files: an image passes the 2D model once."""
 
 import hashlib
 import os

@@ -176,8 +176,7 @@ class OpenClipModel(VisionLanguageModel):
     def dense_embeddings(
         self, image: UInt8[Tensor, "H W 3"]
     ) -> Float[Tensor, "h w D"]:
-        """Unit embeddings (h, w, D), float32: one cell a patch of the resized
-        image.
+        """Unit embeddings (h, w, D), float32: a cell for each resized patch.
 
         Where windows overlap, the blended mean of theirs, scaled to unit
         length. ValueError where they are not finite.

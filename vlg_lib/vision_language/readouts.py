@@ -24,8 +24,7 @@ from torch.nn.functional import normalize, pad
 
 @dataclass(frozen=True)
 class LastLayer:
-    """The last attention layer of an image tower, taken apart, for B images of
-    L tokens.
+    """The last attention layer of an image tower, for B images of L tokens.
 
     ``query`` is None where one learnt query pools all tokens (SigLIP).
     ``prefix`` tokens (the class token) stand before the patches of the ``grid``

@@ -101,9 +101,7 @@ class VisualTower(nn.Module):
     def forward(
         self, images: Float[Tensor, "B 3 H W"]
     ) -> Float[Tensor, "B D h w"]:
-        """Dense embeddings, not yet of unit length, of images with values in
-        0-1.
-        """
+        """Dense embeddings, not yet of unit length, of images in 0-1."""
         x = (images - 0.45) / 0.25
         maps = []
         for stage in self.stages:

@@ -78,8 +78,7 @@ def block_layer(visual: Any, pixels: Float[Tensor, "B 3 H W"]) -> LastLayer:
 
 
 def pool_layer(visual: Any, pixels: Float[Tensor, "B 3 H W"]) -> LastLayer:
-    """The attention pooling at the end of a timm ViT, as SigLIP and SigLIP 2
-    have it.
+    """The attention pooling at the end of a timm ViT (SigLIP, SigLIP 2).
 
     Its only query is learnt and asks about the image, so the patches have keys
     and values but no queries. What follows the pooling (an MLP with its

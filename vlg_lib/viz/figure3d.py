@@ -94,9 +94,7 @@ class Figure3D:
         )
 
     def to_page(self, title: str, plotly_address: str | None = None) -> str:
-        """The figure as a page of its own with plotly inside, or loaded from an
-        address.
-        """
+        """The figure as a page of its own, plotly inside or from an address."""
         if plotly_address is None:
             plotly = (ASSETS / "plotly-gl3d.min.js").read_text(encoding="utf8")
         else:
@@ -111,9 +109,7 @@ class Figure3D:
         )
 
     def to_plotly(self) -> go.Figure:
-        """The same points and colours as a plotly figure, to be styled
-        further.
-        """
+        """The same points and colours as a plotly figure, to style further."""
         xyz = self._numbers("points", "<i2", 3) * self.data["unit"] + np.array(
             self.data["center"]
         )

@@ -19,8 +19,7 @@ from torch import Tensor
 from vlg_lib.classes import IGNORE_LABEL, UNLABELLED_COLOR, ClassSet
 
 ASSETS = Path(__file__).parent.parent / "assets"
-"""The style file, the loader of the 3D figures and the plotly bundle that it
-loads."""
+"""The style file, the loader of 3D figures and the plotly that it loads."""
 
 PIPELINE_STEPS = (
     "frames",
@@ -32,8 +31,7 @@ PIPELINE_STEPS = (
     "3D network",
     "evaluation",
 )
-"""The steps that :func:`pipeline_strip` knows, in the order in which the data
-walks."""
+"""The steps of :func:`pipeline_strip`, in the order the data walks."""
 
 
 def use_style() -> None:
