@@ -75,11 +75,9 @@ def sides(
     """What is timed, by name: each embeds one frame; and the megabytes of its
     weights.
     """
-    small, small_frame, wide = (
-        create_model(device=device),
-        frame(160, 120),
-        frame(WIDTH, HEIGHT),
-    )
+    small = create_model(device=device)
+    small_frame = frame(160, 120)
+    wide = frame(WIDTH, HEIGHT)
     whole = (
         open_clip.create_model("ViT-B-16", force_image_size=(HEIGHT, WIDTH))
         .to(device, dtype)

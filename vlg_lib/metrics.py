@@ -58,13 +58,10 @@ def confusion(
                 f" {classes - 1}"
             )
     counted = truth != IGNORE_LABEL
-    columns = torch.where(predicted == IGNORE_LABEL, classes, predicted)[
-        counted
-    ].long()
-    cells = truth[counted].long() * (classes + 1) + columns
-    return torch.bincount(cells, minlength=classes * (classes + 1)).reshape(
-        classes, classes + 1
-    )
+    columns = torch.where(predicted == IGNORE_LABEL, classes, predicted)
+    cells = truth[counted].long() * (classes + 1) + columns[counted].long()
+    counts = torch.bincount(cells, minlength=classes * (classes + 1))
+    return counts.reshape(classes, classes + 1)
 
 
 def iou_per_class(
@@ -89,17 +86,15 @@ def iou_per_class(
             f" {', '.join(CONVENTIONS)}"
         )
     square = matrix[..., :-1].double()
-    hits = square.diagonal(dim1=-2, dim2=-1)
+    right = square.diagonal(dim1=-2, dim2=-1)
+    claimed = square.sum(-2)
     true_points = matrix.sum(-1)
-    union = (
-        square.sum(-2)
-        + (square.sum(-1) if convention == "openscene" else true_points)
-        - hits
-    )
+    wanted = square.sum(-1) if convention == "openscene" else true_points
+    union = claimed + wanted - right
     counted = union > 0 if convention == "scannet" else true_points > 0
     # A present class none of whose points is seen has no union under openscene:
-    # its code gives no hit, so 0.
-    return torch.where(counted, hits / union.clamp(min=1), torch.nan)
+    # its code gets none right, so 0.
+    return torch.where(counted, right / union.clamp(min=1), torch.nan)
 
 
 def mean_iou(
@@ -155,9 +150,13 @@ def interval(
     """Percentile bootstrap interval of the mean IoU: rooms, not points, are
     drawn with replacement.
 
-    Points of one room are not independent; rooms are. ``matrices``: one
-    confusion matrix a room. The interval says how much the score would move
-    with other rooms, not with another training seed. ValueError without rooms.
+    Points of one room are not independent; rooms are. The interval says how
+    much the score would move with other rooms, not with another training seed.
+
+    ``matrices``: one confusion matrix a room. ``convention``: see
+    :func:`iou_per_class`. ``level``: the share of draws inside, in (0, 1).
+    ``samples``: how many draws. ``seed``: of the draws. ValueError without
+    rooms, and for another level.
     """
     if not matrices:
         raise ValueError("an interval needs at least one room")
@@ -183,20 +182,22 @@ def interval(
 
 @dataclass(frozen=True)
 class Scores:
-    """The figures of one method over some rooms. Shares lie in [0, 1]; ``iou``
-    holds None for absent classes.
-
-    ``coverage``: share of the labelled points that got a prediction.
-    ``miou_interval``: 95 % bootstrap over rooms.
-    """
+    """The figures of one method over some rooms; shares lie in [0, 1]."""
 
     miou: float
+    """Mean IoU over the classes; see :func:`mean_iou`."""
     accuracy: float
+    """Share of the labelled points that are right."""
     mean_accuracy: float
+    """Mean over the classes of the share of their points that is right."""
     coverage: float
+    """Share of the labelled points that got a prediction."""
     miou_interval: tuple[float, float]
+    """95 % bootstrap interval of ``miou`` over rooms."""
     iou: dict[str, float | None]
+    """IoU by class name, None for absent classes."""
     confusion: Int[Tensor, "K columns"]
+    """The rooms' confusion matrices, added up; see :func:`confusion`."""
 
 
 def evaluate(

@@ -94,38 +94,13 @@ def write_scene(
             len(scene.points),
             scene.class_set,
         )
-    if (
-        folder.exists()
-        and not (folder / MANIFEST).is_file()
-        and (folder.is_file() or any(folder.iterdir()))
-    ):
-        raise LayoutError(
-            f"{folder}: expected a new folder or an earlier scene to replace,"
-            " found other files; choose another"
-        )
+    _check_may_be_replaced(folder)
     with atomic_folder(folder) as temporary:
         write_points(temporary / POINTS, scene.points, scene.colors)
         if point_labels is not None:
-            colors = torch.cat(
-                [
-                    scene.class_set.colors(),
-                    torch.tensor([UNLABELLED_COLOR], dtype=torch.uint8),
-                ]
-            )
-            write_points(
-                temporary / LABELS,
-                scene.points,
-                colors[point_labels.cpu()],
-                labels=point_labels,
-            )
-        frames = 0
-        for frame in _of_one_camera(scene):
-            if frames == 0:
-                write_intrinsics(
-                    temporary, frame.camera, with_depth=frame.depth is not None
-                )
-            write_frame(temporary, frame, depth_scale)
-            frames += 1
+            _write_labels(temporary / LABELS, scene, point_labels)
+        frames = _write_frames(temporary, scene, depth_scale)
+        alignment = None if axis_alignment is None else axis_alignment.tolist()
         manifest = {
             "format": FORMAT,
             "name": scene.name,
@@ -135,13 +110,42 @@ def write_scene(
             "frames": frames,
             "depth_scale": depth_scale,
             "depth_missing": [0],
-            "axis_alignment": (
-                None if axis_alignment is None else axis_alignment.tolist()
-            ),
+            "axis_alignment": alignment,
             "provenance": dict(provenance),
             "skipped": dict(scene.skipped),
         }
         write_json(temporary / MANIFEST, manifest)
+
+
+def _check_may_be_replaced(folder: Path) -> None:
+    """LayoutError where ``folder`` holds something that is no scene."""
+    if not folder.exists() or (folder / MANIFEST).is_file():
+        return
+    if folder.is_file() or any(folder.iterdir()):
+        raise LayoutError(
+            f"{folder}: expected a new folder or an earlier scene to replace,"
+            " found other files; choose another"
+        )
+
+
+def _write_labels(path: Path, scene: Scene, labels: Int[Tensor, " N"]) -> None:
+    """Write the points in the colours of their classes, with their labels."""
+    unlabelled = torch.tensor([UNLABELLED_COLOR], dtype=torch.uint8)
+    palette = torch.cat([scene.class_set.colors(), unlabelled])
+    # the last colour is that of IGNORE_LABEL, -1
+    write_points(path, scene.points, palette[labels.cpu()], labels=labels)
+
+
+def _write_frames(folder: Path, scene: Scene, depth_scale: float) -> int:
+    """Write a scene's frames, one in memory at a time; how many there are."""
+    count = 0
+    for frame in _of_one_camera(scene):
+        if count == 0:
+            has_depth = frame.depth is not None
+            write_intrinsics(folder, frame.camera, with_depth=has_depth)
+        write_frame(folder, frame, depth_scale)
+        count += 1
+    return count
 
 
 def _of_one_camera(scene: Scene) -> Iterator[Frame]:

@@ -31,10 +31,8 @@ def _random_pose(seed: int) -> Tensor:
     )
     rotation[:, 0] *= torch.linalg.det(rotation)
     pose = torch.eye(4, dtype=torch.float64)
-    pose[:3, :3], pose[:3, 3] = (
-        rotation,
-        torch.randn(3, generator=generator, dtype=torch.float64),
-    )
+    pose[:3, :3] = rotation
+    pose[:3, 3] = torch.randn(3, generator=generator, dtype=torch.float64)
     return pose
 
 

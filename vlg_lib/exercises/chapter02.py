@@ -49,10 +49,8 @@ def check_closest_words(
         " taken between vectors of length 1, and divided by the temperature?"
     )
     generator = torch.Generator().manual_seed(2)
-    pixels, words = (
-        torch.randn(50, 8, generator=generator),
-        torch.randn(7, 8, generator=generator),
-    )
+    pixels = torch.randn(50, 8, generator=generator)
+    words = torch.randn(7, 8, generator=generator)
     index, confidence = closest_words(pixels, words, 0.1)
     lengths = 0.1 + 9 * torch.rand(50, 1, generator=generator)
     longer = closest_words(
@@ -138,10 +136,8 @@ def check_neighbour_attention(
         f" {[round(x, 3) for x in answer[0].tolist()]}"
     )
     generator = torch.Generator().manual_seed(4)
-    keys, values = (
-        torch.randn(12, 9, generator=generator),
-        torch.randn(12, 5, generator=generator),
-    )
+    keys = torch.randn(12, 9, generator=generator)
+    values = torch.randn(12, 5, generator=generator)
     grid = torch.cartesian_prod(torch.arange(3), torch.arange(4))
     same = neighbour_attention(keys, torch.full((12, 5), 0.7), grid, 1.5)
     assert _close(same, torch.full((12, 5), 0.7), 1e-4), (

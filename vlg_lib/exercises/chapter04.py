@@ -79,10 +79,8 @@ def check_coverage_accuracy(
     """Counts the kept points over all, the right ones over the kept, and says
     NaN where nothing is kept.
     """
-    confidence, right = (
-        torch.tensor([0.9, 0.5, 0.7, 0.2]),
-        torch.tensor([True, True, False, False]),
-    )
+    confidence = torch.tensor([0.9, 0.5, 0.7, 0.2])
+    right = torch.tensor([True, True, False, False])
     answer = coverage_accuracy(confidence, right, 0.5)
     assert answer is not None, "coverage_accuracy returns nothing yet"
     assert len(answer) == 2, "return two numbers: coverage and accuracy"
@@ -125,10 +123,8 @@ def check_calibration_error(
     """Right by hand, 0 for a calibrated forecast, weighted by the points in a
     bin, and never an average of nothing.
     """
-    confidence, right = (
-        torch.tensor([0.9, 0.9, 0.9, 0.3]),
-        torch.tensor([True, True, False, True]),
-    )
+    confidence = torch.tensor([0.9, 0.9, 0.9, 0.3])
+    right = torch.tensor([True, True, False, True])
     answer = calibration_error(confidence, right, 10)
     assert answer is not None, "calibration_error returns nothing yet"
     expected = 0.75 * (0.9 - 2 / 3) + 0.25 * 0.7

@@ -50,7 +50,7 @@ def check_log_sum_exp(log_sum_exp: Callable[[Tensor, float], Tensor]) -> None:
 
 
 def check_tag_bits(tag_bits: Callable[[Tensor], Tensor]) -> None:
-    """The entropy of each class's tag in bits; 0 for a tag that never changes."""
+    """The entropy of each class's tag in bits; 0 for one that never changes."""
     tags = torch.tensor(
         [[1, 1, 0, 0], [1, 0, 0, 0], [1, 1, 1, 0], [1, 0, 0, 0]],
         dtype=torch.bool,

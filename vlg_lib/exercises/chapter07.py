@@ -206,10 +206,8 @@ def check_receptive_field(
             )
             if size >= stride
         ]
-        expected, found = (
-            _field_of_view(layers),
-            int(receptive_field(list(layers))),
-        )
+        expected = _field_of_view(layers)
+        found = int(receptive_field(list(layers)))
         assert found == expected, (
             f"layers (size, stride) {layers}: they see {expected} voxels, found"
             f" {found}"

@@ -69,10 +69,8 @@ def check_pull(pull: Callable[[Tensor, Tensor], Tensor]) -> None:
         (gradient,) = torch.autograd.grad(
             cosine_loss(vector[None], target[None]), vector
         )
-        answer, length = (
-            pull(vector.detach(), target),
-            float(vector.detach().norm()),
-        )
+        answer = pull(vector.detach(), target)
+        length = float(vector.detach().norm())
         assert tuple(answer.shape) == (dim,), (
             f"the pull has the shape of the vector, found {tuple(answer.shape)}"
         )
@@ -113,10 +111,8 @@ def check_rarity_weights(
     generator = torch.Generator().manual_seed(2)
     for power in (0.0, 0.5, 1.0, 0.7):
         labels = (torch.rand(400, generator=generator).square() * 6).long() - 1
-        weights, labelled = (
-            rarity_weights(labels, 5, power),
-            labels[labels >= 0],
-        )
+        weights = rarity_weights(labels, 5, power)
+        labelled = labels[labels >= 0]
         mean = float(weights[labelled].mean())
         assert abs(mean - 1) < 1e-3, (
             f"the mean weight of the labelled points is {mean:.3f}, not 1:"

@@ -54,16 +54,9 @@ def project(
     point is behind the camera and its pixel position has no meaning.
     """
     x, y, depth = world_to_camera(points, camera_to_world).unbind(-1)
-    return (
-        torch.stack(
-            [
-                camera.fx * x / depth + camera.cx,
-                camera.fy * y / depth + camera.cy,
-            ],
-            dim=-1,
-        ),
-        depth,
-    )
+    u = camera.fx * x / depth + camera.cx
+    v = camera.fy * y / depth + camera.cy
+    return torch.stack([u, v], dim=-1), depth
 
 
 def unproject(
@@ -79,14 +72,11 @@ def unproject(
     _check_size(depth, camera)
     v, u = (depth > 0).nonzero(as_tuple=True)
     z = depth[v, u].double()
-    x, y = (
-        (u.double() - camera.cx) / camera.fx * z,
-        (v.double() - camera.cy) / camera.fy * z,
-    )
+    x = (u.double() - camera.cx) / camera.fx * z
+    y = (v.double() - camera.cy) / camera.fy * z
     in_camera = torch.stack([x, y, z], dim=-1)
-    return camera_to_world_points(in_camera, camera_to_world), torch.stack(
-        [u, v], dim=-1
-    )
+    pixels = torch.stack([u, v], dim=-1)
+    return camera_to_world_points(in_camera, camera_to_world), pixels
 
 
 def resize_camera(camera: Camera, width: int, height: int) -> Camera:

@@ -131,11 +131,9 @@ class MinkUNet(nn.Module):
             if norm == "batch"
             else self.engine.InstanceNorm
         )
-        planes, blocks, levels = (
-            architecture.planes,
-            architecture.blocks,
-            architecture.levels,
-        )
+        planes = architecture.planes
+        blocks = architecture.blocks
+        levels = architecture.levels
         self.relu = self.engine.ReLU(inplace=True)
         self.conv0p1s1 = self.engine.Convolution(
             in_channels, architecture.stem, kernel_size=architecture.stem_kernel

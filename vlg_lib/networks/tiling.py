@@ -37,10 +37,8 @@ def label_points(
     its own floor (and, with instance normalisation, its own statistics), as a
     room does in training. ValueError for a network that answers with NaN.
     """
-    labels, scores = (
-        torch.empty(len(points), dtype=torch.int64),
-        torch.empty(len(points)),
-    )
+    labels = torch.empty(len(points), dtype=torch.int64)
+    scores = torch.empty(len(points))
     cut = list(tiles(points, network.settings.voxel_size, tile_voxels))
     for seen, own in tqdm(
         cut, "network", disable=not progress or len(cut) == 1

@@ -199,10 +199,8 @@ def room_scene(
         >= MIN_TAGGED_POINTS
     )
     colors = values[:, :3].round().to(torch.uint8)
-    return (
-        Scene(f"room-{seed:05d}", points, colors, frames, ROOMS_12, tags),
-        labels,
-    )
+    scene = Scene(f"room-{seed:05d}", points, colors, frames, ROOMS_12, tags)
+    return scene, labels
 
 
 def make_rooms(

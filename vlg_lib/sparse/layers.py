@@ -35,11 +35,9 @@ class _Convolution(nn.Module):
                 "channels, kernel size, stride and dilation are all at least 1"
             )
         self.in_channels, self.out_channels = in_channels, out_channels
-        self.kernel_size, self.stride, self.dilation = (
-            kernel_size,
-            stride,
-            dilation,
-        )
+        self.kernel_size = kernel_size
+        self.stride = stride
+        self.dilation = dilation
         volume = kernel_size**3
         self.pointwise = volume == 1 and stride == 1
         shape = (
@@ -219,11 +217,9 @@ class _Pooling(nn.Module):
             raise ValueError(
                 "kernel size, stride and dilation are all at least 1"
             )
-        self.kernel_size, self.stride, self.dilation = (
-            kernel_size,
-            stride,
-            dilation,
-        )
+        self.kernel_size = kernel_size
+        self.stride = stride
+        self.dilation = dilation
 
     def forward(self, x: SparseTensor) -> SparseTensor:
         """Pool ``x``."""

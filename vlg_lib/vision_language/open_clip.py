@@ -54,10 +54,8 @@ def blend_windows(
     starts = [
         round(i * (length - span) / max(steps, 1)) for i in range(steps + 1)
     ]
-    rise, weights = (
-        torch.arange(1.0, span + 1),
-        torch.zeros(len(starts), length),
-    )
+    rise = torch.arange(1.0, span + 1)
+    weights = torch.zeros(len(starts), length)
     for row, start in zip(weights, starts, strict=True):
         row[start : start + span] = torch.minimum(rise, rise.flip(0))
     return [
@@ -100,12 +98,10 @@ class OpenClipModel(VisionLanguageModel):
 
         _check_known("read-out", readout, READOUTS)
         tower = self._tower = make_tower(model.visual, name)
-        self.name, self.readout, self.dim, self.stride = (
-            name,
-            readout,
-            tower.dim,
-            tower.patch,
-        )
+        self.name = name
+        self.readout = readout
+        self.dim = tower.dim
+        self.stride = tower.patch
         if readout in NEED_QUERIES and tower.last_layer is pool_layer:
             raise ValueError(
                 f"{name}: {readout!r} needs queries of patches, which a tower"
@@ -134,15 +130,11 @@ class OpenClipModel(VisionLanguageModel):
                 f"{name}: expected sizes of whole patches of {self.stride}"
                 f" pixels and a batch of 1 or more, found {sides} and {batch}"
             )
-        self._short, self._window = (
-            sides[0] // self.stride,
-            window and window // self.stride,
-        )
-        self._device, self._dtype, self._batch = (
-            torch.device(device),
-            dtype,
-            batch,
-        )
+        self._short = sides[0] // self.stride
+        self._window = window and window // self.stride
+        self._device = torch.device(device)
+        self._dtype = dtype
+        self._batch = batch
         self._model: Any = self._freeze(model)
         self._proxy: Any = proxy and self._freeze(proxy)
         self._tokenizer = tokenizer

@@ -61,10 +61,8 @@ class _Block(nn.Module):
 
     def __init__(self, channels: int) -> None:
         super().__init__()
-        self.first, self.second = (
-            _convolution(channels, channels),
-            _convolution(channels, channels),
-        )
+        self.first = _convolution(channels, channels)
+        self.second = _convolution(channels, channels)
 
     def forward(self, x: Float[Tensor, "B C h w"]) -> Float[Tensor, "B C h w"]:
         return torch.relu(x + self.second(torch.relu(self.first(x))))
