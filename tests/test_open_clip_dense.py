@@ -18,6 +18,7 @@ from vlg_lib.artifacts import StoreError
 from vlg_lib.vision_language import VisionLanguageModel, create_model
 from vlg_lib.vision_language.open_clip import (
     OpenClipModel,
+    OpenClipOptions,
     blend_windows,
     check_weights,
 )
@@ -165,7 +166,12 @@ def make(world, readout, family="clip", proxy=None, **options):
     if readout == "proxyclip" and proxy is None:
         proxy = deepcopy(world.proxy) if "dtype" in options else world.proxy
     return OpenClipModel(
-        towers, inner._tokenizer, "tiny", readout, proxy=proxy, **options
+        towers,
+        inner._tokenizer,
+        "tiny",
+        readout,
+        proxy=proxy,
+        options=OpenClipOptions(**options),
     )
 
 
@@ -832,16 +838,23 @@ def test_towers_without_patch_tokens_are_refused(world):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"readout": "proxyclip"}, "needs a proxy model"),
         ({"short_side": 50}, "whole patches of 16"),
         ({"window": 40}, "whole patches of 16"),
         ({"window": -16}, "whole patches of 16"),
+        ({"batch": 0}, "batch of 1 or more"),
     ],
 )
 def test_options_that_cannot_be(world, options, message):
     model = make(world, "maskclip")
+    made = OpenClipOptions(**options)
     with pytest.raises(ValueError, match=message):
-        OpenClipModel(model._model, model._tokenizer, "tiny", **options)
+        OpenClipModel(model._model, model._tokenizer, "tiny", options=made)
+
+
+def test_proxyclip_without_a_proxy_is_refused(world):
+    model = make(world, "maskclip")
+    with pytest.raises(ValueError, match="needs a proxy model"):
+        OpenClipModel(model._model, model._tokenizer, "tiny", "proxyclip")
 
 
 @pytest.mark.parametrize(

@@ -260,7 +260,7 @@ def test_segmenting_compares_both() -> None:
     ).tolist() == [[0, 1]]
 
 
-def test_a_missing_model_names_the_mend(
+def test_a_missing_model_names_the_fix(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.delenv("VLG_OPENSEG", raising=False)
@@ -270,7 +270,9 @@ def test_a_missing_model_names_the_mend(
     ):
         with pytest.raises(
             ValueError,
-            match=f"saved_model.pb.*found {found}.*VLG_OPENSEG.*fused_features",
+            match=(
+                f"saved_model.pb.*found {found}.*VLG_OPENSEG.*embedding_files"
+            ),
         ):
             model.dense_embeddings(picture(48, 64))
     (tmp_path / "saved_model.pb").touch()

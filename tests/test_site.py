@@ -388,7 +388,7 @@ def test_recolouring_reaches_the_pixels(browser, cube, tmp_path):
         ROOMS_12,
         tags,
         alt="Two halves of a cube.",
-        cut=None,
+        view=viz.View3D(cut=None),
     )
     (tmp_path / "cube.html").write_text(figure.to_page("A cube"))
     visit = Visit()
@@ -420,7 +420,7 @@ def test_the_poster_is_where_plotly_draws(browser, cube, tmp_path):
         labels,
         class_set=ROOMS_12,
         alt="Two halves of a cube.",
-        cut=None,
+        view=viz.View3D(cut=None),
     )
     (tmp_path / "cube.html").write_text(figure.to_page("A cube"))
     page = open_page(browser, (tmp_path / "cube.html").as_uri(), Visit())

@@ -232,8 +232,8 @@ def read_manifest(folder: Path) -> dict[str, Any]:
         manifest = read_json(path)
     except StoreError as error:
         raise LayoutError(
-            f"{error}: not a scene folder; `vlg convert` (or a person) writes"
-            " scene.json"
+            f"{error}: not a scene folder; a converter (`vlg convert`) or a"
+            " person writes scene.json"
         ) from error
     if not isinstance(manifest, dict) or manifest.get("format") != FORMAT:
         raise LayoutError(
