@@ -56,7 +56,7 @@ CAMERA = Camera(288.9, 288.9, 159.5, 119.5, 320, 240)
 VIEWS, TIMED_FRAMES = 24, 4
 
 
-def make_hits(
+def make_pairs(
     points: int, seed: int = 0
 ) -> tuple[list[PointPixelPairs], float]:
     """What a few frames of a room see of ``points`` points spread over its
@@ -230,7 +230,7 @@ def peak_of(side: str, path: Path, arguments: argparse.Namespace) -> float:
         __file__,
         "--alone",
         side,
-        "--hits",
+        "--pairs",
         str(path),
         "--points",
         str(arguments.points),
@@ -355,7 +355,7 @@ def main() -> None:
     parser.add_argument(
         "--alone", choices=("ours", "baseline"), help=argparse.SUPPRESS
     )
-    parser.add_argument("--hits", type=Path, help=argparse.SUPPRESS)
+    parser.add_argument("--pairs", type=Path, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
     if arguments.alone:
@@ -380,7 +380,7 @@ def main() -> None:
             }
         )
     )
-    pairs, seconds_to_see = make_hits(arguments.points)
+    pairs, seconds_to_see = make_pairs(arguments.points)
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "pairs.safetensors"
         save_tensors(

@@ -33,11 +33,9 @@ def check_masked_choice(
         "one index a row is needed: expected shape (3,), found"
         f" {tuple(answer.shape)}"
     )
-    assert answer.tolist() == [
-        0,
-        0,
-        2,
-    ], f"the example by hand gives [0, 0, 2], found {answer.tolist()}"
+    assert answer.tolist() == [0, 0, 2], (
+        f"the example by hand gives [0, 0, 2], found {answer.tolist()}"
+    )
     for seed in range(5):
         scores, tags = _random_scene(seed)
         before = scores.clone()

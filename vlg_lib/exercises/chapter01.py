@@ -47,10 +47,9 @@ def check_pinhole(pinhole: Callable[[Tensor, Camera], Tensor]) -> None:
         "one (u, v) a point is needed: expected shape (1, 2), found"
         f" {tuple(answer.shape)}"
     )
-    assert answer[0].tolist() == [
-        104.5,
-        47.0,
-    ], f"the point by hand falls on (104.5, 47.0), found {answer[0].tolist()}"
+    assert answer[0].tolist() == [104.5, 47.0], (
+        f"the point by hand falls on (104.5, 47.0), found {answer[0].tolist()}"
+    )
     for seed in range(3):
         generator = torch.Generator().manual_seed(seed)
         points = torch.rand(50, 3, generator=generator) + torch.tensor(
@@ -87,10 +86,9 @@ def check_inverse_pose(inverse_pose: Callable[[Tensor], Tensor]) -> None:
         assert torch.equal(pose, before), (
             "the caller's pose was changed: work on a copy"
         )
-        assert answer.shape == (
-            4,
-            4,
-        ), f"a pose has shape (4, 4), found {tuple(answer.shape)}"
+        assert answer.shape == (4, 4), (
+            f"a pose has shape (4, 4), found {tuple(answer.shape)}"
+        )
         assert torch.allclose(
             answer[:3, :3].double() @ pose[:3, :3],
             torch.eye(3).double(),
@@ -102,12 +100,9 @@ def check_inverse_pose(inverse_pose: Callable[[Tensor], Tensor]) -> None:
             " frame: first shift, then rotate, and the shift is rotated too"
             f" (found {[round(x, 2) for x in centre[:3].tolist()]})"
         )
-        assert answer[3].tolist() == [
-            0,
-            0,
-            0,
-            1,
-        ], "the last row of a pose is 0 0 0 1"
+        assert answer[3].tolist() == [0, 0, 0, 1], (
+            "the last row of a pose is 0 0 0 1"
+        )
     print("ok: inverse_pose")
 
 
@@ -123,10 +118,9 @@ def check_zoomed_camera(zoomed_camera: Callable[..., Camera]) -> None:
         answer = zoomed_camera(_ODD_CAMERA, left, top, width, height, factor)
         assert answer is not None, "zoomed_camera returns nothing yet"
         found = (answer.width, answer.height)
-        assert found == (
-            width * factor,
-            height * factor,
-        ), f"the new image has another size, found {found}"
+        assert found == (width * factor, height * factor), (
+            f"the new image has another size, found {found}"
+        )
         assert (answer.fx, answer.fy) == (
             _ODD_CAMERA.fx * factor,
             _ODD_CAMERA.fy * factor,
@@ -202,10 +196,9 @@ def check_pose_direction(pose_direction: Callable[[Frame, Frame], str]) -> None:
         ):
             answer = pose_direction(*given)
             assert answer is not None, "pose_direction returns nothing yet"
-            assert answer in (
-                "camera-to-world",
-                "world-to-camera",
-            ), f"one of the two names is needed, found {answer!r}"
+            assert answer in ("camera-to-world", "world-to-camera"), (
+                f"one of the two names is needed, found {answer!r}"
+            )
             assert answer == expected, (
                 f"room {seed}: the matrices given are {expected}, the answer"
                 f" was {answer!r}. Carry the pixels of one photograph into the"

@@ -37,10 +37,9 @@ def check_closest_words(
     assert index.shape == confidence.shape == (2,), (
         "one word and one confidence a pixel are needed"
     )
-    assert index.tolist() == [
-        0,
-        1,
-    ], f"the example's words are 0 and 1, found {index.tolist()}"
+    assert index.tolist() == [0, 1], (
+        f"the example's words are 0 and 1, found {index.tolist()}"
+    )
     assert _close(
         confidence.float(), torch.tensor([0.993307, 0.731059]), 1e-3
     ), (

@@ -31,10 +31,9 @@ def check_masked_softmax(
     example = torch.tensor([[0.6, 0.1, 0.3]]).log()
     answer = masked_softmax(example, torch.tensor([False, True, True]))
     assert answer is not None, "masked_softmax returns nothing yet"
-    assert torch.as_tensor(answer).shape == (
-        1,
-        3,
-    ), "keep one column a class, also for classes that are absent"
+    assert torch.as_tensor(answer).shape == (1, 3), (
+        "keep one column a class, also for classes that are absent"
+    )
     assert torch.allclose(answer, torch.tensor([[0.0, 0.25, 0.75]])), (
         "the example gives [0, 0.25, 0.75], found"
         f" {[round(p, 3) for p in answer[0].tolist()]}"
