@@ -79,6 +79,12 @@ def iou_per_class(
       but predicted counts, with 0.
     * ``openscene`` (its released code): points without a prediction are
       dropped; see :func:`mean_iou` for the mean.
+
+    >>> matrix = torch.tensor([[5, 1, 0], [1, 2, 1]])
+    >>> iou_per_class(matrix)
+    tensor([0.7143, 0.4000], dtype=torch.float64)
+    >>> iou_per_class(matrix, "openscene")
+    tensor([0.7143, 0.5000], dtype=torch.float64)
     """
     if convention not in CONVENTIONS:
         raise ValueError(
@@ -102,6 +108,9 @@ def mean_iou(
 ) -> float:
     """Mean of :func:`iou_per_class`; ``openscene`` divides by K even where
     classes are absent. NaN without a class.
+
+    >>> round(mean_iou(torch.tensor([[5, 1, 0], [1, 2, 1]])), 4)
+    0.5571
     """
     return float(_mean_of(iou_per_class(matrix, convention), convention))
 
@@ -119,6 +128,9 @@ def _mean_of(
 def accuracy(matrix: Int[Tensor, "K columns"]) -> float:
     """Share of the labelled points whose prediction is right; a point without a
     prediction is wrong.
+
+    >>> accuracy(torch.tensor([[3, 1, 0], [1, 2, 1]]))
+    0.625
     """
     return float(matrix.diagonal().sum() / matrix.sum())
 
@@ -126,6 +138,9 @@ def accuracy(matrix: Int[Tensor, "K columns"]) -> float:
 def mean_accuracy(matrix: Int[Tensor, "K columns"]) -> float:
     """Mean over the classes present of the share of their points that is right
     (mAcc of the papers).
+
+    >>> mean_accuracy(torch.tensor([[3, 1, 0], [1, 2, 1]]))
+    0.625
     """
     return float((matrix.diagonal().double() / matrix.sum(1)).nanmean())
 
@@ -133,6 +148,10 @@ def mean_accuracy(matrix: Int[Tensor, "K columns"]) -> float:
 def seen_only(matrix: Int[Tensor, "K columns"]) -> Int[Tensor, "K columns"]:
     """The same matrix without the points that got no prediction (the last
     column becomes zero).
+
+    >>> seen_only(torch.tensor([[5, 1, 0], [1, 2, 1]]))
+    tensor([[5, 1, 0],
+            [1, 2, 0]])
     """
     kept = matrix.clone()
     kept[:, -1] = 0
@@ -157,6 +176,10 @@ def interval(
     :func:`iou_per_class`. ``level``: the share of draws inside, in (0, 1).
     ``samples``: how many draws. ``seed``: of the draws. ValueError without
     rooms, and for another level.
+
+    >>> low, high = interval([torch.tensor([[9, 1], [5, 5]])] * 4)
+    >>> low == high  # four rooms that are all alike
+    True
     """
     if not matrices:
         raise ValueError("an interval needs at least one room")
@@ -213,6 +236,12 @@ def evaluate(
 
     ValueError for lists of different lengths, and as from :func:`confusion` and
     :func:`score`.
+
+    >>> from vlg_lib.classes import own_class_set
+    >>> cups = own_class_set(["cup", "plate"])
+    >>> found, truth = torch.tensor([0, 0, -1]), torch.tensor([0, 1, 1])
+    >>> evaluate([found], [truth], cups).iou
+    {'cup': 0.5, 'plate': 0.0}
     """
     if len(predictions) != len(truths):
         raise ValueError(
@@ -239,6 +268,11 @@ def score(
     ``points="seen"`` leaves out points without a prediction instead of counting
     them as missed. ValueError for another choice, no room, or rooms without any
     labelled point.
+
+    >>> from vlg_lib.classes import own_class_set
+    >>> cups = own_class_set(["cup", "plate"])
+    >>> score([torch.tensor([[9, 1, 0], [0, 5, 5]])], cups).coverage
+    0.75
     """
     if points not in ("all", "seen"):
         raise ValueError(

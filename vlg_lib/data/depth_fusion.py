@@ -86,6 +86,14 @@ def points_from_frames(
     Points come back as (N, 3) float32 in the order of the cells, colours as (N,
     3) uint8. ValueError where a frame has no depth map, or no pixel of any
     frame has depth.
+
+    >>> from vlg_lib.scene import Camera
+    >>> camera = Camera(10, 10, cx=0.5, cy=0, width=2, height=1)
+    >>> colors, depth = torch.full((1, 2, 3), 9).byte(), torch.ones(1, 2)
+    >>> frame = Frame("0", camera, torch.eye(4), colors, depth)
+    >>> points, colors = points_from_frames([frame], grid=0.04)
+    >>> len(points), colors[0].tolist()
+    (2, [9, 9, 9])
     """
     averager = VoxelAverager(grid, channels=3)
     for frame in frames:

@@ -86,6 +86,15 @@ def write_scene(
     do not share one camera, and for all that
     :func:`vlg_lib.data.frames.write_frame` and
     :func:`vlg_lib.data.ply.write_points` refuse.
+
+    >>> from tempfile import TemporaryDirectory
+    >>> cups = own_class_set(["cup", "plate"])
+    >>> points, colors = torch.rand(5, 3), torch.zeros(5, 3).byte()
+    >>> scene = Scene("desk", points, colors, [], cups, cups.mask(["cup"]))
+    >>> with TemporaryDirectory() as root:
+    ...     write_scene(Path(root) / "desk", scene, provenance={"by": "hand"})
+    ...     sorted(path.name for path in (Path(root) / "desk").iterdir())
+    ['points.ply', 'scene.json']
     """
     if point_labels is not None:
         _check_labels(
@@ -186,6 +195,16 @@ def read_scene(folder: Path) -> Scene:
     points, a scene label outside the class set, wrong intrinsics, depth of
     another size than colour. Point labels are never opened here. A class set of
     one's own takes its colours from the common palette.
+
+    >>> from tempfile import TemporaryDirectory
+    >>> cups = own_class_set(["cup", "plate"])
+    >>> points, colors = torch.rand(5, 3), torch.zeros(5, 3).byte()
+    >>> scene = Scene("desk", points, colors, [], cups, cups.mask(["cup"]))
+    >>> with TemporaryDirectory() as root:
+    ...     write_scene(Path(root) / "desk", scene, provenance={})
+    ...     again = read_scene(Path(root) / "desk")
+    >>> again.class_set.present(again.scene_labels)
+    ('cup',)
     """
     manifest = read_manifest(folder)
     path = folder / MANIFEST

@@ -39,6 +39,11 @@ def _random_pose(seed: int) -> Tensor:
 def check_pinhole(pinhole: Callable[[Tensor, Camera], Tensor]) -> None:
     """Right by hand, for cameras whose two focal lengths differ, and the same
     for a point twice as far and as large.
+
+    >>> check_pinhole(lambda *given: None)
+    Traceback (most recent call last):
+        ...
+    AssertionError: pinhole returns nothing yet
     """
     answer = pinhole(torch.tensor([[0.5, -0.25, 2.0]]), _CAMERA)
     assert answer is not None, "pinhole returns nothing yet"
@@ -76,7 +81,13 @@ def check_pinhole(pinhole: Callable[[Tensor, Camera], Tensor]) -> None:
 
 
 def check_inverse_pose(inverse_pose: Callable[[Tensor], Tensor]) -> None:
-    """Undoes a pose from both sides, and is a pose itself."""
+    """Undoes a pose from both sides, and is a pose itself.
+
+    >>> check_inverse_pose(lambda *given: None)
+    Traceback (most recent call last):
+        ...
+    AssertionError: inverse_pose returns nothing yet
+    """
     for seed in range(5):
         pose = _random_pose(seed)
         before = pose.clone()
@@ -109,6 +120,11 @@ def check_inverse_pose(inverse_pose: Callable[[Tensor], Tensor]) -> None:
 def check_zoomed_camera(zoomed_camera: Callable[..., Camera]) -> None:
     """The pixel found through the new camera is the one that the cut-out and
     enlarged image shows.
+
+    >>> check_zoomed_camera(lambda *given: None)
+    Traceback (most recent call last):
+        ...
+    AssertionError: zoomed_camera returns nothing yet
     """
     for left, top, width, height, factor in (
         (40, 30, 80, 60, 2),
@@ -181,7 +197,13 @@ def _two_frames(seed: int) -> tuple[Frame, Frame]:
 
 
 def check_pose_direction(pose_direction: Callable[[Frame, Frame], str]) -> None:
-    """Tells poses from inverted ones on photographs of several rooms."""
+    """Tells poses from inverted ones on photographs of several rooms.
+
+    >>> check_pose_direction(lambda *given: None)
+    Traceback (most recent call last):
+        ...
+    AssertionError: pose_direction returns nothing yet
+    """
     for seed in range(3):
         frames = _two_frames(seed)
         inverted = [

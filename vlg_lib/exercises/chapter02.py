@@ -23,6 +23,11 @@ def check_closest_words(
 ) -> None:
     """Right by hand; lengths of the inputs do not matter; the choice ignores
     the temperature, the confidence not.
+
+    >>> check_closest_words(lambda *given: None)
+    Traceback (most recent call last):
+        ...
+    AssertionError: closest_words returns nothing yet
     """
     answer = closest_words(
         torch.tensor([[2.0, 0.0], [3.0, 4.0]]),
@@ -78,6 +83,11 @@ def check_closest_words(
 def check_ensemble(ensemble: Callable[[Tensor], Tensor]) -> None:
     """One unit vector a class, whatever the order of the templates; a single
     template is left as it is.
+
+    >>> check_ensemble(lambda *given: None)
+    Traceback (most recent call last):
+        ...
+    AssertionError: ensemble returns nothing yet
     """
     answer = ensemble(torch.tensor([[[1.0, 0.0]], [[0.0, 1.0]]]))
     assert answer is not None, "ensemble returns nothing yet"
@@ -120,6 +130,11 @@ def check_neighbour_attention(
 ) -> None:
     """Right by hand; weights sum to 1; the key products are scaled; near
     patches count more than far ones.
+
+    >>> check_neighbour_attention(lambda *given: None)
+    Traceback (most recent call last):
+        ...
+    AssertionError: neighbour_attention returns nothing yet
     """
     places = torch.tensor([[0, 0], [0, 3]])
     answer = neighbour_attention(torch.zeros(2, 4), torch.eye(2), places, 1.0)
@@ -173,6 +188,11 @@ def check_info_nce_with_positives(
 ) -> None:
     """Right by hand, InfoNCE where all classes differ, symmetric in the towers,
     blind to the order of pairs.
+
+    >>> check_info_nce_with_positives(lambda *given: None)
+    Traceback (most recent call last):
+        ...
+    AssertionError: info_nce_with_positives returns nothing yet
     """
     pictures, captions = torch.eye(2), torch.tensor([[0.8, 0.6], [0.0, 1.0]])
     answer = loss(pictures, captions, torch.tensor([0, 1]), 0.2)

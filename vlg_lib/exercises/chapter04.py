@@ -27,6 +27,11 @@ def check_masked_softmax(
 ) -> None:
     """Absent classes get exactly 0, the rest sum to one and keep their ratios,
     and large logits do no harm.
+
+    >>> check_masked_softmax(lambda *given: None)
+    Traceback (most recent call last):
+        ...
+    AssertionError: masked_softmax returns nothing yet
     """
     example = torch.tensor([[0.6, 0.1, 0.3]]).log()
     answer = masked_softmax(example, torch.tensor([False, True, True]))
@@ -77,6 +82,11 @@ def check_coverage_accuracy(
 ) -> None:
     """Counts the kept points over all, the right ones over the kept, and says
     NaN where nothing is kept.
+
+    >>> check_coverage_accuracy(lambda *given: None)
+    Traceback (most recent call last):
+        ...
+    AssertionError: coverage_accuracy returns nothing yet
     """
     confidence = torch.tensor([0.9, 0.5, 0.7, 0.2])
     right = torch.tensor([True, True, False, False])
@@ -121,6 +131,11 @@ def check_calibration_error(
 ) -> None:
     """Right by hand, 0 for a calibrated forecast, weighted by the points in a
     bin, and never an average of nothing.
+
+    >>> check_calibration_error(lambda *given: None)
+    Traceback (most recent call last):
+        ...
+    AssertionError: calibration_error returns nothing yet
     """
     confidence = torch.tensor([0.9, 0.9, 0.9, 0.3])
     right = torch.tensor([True, True, False, True])
@@ -169,6 +184,11 @@ def check_select_by_class(
 ) -> None:
     """Every class keeps its share, its most confident points, and unlabelled
     points are never kept.
+
+    >>> check_select_by_class(lambda *given: None)
+    Traceback (most recent call last):
+        ...
+    AssertionError: select_by_class returns nothing yet
     """
     labels = torch.tensor([0, 0, 0, 0, 1, 1, -1])
     confidence = torch.tensor([0.9, 0.8, 0.7, 0.6, 0.3, 0.2, 1.0])

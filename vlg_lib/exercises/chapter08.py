@@ -17,6 +17,11 @@ def check_best_vector(
 ) -> None:
     """A unit vector, no other has a smaller loss, and the loss that is left is
     told.
+
+    >>> check_best_vector(lambda *given: None)
+    Traceback (most recent call last):
+        ...
+    AssertionError: best_vector returns nothing yet
     """
     found = best_vector(torch.tensor([[1.0, 0.0], [0.28, 0.96]]))
     assert found is not None, "best_vector returns nothing yet"
@@ -59,6 +64,11 @@ def check_best_vector(
 def check_pull(pull: Callable[[Tensor, Tensor], Tensor]) -> None:
     """The pull is the negative gradient: at right angles to the vector, and
     weaker on a long one.
+
+    >>> check_pull(lambda *given: None)
+    Traceback (most recent call last):
+        ...
+    AssertionError: pull returns nothing yet
     """
     found = pull(torch.tensor([0.0, 2.0]), torch.tensor([1.0, 0.0]))
     assert found is not None, "pull returns nothing yet"
@@ -97,6 +107,11 @@ def check_rarity_weights(
 ) -> None:
     """Power 0 weighs all alike, 0.5 is the library's choice, with 1 each class
     counts the same in total.
+
+    >>> check_rarity_weights(lambda *given: None)
+    Traceback (most recent call last):
+        ...
+    AssertionError: rarity_weights returns nothing yet
     """
     labels = torch.tensor([0, 0, 0, 0, 1, -1, -1])
     found = rarity_weights(labels, 3, 1.0)
@@ -158,6 +173,11 @@ def check_reestimate(
 ) -> None:
     """The statistics are the plain means over all rooms, the weights stay, and
     the original stays as it was.
+
+    >>> check_reestimate(lambda *given: None)
+    Traceback (most recent call last):
+        ...
+    AssertionError: reestimate returns nothing yet
     """
     generator = torch.Generator().manual_seed(3)
     rooms = [

@@ -41,6 +41,12 @@ class Voxels:
     ``point_to_voxel``: (N,) int64, rows of ``coordinates``;
     ``values[voxels.point_to_voxel]`` hands each point the value of its own
     voxel.
+
+    >>> points = torch.tensor([[0.01, 0, 0], [0.09, 0, 0], [0.15, 0, 0]])
+    >>> voxels = voxelize(points, 0.1)
+    >>> means = voxels.average(torch.tensor([[1.0], [3.0], [7.0]]))
+    >>> means.tolist(), voxels.to_points(means).tolist()
+    ([[2.0], [7.0]], [[2.0], [2.0], [7.0]])
     """
 
     coordinates: Int32[Tensor, "V 3"]
@@ -191,6 +197,10 @@ def pack(coordinates: Int[Tensor, "N 4"]) -> Int64[Tensor, " N"]:
 
     Raises ValueError where a coordinate or a batch index does not fit (see
     LIMIT and MAX_BATCH).
+
+    >>> row = torch.tensor([[0, 5, -3, 7]])
+    >>> unpack(pack(row)).equal(row.int())
+    True
     """
     if len(coordinates):
         batch, cells = coordinates[:, 0], coordinates[:, 1:]
@@ -210,7 +220,11 @@ def pack(coordinates: Int[Tensor, "N 4"]) -> Int64[Tensor, " N"]:
 
 
 def unpack(keys: Int64[Tensor, " N"]) -> Int32[Tensor, "N 4"]:
-    """The rows (batch, x, y, z) of keys."""
+    """The rows (batch, x, y, z) of keys.
+
+    >>> unpack(pack(torch.tensor([[1, 2, 3, 4]]))).tolist()
+    [[1, 2, 3, 4]]
+    """
     fields = torch.stack([keys >> 2 * _FIELD, keys >> _FIELD, keys], dim=1) & (
         2**_FIELD - 1
     )

@@ -73,6 +73,10 @@ def tiles(
 
     For each box: the indices of the points in it and up to ``margin`` voxels
     beside it, and which of these are its own. Every point is one box's own.
+
+    >>> points = torch.tensor([[0.0, 0, 0], [10.0, 0, 0]])
+    >>> [own.tolist() for _, own in tiles(points, 0.1, limit=1)]
+    [[True], [True]]
     """
     voxels = voxelize(points, voxel_size)
     columns = voxels.coordinates[:, :2].long()

@@ -199,6 +199,13 @@ def render_frame(
 
     Depth is rounded to millimetres, as on disk, and 0 where the ray leaves the
     room. Deterministic per ``seed``.
+
+    >>> from vlg_lib.rooms.plan import make_room
+    >>> from vlg_lib.rooms.scenes import room_camera, room_poses
+    >>> room, camera = make_room(7), room_camera(32, 24)
+    >>> made = render_frame(room, camera, room_poses(room, 1)[0])
+    >>> made.frame.color.shape, made.labels.shape
+    (torch.Size([24, 32, 3]), torch.Size([24, 32]))
     """
     origins, directions = pixel_rays(camera, camera_to_world)
     t, boxes, faces = _cast(room, origins, directions)

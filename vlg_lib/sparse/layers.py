@@ -97,6 +97,13 @@ class Convolution(_Convolution):
     kernel size and stride are 1. ``bias``: (1, C_out), absent unless asked for.
     With stride 1 the output has the voxels of the input (submanifold
     convolution); with stride s those of the grid s times coarser.
+
+    >>> coordinates = torch.tensor([[0, 0, 0, 0], [0, 0, 0, 1]])
+    >>> x = SparseTensor(torch.ones(2, 3), coordinates)
+    >>> Convolution(3, 8)(x)
+    SparseTensor(2 voxels, 8 channels, stride 1)
+    >>> Convolution(3, 8, kernel_size=2, stride=2)(x)
+    SparseTensor(1 voxels, 8 channels, stride 2)
     """
 
     def forward(self, x: SparseTensor) -> SparseTensor:
@@ -120,6 +127,12 @@ class ConvolutionTranspose(_Convolution):
     It uses the pairs of the convolution from fine to coarse, in the other
     direction, each under the same W[k]: the kernel is not flipped. Parameters
     as in :class:`Convolution`.
+
+    >>> coordinates = torch.tensor([[0, 0, 0, 0], [0, 0, 0, 1]])
+    >>> x = SparseTensor(torch.ones(2, 3), coordinates)
+    >>> coarse = Convolution(3, 8, kernel_size=2, stride=2)(x)
+    >>> ConvolutionTranspose(8, 4, kernel_size=2, stride=2)(coarse)
+    SparseTensor(2 voxels, 4 channels, stride 1)
     """
 
     def _fan(self) -> int:

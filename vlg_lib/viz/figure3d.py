@@ -314,6 +314,14 @@ def save_page3d(
 ) -> Path:
     """Write :func:`show3d` as one HTML file that needs no other file and no
     network; returns ``path``.
+
+    >>> from tempfile import TemporaryDirectory
+    >>> points = torch.rand(50, 3)
+    >>> colors = (255 * points).byte()
+    >>> with TemporaryDirectory() as root:
+    ...     page = save_page3d(Path(root) / "cloud.html", points, colors)
+    ...     page.read_text()[:15]
+    '<!DOCTYPE html>'
     """
     figure = show3d(
         points,
