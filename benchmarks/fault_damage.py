@@ -1,7 +1,8 @@
 """Faults on purpose: a full disk, a damaged scene among good ones, a frame that
 vanishes, a damaged file in the cache.
 
-    python benchmarks/fault_damage.py disk --sizes 8 --seed 0      (mounts a tmpfs, so it needs root)
+    # mounts a tmpfs, so it needs root
+    python benchmarks/fault_damage.py disk --sizes 8 --seed 0
     python benchmarks/fault_damage.py scenes
 
 Each line is one JSON object. ``disk``: the smallest run over twelve rooms

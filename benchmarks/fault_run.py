@@ -202,9 +202,8 @@ def digest(path: Path) -> str:
     if path.suffix == ".safetensors":
         tensors, manifest = load_tensors(path)
         for name in sorted(tensors):
-            sha.update(
-                f"{name} {tensors[name].dtype} {tuple(tensors[name].shape)}".encode()
-            )
+            kind = f"{tensors[name].dtype} {tuple(tensors[name].shape)}"
+            sha.update(f"{name} {kind}".encode())
             sha.update(
                 tensors[name]
                 .contiguous()

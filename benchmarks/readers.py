@@ -241,10 +241,8 @@ def measure_text(
     folder: Path, given: argparse.Namespace, clock: Callable[[], float]
 ) -> None:
     rng = np.random.default_rng(0)
-    points, colors = (
-        rng.uniform(-30, 40, (given.lines, 3)),
-        rng.integers(0, 256, (given.lines, 3)),
-    )
+    points = rng.uniform(-30, 40, (given.lines, 3))
+    colors = rng.integers(0, 256, (given.lines, 3))
     rows = zip(points.tolist(), colors.tolist(), strict=True)
     path = folder / "room_1.txt"
     path.write_text(

@@ -144,7 +144,7 @@ It knows generated rooms only: on a real scan it is an example of the file forma
 ```
 {command} --networks {kind}
 ```
-"""
+"""  # noqa: E501
 
 
 def main() -> None:

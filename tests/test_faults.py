@@ -20,9 +20,7 @@ BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
 
 
 @pytest.mark.timeout(900)
-def test_three_conversions_killed_at_random_moments_end_with_every_byte_of_a_whole_one() -> (
-    None
-):
+def test_killed_conversions_end_with_every_byte_of_a_whole_one() -> None:
     command = [
         sys.executable,
         BENCHMARKS / "faults.py",

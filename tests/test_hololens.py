@@ -64,7 +64,9 @@ def frames(scene: Scene) -> list[Frame]:
 def reprojection_errors(
     first: Frame, second: Frame, poses: tuple[torch.Tensor, torch.Tensor]
 ) -> torch.Tensor:
-    """|depth of the second frame - depth expected from the first|, metres, at the pixels that both have measured."""
+    """|depth of the second frame - depth expected from the first|, metres, at
+    the pixels that both have measured.
+    """
     assert first.depth is not None
     assert second.depth is not None
     points, _ = unproject(first.depth, first.camera, poses[0])
