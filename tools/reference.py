@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from chapters import ROOT
-from tree import summary
+from file_tree import summary
 
 REFERENCE = ROOT / "book" / "reference"
 LEFT_OUT = ("exercises", "__main__")

@@ -2,7 +2,7 @@
 vanishes, a damaged file in the cache.
 
     export PYTHONPATH=tests
-    python tests/robustness/fault_damage.py disk --sizes 8 --seed 0
+    python tests/robustness/fault_damage.py disk --sizes 4
     python tests/robustness/fault_damage.py scenes
 
 ``make robustness`` runs both; ``disk`` mounts a tmpfs, so it needs root.

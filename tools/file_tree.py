@@ -1,8 +1,8 @@
 """The file tree of the README, one line a file, from what each file says of
 itself.
 
-    python tools/tree.py            write it into README.md
-    python tools/tree.py --check    exit 1 where it is out of date
+    python tools/file_tree.py            write it into README.md
+    python tools/file_tree.py --check    exit 1 where it is out of date
 
 A module's line is the first sentence of its docstring, a package's folder has
 that of its ``__init__.py``, a page its heading, a chapter its title, a script
@@ -182,7 +182,7 @@ def entries(names: list[str]) -> dict[str, str]:
         sys.exit(
             f"{', '.join(missing)}: no line for the README's file tree; say"
             " what it is for, in its first sentence or in NOTES of"
-            " tools/tree.py"
+            " tools/file_tree.py"
         )
     return {path: told for path, told in found.items() if told}
 
@@ -229,9 +229,11 @@ def _place(path: str, depth: int) -> tuple[bool, int, str]:
     order of ``NOTES``; below it files do.
     """
     is_folder = path.endswith("/")
-    if depth == 0:
-        return not is_folder, list(NOTES).index(path) if is_folder else 0, path
-    return is_folder, 0, path
+    if depth:
+        return is_folder, 0, path
+    order = list(NOTES)
+    rank = order.index(path) if path in order and is_folder else len(order)
+    return not is_folder, rank, path
 
 
 def with_tree(page: str, tree: str) -> str:
