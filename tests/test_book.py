@@ -191,7 +191,7 @@ def test_links_follow_the_pages_that_move(repository, source, text, expected):
     )
 
 
-def test_a_link_out_goes_to_the_repository_and_a_dead_one_stops_the_build(
+def test_a_link_out_of_the_site_is_the_repositorys_and_a_dead_one_stops(
     repository,
 ):
     root, moved = repository

@@ -98,9 +98,7 @@ def relink(
         if target in moved:
             new = Path(os.path.relpath(moved[target], staged.parent)).as_posix()
         elif target.exists():
-            address = project()["urls"]["Repository"]
-            name = target.relative_to(ROOT).as_posix()
-            new = f"{address}/blob/main/{name}"
+            new = f"{project()['urls']['Repository']}/blob/main/{target.relative_to(ROOT).as_posix()}"
         else:
             sys.exit(
                 f"{source.relative_to(ROOT)} links to {match[2]}, which does"

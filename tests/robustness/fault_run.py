@@ -198,10 +198,16 @@ def digest(path: Path) -> str:
     if path.suffix == ".safetensors":
         tensors, manifest = load_tensors(path)
         for name in sorted(tensors):
-            tensor = tensors[name]
-            sha.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
-            row = tensor.contiguous().flatten().view(torch.uint8)
-            sha.update(row.numpy().tobytes())
+            kind = f"{tensors[name].dtype} {tuple(tensors[name].shape)}"
+            sha.update(f"{name} {kind}".encode())
+            sha.update(
+                tensors[name]
+                .contiguous()
+                .flatten()
+                .view(torch.uint8)
+                .numpy()
+                .tobytes()
+            )
         sha.update(json.dumps(_timeless(manifest), sort_keys=True).encode())
     elif path.suffix == ".json":
         sha.update(

@@ -21,7 +21,7 @@ ROOT = HERE.parents[1]
 
 
 @pytest.mark.timeout(900)
-def test_three_killed_conversions_end_with_every_byte_of_a_whole_one() -> None:
+def test_killed_conversions_end_with_every_byte_of_a_whole_one() -> None:
     command = [
         sys.executable,
         HERE / "faults.py",
