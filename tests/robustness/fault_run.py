@@ -47,6 +47,17 @@ PROFILE = replace(
 )
 profiles.PROFILES[PROFILE.name] = PROFILE
 
+
+@dataclass(frozen=True)
+class Command:
+    """A command: its arguments, and the entry that reads them from
+    ``sys.argv``.
+    """
+
+    arguments: list[str]
+    main: Main = cli.main
+
+
 LEARNT = ("adapter", "network")
 """The folders of the cache whose files are checkpoints: a run that goes on
 writes them anew."""
@@ -66,29 +77,14 @@ class Ended:
     outlived: bool
 
 
-def run_arguments(cache: Path, *more: str) -> list[str]:
-    """The arguments of the run with everything that it writes under
-    ``cache``.
-    """
+def run_command(cache: Path, *more: str) -> Command:
+    """The run, with everything that it writes under ``cache``."""
+    sizes = ["--profile", PROFILE.name, "--device", "cpu", "--quiet"]
     places = ["--cache", str(cache), "--out", str(cache / "out")]
-    return [
-        "run",
-        "--profile",
-        PROFILE.name,
-        "--device",
-        "cpu",
-        "--quiet",
-        *places,
-        *more,
-    ]
+    return Command(["run", *sizes, *places, *more])
 
 
-def command(
-    arguments: list[str],
-    *,
-    main: Main = cli.main,
-    kill_after: float | None = None,
-) -> Ended:
+def execute(command: Command, kill_after: float | None = None) -> Ended:
     """Run a command in a fork of this process, which is killed after so many
     seconds where it has not ended.
     """
@@ -96,7 +92,7 @@ def command(
         started = time.perf_counter()
         pid = os.fork()
         if pid == 0:
-            os._exit(_in_child(arguments, main, Path(log.name)))
+            os._exit(_in_child(command, Path(log.name)))
         status = None
         while status is None:
             found, code = os.waitpid(pid, os.WNOHANG)
@@ -139,9 +135,9 @@ def _is_there(group: int) -> bool:
     return True
 
 
-def _in_child(arguments: list[str], main: Main, log: Path) -> int:
+def _in_child(command: Command, log: Path) -> int:
     os.setpgid(0, 0)  # what it starts is of its group
-    sys.argv = ["vlg_lib", *arguments]
+    sys.argv = ["vlg", *command.arguments]
     with (
         log.open("w") as file,
         Path(os.devnull).open("w") as nowhere,
@@ -149,7 +145,7 @@ def _in_child(arguments: list[str], main: Main, log: Path) -> int:
         redirect_stdout(nowhere),
     ):
         try:
-            main()
+            command.main()
         except SystemExit as stop:
             return (
                 stop.code
