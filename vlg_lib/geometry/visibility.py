@@ -78,7 +78,8 @@ def visible_points(
     depth map is not of the camera's size.
 
     >>> camera = Camera(100, 100, cx=80, cy=60, width=160, height=120)
-    >>> color, depth = torch.zeros(120, 160, 3).byte(), torch.full((120, 160), 2.0)
+    >>> color = torch.zeros(120, 160, 3).byte()
+    >>> depth = torch.full((120, 160), 2.0)
     >>> frame = Frame("0", camera, torch.eye(4), color, depth)
     >>> points = torch.tensor([[0.0, 0, 2.0], [0.0, 0, 3.0]])  # one behind one
     >>> pairs = visible_points(points, frame)
