@@ -138,6 +138,12 @@ def frame_mistakes(
     ``alignment``: what ``scene.json`` says was applied to the source's world,
     after the mistake was made; ``depth_scale``: units a metre of the scene's
     depth images.
+
+    >>> camera = Camera(100, 100, cx=79.5, cy=59.5, width=160, height=120)
+    >>> straight = torch.eye(4, dtype=torch.float64)
+    >>> geometry = Geometry(straight[None], camera)
+    >>> next(frame_mistakes(geometry, straight, 1000.0)).fault[:22]
+    'the poses are inverted'
     """
     poses, camera, size = (
         geometry.poses,
@@ -466,6 +472,14 @@ def check(folder: Path) -> CheckReport:
     Where they do not, the classic mistake whose undoing makes them agree is
     named. LayoutError, as from :func:`vlg_lib.data.layout.read_scene`, where
     the scene cannot be read at all.
+
+    >>> from tempfile import TemporaryDirectory
+    >>> from vlg_lib.rooms.scenes import make_rooms
+    >>> size = {"views": 4, "width": 64, "height": 48, "progress": False}
+    >>> with TemporaryDirectory() as root:
+    ...     (folder,) = make_rooms(Path(root), [7], **size)
+    ...     check(folder).findings
+    []
     """
     manifest, broken = read_manifest(folder), _broken_poses(folder / "pose")
     if broken:

@@ -60,6 +60,14 @@ def scan(
     sees them, and ``views``, the number of frames) and ``out/scan.html`` (a
     page that needs no network). ValueError where the scene is wrong or no frame
     sees any point; then nothing is written.
+
+    >>> from tempfile import TemporaryDirectory
+    >>> from vlg_lib.rooms.scenes import make_rooms
+    >>> size = {"views": 4, "width": 64, "height": 48, "progress": False}
+    >>> with TemporaryDirectory() as root:
+    ...     (folder,) = make_rooms(Path(root), [7], **size)
+    ...     scan(folder, Path(root), progress=False).frames
+    4
     """
     scene = read_scene(folder)
     fused = fuse_scene(
