@@ -3,10 +3,9 @@ memory; their tags, and the one door to their point labels.
 """
 
 import hashlib
+from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Protocol
 
 from jaxtyping import Int
 from torch import Tensor
@@ -31,22 +30,26 @@ Readable = tuple[list[Scene], list[ValueError]]
 """The scenes that can be read, and what is wrong with the others."""
 
 
-class Source(Protocol):
+class Source(ABC):
     """Where scenes come from; :class:`Scenes` asks it, and nothing else
     does.
     """
 
+    @abstractmethod
     def read(self, split: str) -> Readable:
         """The scenes of a split, read now."""
 
+    @abstractmethod
     def key(self, scene: Scene) -> str:
         """What tells a scene of this source, as it is now, from all others; its
         tags and point labels are left out.
         """
 
+    @abstractmethod
     def truth(self, scene: Scene) -> Int[Tensor, " N"]:
         """The true labels of the points; LayoutError where there are none."""
 
+    @abstractmethod
     def truth_key(self, scene: Scene) -> str | None:
         """What tells point labels from others; None where there are none."""
 
@@ -202,91 +205,91 @@ def folder_key(folder: Path) -> str:
     return key_of(folder=str(folder.resolve()), stats=stats)
 
 
-@dataclass
-class _Found:
-    """Scenes that were read from folders, by name."""
+class _OnDisk(Source):
+    """Scenes that are read from scene folders."""
 
-    folders: dict[str, Path] = field(default_factory=dict)
+    def __init__(self) -> None:
+        self._folders: dict[str, Path] = {}
 
-    def read(self, folders: Sequence[Path]) -> Readable:
+    @abstractmethod
+    def folders(self, split: str) -> list[Path]:
+        """The scene folders of a split."""
+
+    def read(self, split: str) -> Readable:
         scenes, errors = [], []
-        for folder in folders:
+        for folder in self.folders(split):
             try:
-                scene = read_scene(folder)
-                if not bool(scene.scene_labels.any()):
-                    raise ValueError(
-                        f"{folder}: scene.json names no class in scene_labels:"
-                        " write what is there"
-                    )
-                self._remember(scene.name, folder)
-                scenes.append(scene)
+                scenes.append(self._read(folder))
             except ValueError as error:
                 errors.append(error)
         return scenes, errors
 
-    def _remember(self, name: str, folder: Path) -> None:
-        if self.folders.setdefault(name, folder) != folder:
+    def _read(self, folder: Path) -> Scene:
+        scene = read_scene(folder)
+        if not bool(scene.scene_labels.any()):
             raise ValueError(
-                f"two scenes are named {name!r}: {folder}, {self.folders[name]}"
+                f"{folder}: scene.json names no class in scene_labels: write"
+                " what is there"
             )
+        if self._folders.setdefault(scene.name, folder) != folder:
+            raise ValueError(
+                f"two scenes are named {scene.name!r}: {folder},"
+                f" {self._folders[scene.name]}"
+            )
+        return scene
 
-    def of(self, scene: Scene) -> Path:
-        if scene.name not in self.folders:
+    def folder_of(self, scene: Scene) -> Path:
+        """Where a scene was read from; ValueError for one of another run."""
+        if scene.name not in self._folders:
             raise _stranger(scene)
-        return self.folders[scene.name]
+        return self._folders[scene.name]
+
+    def truth(self, scene: Scene) -> Int[Tensor, " N"]:
+        return read_point_labels(self.folder_of(scene))
 
     def truth_key(self, scene: Scene) -> str | None:
-        path = self.of(scene) / LABELS
+        path = self.folder_of(scene) / LABELS
         return str(path.stat().st_mtime_ns) if path.is_file() else None
 
 
-class _Folders:
+class _Folders(_OnDisk):
     """The scenes in a folder."""
 
     def __init__(self, root: Path) -> None:
-        self._root, self._found = root, _Found()
+        super().__init__()
+        self._root = root
 
-    def read(self, split: str) -> Readable:
+    def folders(self, split: str) -> list[Path]:
         divided = all((self._root / name).is_dir() for name in SPLITS)
-        root = self._root / split if divided else self._root
-        return self._found.read(scene_folders(root))
+        return scene_folders(self._root / split if divided else self._root)
 
     def key(self, scene: Scene) -> str:
-        return folder_key(self._found.of(scene))
-
-    def truth(self, scene: Scene) -> Int[Tensor, " N"]:
-        return read_point_labels(self._found.of(scene))
-
-    def truth_key(self, scene: Scene) -> str | None:
-        return self._found.truth_key(scene)
+        return folder_key(self.folder_of(scene))
 
 
-class _Rooms:
+class _Rooms(_OnDisk):
     """Rooms that a seed makes, in the folder of their settings."""
 
     def __init__(
         self, settings: RoomsSettings, seed: int, root: Path, progress: bool
     ) -> None:
+        super().__init__()
         self._settings, self._seed, self._progress = settings, seed, progress
-        key = key_of(code=code_key("vlg_lib.rooms.scenes"), **self._views())
-        self._root, self._found = root / f"rooms-{key}", _Found()
-
-    def _views(self) -> dict[str, float]:
-        """What a room looks like, whatever the number of rooms."""
-        return {
-            name: getattr(self._settings, name)
+        # what a room looks like, whatever the number of rooms
+        looks = {
+            name: getattr(settings, name)
             for name in ("shift", "views", "width", "height")
         }
+        key = key_of(code=code_key("vlg_lib.rooms.scenes"), **looks)
+        self._root = root / f"rooms-{key}"
 
-    def read(self, split: str) -> Readable:
+    def folders(self, split: str) -> list[Path]:
         settings = self._settings
         count = settings.train if split == "train" else settings.test
-        made = distributed.each(
-            split_seeds(split, count, self._seed),
-            self._make,
-            "rooms" if self._progress else None,
-        )
-        return self._found.read(made)
+        seeds = split_seeds(split, count, self._seed)
+        title = "rooms" if self._progress else None
+        made: list[Path] = distributed.each(seeds, self._make, title)
+        return made
 
     def _make(self, seed: int) -> Path:
         settings = self._settings
@@ -302,16 +305,10 @@ class _Rooms:
         return folder
 
     def key(self, scene: Scene) -> str:
-        return f"{self._root.name}/{self._found.of(scene).name}"
-
-    def truth(self, scene: Scene) -> Int[Tensor, " N"]:
-        return read_point_labels(self._found.of(scene))
-
-    def truth_key(self, scene: Scene) -> str | None:
-        return self._found.truth_key(scene)
+        return f"{self._root.name}/{self.folder_of(scene).name}"
 
 
-class _Memory:
+class _Memory(Source):
     """Scenes that were handed over."""
 
     def __init__(
