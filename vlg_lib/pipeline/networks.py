@@ -120,7 +120,7 @@ class Networks:
             return self.stages.fused_rows(scene).embeddings
         return self.stages.adapted_rows(scene).embeddings
 
-    def balance(self, kind: str, scene: Scene) -> Int[Tensor, " N"]:
+    def known_labels(self, kind: str, scene: Scene) -> Int[Tensor, " N"]:
         """The labels that say how frequent a class is: never more than what the
         kind may know.
         """
@@ -272,8 +272,10 @@ class Networks:
         stages = self.stages
         scenes = stages.scenes.split("train")
         classes = len(stages.scenes.class_set)
-        stages.share(f"labels of {kind}", scenes, partial(self.balance, kind))
-        labels = [self.balance(kind, scene) for scene in scenes]
+        stages.share(
+            f"labels of {kind}", scenes, partial(self.known_labels, kind)
+        )
+        labels = [self.known_labels(kind, scene) for scene in scenes]
         by_class = torch.ones(classes)
         if stages.profile.balance:
             by_class = class_weights(labels, classes)
