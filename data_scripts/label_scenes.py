@@ -14,7 +14,6 @@ points) and ``network.safetensors``, which ``python -m vlg_lib predict`` takes
 as ``--checkpoint`` for any other cloud.
 """
 
-from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
@@ -27,33 +26,32 @@ from vlg_lib.data.layout import read_scene, scene_folders
 from vlg_lib.data.ply import write_points
 from vlg_lib.networks.point_network import save_network
 from vlg_lib.pipeline.networks import NETWORKS
-from vlg_lib.pipeline.profiles import get_profile
-from vlg_lib.pipeline.table import Experiment
+from vlg_lib.pipeline.options import RunOptions
+from vlg_lib.pipeline.profiles import get_profile, with_words
+from vlg_lib.pipeline.run import Run, open_run
 
 
-def label_scenes(
-    experiment: Experiment, kind: str, folders: list[Path], out: Path
-) -> None:
+def label_scenes(run: Run, kind: str, folders: list[Path], out: Path) -> None:
     """Write the labels that the network ``kind`` of a run gives to the points
     of scenes, and the network.
 
     ValueError where the run has not trained it, and for a scene of other
     classes.
     """
-    if not experiment.network_path(kind).is_file():
+    if not run.networks.checkpoint(kind).is_file():
         raise ValueError(
-            f"{experiment.network_path(kind)}: no such file; train it first"
+            f"{run.networks.checkpoint(kind)}: no such file; train it first"
             " (python -m vlg_lib run), with the same profile, seed, scenes and"
             " cache"
         )
-    network, classes = experiment.network(kind), experiment.class_set
+    network, classes = run.networks.trained(kind), run.scenes.class_set
     save_network(
         out / "network.safetensors",
         network.cpu(),
         half=False,
-        **facts(experiment, kind),
+        **facts(run, kind),
     )
-    network.to(experiment.device)
+    network.to(run.stages.device)
     for folder in tqdm(folders, "labels", unit="scene", disable=None):
         scene = read_scene(folder)
         if scene.class_set != classes:
@@ -61,7 +59,7 @@ def label_scenes(
                 f"{folder}: expected the classes {classes.name}, found"
                 f" {scene.class_set.name}"
             )
-        labels = experiment.predict_3d(kind, scene).cpu()
+        labels = run.networks.predict(kind, scene).cpu()
         write_points(
             out / f"{scene.name}.ply",
             scene.points,
@@ -111,18 +109,16 @@ def main(
 ) -> None:
     """Label the points of scenes with a 3D network that a run has trained."""
     with one_line_errors():
-        chosen = get_profile(profile)
-        chosen = replace(chosen, teacher=teacher or chosen.teacher)
-        experiment = Experiment.open(
-            chosen,
-            seed,
-            cache,
+        chosen = with_words(get_profile(profile), teacher)
+        options = RunOptions(
+            cache_folder=cache,
             scenes_folder=scenes,
             fused_folder=fused,
             device=device,
         )
+        run = open_run(chosen, seed, options)
         folders = scene_folders(targets)
-        label_scenes(experiment, network, folders, out)
+        label_scenes(run, network, folders, out)
     typer.echo(
         f"{out}: {len(folders)} scenes labelled, and network.safetensors"
     )

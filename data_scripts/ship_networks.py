@@ -18,11 +18,13 @@ from typing import Any
 import torch
 
 import vlg_lib
-from vlg_lib.artifacts import atomic_write, load_tensors
+from vlg_lib.artifacts import atomic_write
 from vlg_lib.networks.point_network import save_network
 from vlg_lib.networks.zoo import FOLDER
 from vlg_lib.pipeline.networks import NETWORKS
-from vlg_lib.pipeline.table import ROWS_3D, Experiment
+from vlg_lib.pipeline.run import Run, open_run
+from vlg_lib.pipeline.table import ROWS_3D, Row
+from vlg_lib.vision_language.prompts import join_templates
 
 TAUGHT_BY = {
     "cam": "the tags of each room alone (multiple-instance learning)",
@@ -53,37 +55,31 @@ def curve(losses: list[float], points: int = 100) -> list[dict[str, float]]:
     ]
 
 
-def facts(experiment: Experiment, kind: str) -> dict[str, Any]:
+def facts(run: Run, kind: str) -> dict[str, Any]:
     """What the file says of itself: its classes, its teacher and its
     training.
     """
-    profile, recipe = (
-        experiment.profile,
-        asdict(experiment.training_settings(kind)),
-    )
-    recipe["schedule"] = recipe["schedule"].__name__
+    profile, classes = run.profile, run.scenes.class_set
+    made = run.cache.manifest(run.networks.artifact(kind))
     training = {
         "kind": kind,
         "taught_by": TAUGHT_BY[kind],
         "profile": profile.name,
-        "seed": experiment.seed,
-        "rooms": profile.train_rooms,
-        "shift": profile.shift,
-        "recipe": recipe,
+        "seed": run.seed,
+        "rooms": profile.rooms.train,
+        "shift": profile.rooms.shift,
+        "recipe": asdict(run.networks.recipe(kind)),
         "balance": profile.balance,
-        "seconds": round(
-            load_tensors(experiment.network_path(kind))[1]["seconds"]
-        ),
+        "seconds": round(made.seconds),
         "versions": {
             "vlg_lib": vlg_lib.__version__,
             "torch": torch.__version__,
         },
     }
-    classes = experiment.class_set
     return {
         "class_set": {"name": classes.name, "names": list(classes.names)},
-        "teacher": profile.teacher,
-        "prompt_template": profile.prompt_template,
+        "teacher": profile.teacher.name,
+        "prompt_template": join_templates(profile.prompts.templates),
         "training": training,
     }
 
@@ -92,7 +88,7 @@ def card(
     kind: str,
     about: dict[str, Any],
     settings: dict[str, Any],
-    row: dict[str, Any],
+    row: Row,
 ) -> str:
     """The model card, Markdown."""
     training, recipe = about["training"], about["training"]["recipe"]
@@ -111,7 +107,7 @@ def card(
         f" {training['rooms']} generated rooms (shift {training['shift']}, seed"
         f" {training['seed']}), {training['seconds']} seconds; AdamW"
         f" {recipe['learning_rate']:g}, schedule {recipe['schedule']}, gradient"
-        f" norm {recipe['clip']:g}. The weights are those of the last step: no"
+        f" norm {recipe['max_grad_norm']:g}. The weights are those of the last step: no"
         " step was chosen by a score."
     )
     command = (
@@ -161,14 +157,14 @@ def main() -> None:
     )
     given = parser.parse_args()
     torch.set_num_threads(given.threads)
-    experiment = Experiment.open(given.profile, given.seed)
+    run = open_run(given.profile, given.seed)
     rows = {
         ROWS_3D[row["row"]]: row
-        for row in experiment.table(given.networks)
+        for row in run.table.rows(given.networks)
         if row["row"] in ROWS_3D
     }
     for kind in given.networks:
-        network, about = experiment.network(kind), facts(experiment, kind)
+        network, about = run.networks.trained(kind), facts(run, kind)
         save_network(FOLDER / f"{kind}.safetensors", network.cpu(), **about)
         with atomic_write(FOLDER / f"{kind}.md") as file:
             file.write(
@@ -178,7 +174,7 @@ def main() -> None:
             json.dumps(
                 {
                     "network": kind,
-                    "curve": curve(experiment.network_losses(kind)),
+                    "curve": curve(run.networks.losses(kind)),
                 }
             ),
             flush=True,

@@ -26,22 +26,30 @@ from vlg_lib.classes import S3DIS_13
 from vlg_lib.convert.scannet_labels import NYU40_IDS
 from vlg_lib.data.layout import read_scene
 from vlg_lib.pipeline import profiles
-from vlg_lib.pipeline.table import ROWS, ROWS_3D, Experiment
+from vlg_lib.pipeline.profiles import Profile
+from vlg_lib.pipeline.table import ROWS, ROWS_3D, Table
 from vlg_lib.rooms.scenes import room_scene
 from vlg_lib.vision_language import VisionLanguageModel
 
 ROOT = Path(__file__).parents[1]
-SMALL = {
-    "adapter_steps": 3,
-    "adapter_points_per_room": 500,
-    "network": "MinkUNetSmall",
-    "network_steps": 1,
-    "network_batch_rooms": 2,
-    "voxel_size": 0.2,
-    "augmentations": 1,
-    "cam_steps": 1,
-    "cam_batch_rooms": 2,
-}
+
+
+def small(profile: Profile) -> Profile:
+    """The profile with trainings of seconds."""
+    short = {"steps": 1, "batch_rooms": 2}
+    return replace(
+        profile,
+        adapter=replace(profile.adapter, steps=3, points_per_room=500),
+        network=replace(
+            profile.network, architecture="MinkUNetSmall", voxel_size=0.2
+        ),
+        training=replace(profile.training, **short),
+        cam=replace(
+            profile.cam, training=replace(profile.cam.training, **short)
+        ),
+        evaluation=replace(profile.evaluation, augmentations=1),
+    )
+
 
 ASKED: list[str] = []
 """The 2D models that were asked for."""
@@ -80,13 +88,11 @@ def desk(tmp_path, monkeypatch) -> Path:
     and the model that guesses."""
     for name in ("paper-scannet", "paper-s3dis", "fast"):
         monkeypatch.setitem(
-            profiles.PROFILES, name, replace(profiles.PROFILES[name], **SMALL)
+            profiles.PROFILES, name, small(profiles.PROFILES[name])
         )
-    table = Experiment.table
-    # others: test_experiment.py
-    monkeypatch.setattr(
-        Experiment, "table", lambda self: table(self, ["3dss-vlg"])
-    )
+    rows = Table.rows
+    # others: test_pipeline.py
+    monkeypatch.setattr(Table, "rows", lambda self: rows(self, ["3dss-vlg"]))
     monkeypatch.setattr(
         vision_language,
         "create_model",

@@ -21,7 +21,7 @@ from vlg_lib.classes import SCANNET_20
 from vlg_lib.convert.formats.rgbd_folder import Source, Up, convert, up_advice
 from vlg_lib.data.frames import read_matrix, write_matrix
 from vlg_lib.data.layout import read_scene
-from vlg_lib.fusion import fuse_scene
+from vlg_lib.fusion import FusionSettings, fuse_scene
 from vlg_lib.geometry.cameras import project, unproject
 from vlg_lib.geometry.poses import up_rotation
 from vlg_lib.geometry.visibility import PUBLISHED, Visibility
@@ -158,7 +158,10 @@ def fused_correlation(
     """Correlation of fused and own colours, and the share of points seen."""
     scene = replace(scene, frames=frames)
     fused = fuse_scene(
-        scene, lambda image: image.float(), visibility, normalize=False
+        scene,
+        lambda image: image.float(),
+        visibility,
+        FusionSettings(normalize=False),
     )
     return color_correlation(
         fused.embeddings[fused.seen], scene.colors[fused.seen]

@@ -8,16 +8,15 @@ import re
 import subprocess
 import sys
 from collections.abc import Callable
-from dataclasses import replace
-from functools import partial
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import torch
 import typer
 
 import vlg_lib
+from vlg_lib import pipeline
 from vlg_lib.data.point_clouds import UNITS, UP_AXES
 from vlg_lib.networks.zoo import list_checkpoints
 from vlg_lib.own_scan.diagnosis import check as check_scene
@@ -25,10 +24,11 @@ from vlg_lib.own_scan.fuse import scan as scan_folder
 from vlg_lib.own_scan.label import label_scan, train_on_scan
 from vlg_lib.own_scan.predict import predict as predict_cloud
 from vlg_lib.own_scan.summary import describe as describe_scene
-from vlg_lib.pipeline import run as experiment
-from vlg_lib.pipeline.profiles import PROFILES, get_profile
+from vlg_lib.pipeline.options import RunOptions
+from vlg_lib.pipeline.profiles import PROFILES, get_profile, with_words
 from vlg_lib.training import distributed
 from vlg_lib.vision_language import list_models
+from vlg_lib.vision_language.prompts import split_synonyms, split_templates
 
 app = typer.Typer(
     name="vlg_lib",
@@ -69,7 +69,7 @@ def command(function: Callable[..., None]) -> Callable[..., None]:
     return app.command(help=kept)(function)
 
 
-def _table(rows: list[dict[str, Any]]) -> str:
+def _table(rows: list[pipeline.Row]) -> str:
     """The table as aligned text."""
     lines = [
         f"{'row':24} {'mIoU':>6} {'95 % interval':>14} {'accuracy':>9}"
@@ -178,25 +178,21 @@ def run(
     that the adapter learnt from. Rows with a mask use the tags of the scene
     they are scored on.
     """
-    sizes = get_profile(profile)
-    sizes = replace(
-        sizes,
-        teacher=teacher or sizes.teacher,
-        prompt_template=prompts or sizes.prompt_template,
-        synonyms=synonyms,
+    sizes = with_words(
+        get_profile(profile),
+        teacher,
+        split_templates(prompts) if prompts else None,
+        split_synonyms(synonyms),
     )
-    rows = experiment.run(
-        source,
-        sizes,
-        seed,
-        out,
+    options = RunOptions(
+        cache_folder=cache,
         scenes_folder=scenes,
         fused_folder=fused,
-        cache_folder=cache,
         keep_gb=keep_frames,
         device=device,
         progress=not quiet,
     )
+    rows = pipeline.run_pipeline(source, sizes, seed, out, options)
     if distributed.rank() == 0:
         print(_table(rows))
         print(f"table: {out / 'table.json'}")
@@ -377,12 +373,15 @@ def scan(
     print(f"points: {out / 'fused.ply'}, page: {out / 'scan.html'}")
     if tags:
         typed = [tag.strip() for tag in tags.split(",") if tag.strip()]
-        label = (
-            partial(train_on_scan, sizes=get_profile(profile), device=device)
-            if train
-            else label_scan
-        )
-        counts = label(folder, out, typed, model, prompts, progress=not quiet)
+        templates = split_templates(prompts) if prompts else None
+        if train:
+            sizes = with_words(get_profile(profile), model, templates)
+            options = RunOptions(device=device, progress=not quiet)
+            counts = train_on_scan(folder, out, typed, sizes, options)
+        else:
+            counts = label_scan(
+                folder, out, typed, model, templates, progress=not quiet
+            )
         print(
             "labels:"
             f" {', '.join(f'{name} {count}' for name, count in counts.items())}"
@@ -465,7 +464,7 @@ def info() -> None:
             "MinkowskiEngine: not installed (not needed: the PyTorch engine"
             " gives the same numbers)"
         )
-    print(f"cache: {experiment.default_cache()}")
+    print(f"cache: {pipeline.default_cache()}")
     print(f"2D models: {', '.join(list_models())}")
     print(f"3D networks: {', '.join(list_checkpoints()) or 'none shipped'}")
     print(*(f"profile {profile}" for profile in PROFILES.values()), sep="\n")

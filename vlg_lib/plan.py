@@ -291,9 +291,9 @@ def _teacher(name: str) -> str:
 
 def _adapter_points(profile: Profile) -> int:
     return (
-        profile.adapter_steps
-        * profile.adapter_batch_rooms
-        * profile.adapter_points_per_room
+        profile.adapter.steps
+        * profile.adapter.batch_rooms
+        * profile.adapter.points_per_room
     )
 
 
@@ -312,19 +312,19 @@ def make_job(source: str, **given: Any) -> Job:
     given = {name: value for name, value in given.items() if value is not None}
     points, teacher = (
         given.get("points", known.points),
-        given.get("teacher", profile.teacher),
+        given.get("teacher", profile.teacher.name),
     )
     job = Job(
-        scenes=profile.train_rooms + profile.test_rooms,
+        scenes=profile.rooms.train + profile.rooms.test,
         points=points,
         frames=known.frames,
-        width=profile.width,
-        height=profile.height,
+        width=profile.rooms.width,
+        height=profile.rooms.height,
         dim=64 if teacher.startswith("small") else 768,
         teacher=teacher,
-        network=profile.network,
+        network=profile.network.architecture,
         adapter_points=_adapter_points(profile),
-        network_scenes=profile.network_steps * profile.network_batch_rooms,
+        network_scenes=profile.training.steps * profile.training.batch_rooms,
         voxels=points,
     )
     job = replace(job, **given)
