@@ -22,7 +22,6 @@ import typer
 from ship_networks import facts
 from tqdm.auto import tqdm
 
-from vlg_lib.convert.batch import one_line_errors
 from vlg_lib.data.layout import read_scene, scene_folders
 from vlg_lib.data.ply import write_points
 from vlg_lib.networks.point_network import save_network
@@ -110,7 +109,7 @@ def main(
     ] = None,
 ) -> None:
     """Label the points of scenes with a 3D network that a run has trained."""
-    with one_line_errors():
+    try:
         chosen = get_profile(profile)
         chosen = replace(chosen, teacher=teacher or chosen.teacher)
         experiment = Experiment.open(
@@ -123,6 +122,9 @@ def main(
         )
         folders = scene_folders(targets)
         label_scenes(experiment, network, folders, out)
+    except ValueError as error:
+        typer.echo(f"error: {error}", err=True)
+        raise typer.Exit(2) from error
     typer.echo(
         f"{out}: {len(folders)} scenes labelled, and network.safetensors"
     )
