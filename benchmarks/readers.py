@@ -35,8 +35,8 @@ import torch
 from fusion import take_turns
 from PIL import Image
 
-from vlg_lib.convert.s3dis_text import read_text
 from vlg_lib.convert.registration import parse_size
+from vlg_lib.convert.s3dis_text import read_text
 from vlg_lib.convert.scannet import (
     ScannetSettings,
     ScannetSource,
