@@ -21,7 +21,6 @@ import typer
 from ship_networks import facts
 from tqdm.auto import tqdm
 
-from vlg_lib.convert.batch import one_line_errors
 from vlg_lib.data.layout import read_scene, scene_folders
 from vlg_lib.data.ply import write_points
 from vlg_lib.networks.point_network import save_network

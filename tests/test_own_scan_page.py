@@ -57,7 +57,7 @@ def test_every_format_has_a_command():
         for file in re.findall(r"`([^`]+)`", row.split("|")[2]):
             assert file.split("/")[0].split(".")[0] in FORMATS[
                 name
-            ].holds or name in ("polycam", "arkitscenes"), (
+            ].needs or name in ("polycam", "arkitscenes"), (
                 name,
                 file,
             )

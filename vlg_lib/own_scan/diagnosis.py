@@ -28,7 +28,8 @@ from vlg_lib.geometry.cameras import (
     project,
     resize_camera,
 )
-from vlg_lib.geometry.poses import check_pose, level_up, signed_permutations
+from vlg_lib.geometry.poses import check_pose, signed_permutations
+from vlg_lib.geometry.upright import level_up
 from vlg_lib.scene import Camera, Scene
 
 GOOD, BELIEVED, BETTER, POOR = 0.8, 0.7, 0.15, 0.5
