@@ -17,23 +17,12 @@ from typing import Any
 
 import torch
 
-import vlg_lib
-from vlg_lib.artifacts import atomic_write, load_tensors
+from vlg_lib.artifacts import atomic_write
 from vlg_lib.networks.point_network import save_network
 from vlg_lib.networks.zoo import FOLDER
+from vlg_lib.pipeline.network_facts import TAUGHT_BY, network_facts
 from vlg_lib.pipeline.networks import NETWORKS
 from vlg_lib.pipeline.table import ROWS_3D, Experiment
-
-TAUGHT_BY = {
-    "cam": "the tags of each room alone (multiple-instance learning)",
-    "openscene": "P^2D, the fused 2D embeddings; no tags",
-    "cross-entropy": "the pseudo labels (2D embeddings and tags)",
-    "3dss-vlg": (
-        "A^3D, the adapted embeddings (2D embeddings and tags): the method of"
-        " the book"
-    ),
-    "supervised": "the true label of every point",
-}
 
 
 def curve(losses: list[float], points: int = 100) -> list[dict[str, float]]:
@@ -51,41 +40,6 @@ def curve(losses: list[float], points: int = 100) -> list[dict[str, float]]:
         }
         for i, part in enumerate(stretches)
     ]
-
-
-def facts(experiment: Experiment, kind: str) -> dict[str, Any]:
-    """What the file says of itself: its classes, its teacher and its
-    training.
-    """
-    profile, recipe = (
-        experiment.profile,
-        asdict(experiment.training_settings(kind)),
-    )
-    recipe["schedule"] = recipe["schedule"].__name__
-    training = {
-        "kind": kind,
-        "taught_by": TAUGHT_BY[kind],
-        "profile": profile.name,
-        "seed": experiment.seed,
-        "rooms": profile.train_rooms,
-        "shift": profile.shift,
-        "recipe": recipe,
-        "balance": profile.balance,
-        "seconds": round(
-            load_tensors(experiment.network_path(kind))[1]["seconds"]
-        ),
-        "versions": {
-            "vlg_lib": vlg_lib.__version__,
-            "torch": torch.__version__,
-        },
-    }
-    classes = experiment.class_set
-    return {
-        "class_set": {"name": classes.name, "names": list(classes.names)},
-        "teacher": profile.teacher,
-        "prompt_template": profile.prompt_template,
-        "training": training,
-    }
 
 
 def card(
@@ -168,7 +122,10 @@ def main() -> None:
         if row["row"] in ROWS_3D
     }
     for kind in given.networks:
-        network, about = experiment.network(kind), facts(experiment, kind)
+        network, about = (
+            experiment.network(kind),
+            network_facts(experiment, kind),
+        )
         save_network(FOLDER / f"{kind}.safetensors", network.cpu(), **about)
         with atomic_write(FOLDER / f"{kind}.md") as file:
             file.write(

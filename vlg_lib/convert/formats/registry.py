@@ -50,3 +50,4 @@ FORMATS = {
     ),
 }
 """The formats by name."""
+OTHER_CONVERTERS = {n: n for n in ("rgbd","scannet","s3dis","openscene-features","openscene-network")}
