@@ -23,10 +23,20 @@ from vlg_lib.pipeline.table import ROWS
 from vlg_lib.training.devices import choose_device
 
 HEAVY = ("torch", "numpy", "scipy", "open_clip", "PIL", "matplotlib")
-COMMANDS = (
-    "convert check describe fuse label predict run predict-scenes"
-    " export-scannet plan models info"
-).split()
+COMMANDS = {
+    "convert",
+    "check",
+    "describe",
+    "fuse",
+    "label",
+    "predict",
+    "run",
+    "predict-scenes",
+    "export-scannet",
+    "plan",
+    "models",
+    "info",
+}
 
 
 def invoke(*arguments: str):
@@ -91,18 +101,18 @@ def test_the_list_of_what_is_heavy_is_looked_at() -> None:
 
 def test_the_names_in_help_are_those_of_the_library() -> None:
     """They are written out, so that help needs no torch."""
-    assert options.PROFILES == tuple(profiles.PROFILES)
-    assert options.CHECKPOINTS == tuple(list_checkpoints())
+    assert tuple(profiles.PROFILES) == options.PROFILES
+    assert tuple(list_checkpoints()) == options.CHECKPOINTS
     assert options.NETWORKS == NETWORKS
-    assert options.UNITS == tuple(UNITS)
-    assert options.UP_AXES == tuple(UP_AXES)
-    assert options.CLASS_SETS == tuple(CLASS_SETS)
-    assert options.SOURCES == tuple(plan.SOURCES)
+    assert tuple(UNITS) == options.UNITS
+    assert tuple(UP_AXES) == options.UP_AXES
+    assert tuple(CLASS_SETS) == options.CLASS_SETS
+    assert tuple(plan.SOURCES) == options.SOURCES
 
 
 def test_every_command_is_in_the_help() -> None:
-    listed = re.findall(r"^  ([a-z][a-z-]+) ", invoke("--help").output, re.M)
-    assert sorted(listed) == sorted(COMMANDS)
+    _, _, listed = invoke("--help").output.partition("Commands:")
+    assert set(re.findall(r"^  ([a-z-]+) ", listed, re.M)) == COMMANDS
 
 
 def test_one_name_in_the_code_is_one_spelling_everywhere() -> None:

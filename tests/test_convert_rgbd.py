@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from convert_command import vlg_convert
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
@@ -16,23 +17,19 @@ from small_scene import (
     looking_down,
     write_rgbd,
 )
-from typer.testing import CliRunner
 
-from vlg_lib.classes import ROOMS_12, own_class_set
-from vlg_lib.convert.formats import rgbd_folder as convert_rgbd
 from vlg_lib.convert.formats.rgbd_folder import (
-    Source,
-    Up,
-    common_grid,
-    convert,
-    open_source,
-    up_advice,
+    ConvertedScene,
+    RgbdSettings,
+    convert_rgbd_folder,
+    open_folder,
 )
+from vlg_lib.convert.registration import common_grid
 from vlg_lib.data.frames import LayoutError
-from vlg_lib.data.layout import read_scene
+from vlg_lib.data.layout import read_manifest, read_scene
 from vlg_lib.data.ply import write_points
 from vlg_lib.geometry.cameras import project, resize_camera
-from vlg_lib.geometry.poses import up_rotation
+from vlg_lib.geometry.upright import AXES, up_advice, up_rotation
 from vlg_lib.geometry.visibility import visible_points
 from vlg_lib.scene import Camera
 
@@ -46,7 +43,10 @@ def source(tmp_path: Path) -> Path:
 
 
 def converted(source: Path, out: Path, **settings) -> None:
-    convert(Source(source, **settings), out, ROOMS_12, ["floor"])
+    chosen = RgbdSettings(
+        class_set="rooms-12", scene_labels=("floor",), **settings
+    )
+    convert_rgbd_folder(source, out, chosen, progress=False)
 
 
 class TestConvention:
@@ -64,11 +64,7 @@ class TestConvention:
         converted(source, tmp_path / "a")
         poses = np.loadtxt(source / "poses.txt").reshape(-1, 4, 4)
         np.savetxt(source / "poses.txt", np.linalg.inv(poses).reshape(-1, 16))
-        converted(
-            source,
-            tmp_path / "b",
-            direction=convert_rgbd.PoseDirection.WORLD_TO_CAMERA,
-        )
+        converted(source, tmp_path / "b", poses="world-to-camera")
         first, second = read_scene(tmp_path / "a"), read_scene(tmp_path / "b")
         assert torch.allclose(
             first.frames.poses, second.frames.poses, atol=1e-12
@@ -82,7 +78,7 @@ class TestConvention:
         poses = np.loadtxt(source / "poses.txt").reshape(-1, 4, 4)
         poses[:, :3, 1:3] *= -1
         np.savetxt(source / "poses.txt", poses.reshape(-1, 16))
-        converted(source, tmp_path / "b", axes=convert_rgbd.CameraAxes.OPENGL)
+        converted(source, tmp_path / "b", camera_axes="opengl")
         first, second = read_scene(tmp_path / "a"), read_scene(tmp_path / "b")
         assert torch.equal(first.frames.poses, second.frames.poses)
         assert torch.equal(first.points, second.points)
@@ -141,20 +137,14 @@ class TestConvention:
             torch.tensor([[1.0, 2.0, 3.0]]),
             torch.tensor([[9, 8, 7]], dtype=torch.uint8),
         )
-        convert(
-            Source(source, up=Up.Y),
-            tmp_path / "a",
-            ROOMS_12,
-            [],
-            cloud=tmp_path / "cloud.ply",
-        )
+        converted(source, tmp_path / "a", up="y", cloud=tmp_path / "cloud.ply")
         scene = read_scene(tmp_path / "a")
         assert scene.points.tolist() == [[3.0, 1.0, 2.0]]
         assert scene.colors.tolist() == [[9, 8, 7]]
 
 
 class TestUp:
-    @pytest.mark.parametrize("up", list(Up))
+    @pytest.mark.parametrize("up", AXES)
     def test_it_is_a_rotation_that_takes_the_axis_to_z(self, up):
         rotation = up_rotation(up)
         axis = torch.zeros(4, dtype=torch.float64)
@@ -166,7 +156,7 @@ class TestUp:
         assert torch.linalg.det(rotation) == 1
         assert torch.equal(up_rotation("z"), torch.eye(4, dtype=torch.float64))
 
-    @pytest.mark.parametrize("up", list(Up))
+    @pytest.mark.parametrize("up", AXES)
     def test_points_and_poses_turn_together(self, source, tmp_path, up):
         """A world with another axis up, described as such, gives the scene of
         the world with z up."""
@@ -302,8 +292,8 @@ class TestSkipped:
             np.savetxt(
                 source / "poses" / f"{name}.txt", looking_down(0.0, 0.0, 2.0)
             )
-        _, skipped = open_source(Source(source, pose_file="poses"))
-        assert skipped == {
+        frames = open_folder(source, RgbdSettings(pose_file="poses"))
+        assert frames.skipped == {
             "missing image": 1,
             "unreadable depth": 1,
             "missing pose": 1,
@@ -414,47 +404,60 @@ class TestErrors:
                 "unknown class 'sofabed' in class set 'own'; known: floor, sofa"
             ),
         ):
-            convert(
-                Source(source),
+            convert_rgbd_folder(
+                source,
                 tmp_path / "a",
-                own_class_set(["floor", "sofa"]),
-                ["sofabed"],
+                RgbdSettings(
+                    classes=("floor", "sofa"), scene_labels=("sofabed",)
+                ),
             )
         assert not (tmp_path / "a").exists()
 
     @pytest.mark.parametrize(
         "settings", [{"depth_scale": 0.0}, {"depth_scale": -1.0}, {"every": 0}]
     )
-    def test_settings_that_make_no_sense(self, source, settings):
+    def test_settings_that_make_no_sense(self, settings):
         with pytest.raises(ValueError, match="must be positive"):
-            Source(source, **settings)
+            RgbdSettings(**settings)
+
+    @pytest.mark.parametrize(
+        ("settings", "message"),
+        [
+            (
+                {"poses": "to-camera"},
+                "--poses to be one of camera-to-world, world-to-camera, found"
+                " 'to-camera'",
+            ),
+            ({"camera_axes": "gl"}, "--camera-axes to be one of opencv"),
+            ({"up": "w"}, "--up to be one of x, y, z"),
+            ({"points": "mesh"}, "--points to be one of average, tsdf"),
+        ],
+    )
+    def test_words_that_are_no_choice(self, settings, message):
+        with pytest.raises(ValueError, match=message):
+            RgbdSettings(**settings)
 
 
-class TestCommand:
-    def run(self, *arguments) -> object:
-        app = convert_rgbd.typer.Typer()
-        app.command()(convert_rgbd.main)
-        return CliRunner().invoke(
-            app, [str(argument) for argument in arguments]
+class TestFunction:
+    def run(self, source, out, **settings) -> ConvertedScene:
+        return convert_rgbd_folder(
+            source, out, RgbdSettings(**settings), progress=False
         )
 
     def test_a_scan_with_ones_own_classes(self, source, tmp_path):
         result = self.run(
             source,
-            "--out",
             tmp_path / "a",
-            "--classes",
-            "floor, plant pot",
-            "--scene-labels",
-            "plant pot",
+            classes=("floor", "plant pot"),
+            scene_labels=("plant pot",),
         )
-        assert result.exit_code == 0, result.output
-        assert "4 frames; left out: none" in result.output
+        assert result.failed == {}
+        assert "4 frames; left out: none" in str(result)
         scene = read_scene(tmp_path / "a")
         assert scene.class_set.names == ("floor", "plant pot")
         assert scene.class_set.present(scene.scene_labels) == ("plant pot",)
 
-    def test_every_option_reaches_the_converter(self, source, tmp_path):
+    def test_every_setting_reaches_the_converter(self, source, tmp_path):
         poses = np.loadtxt(source / "poses.txt").reshape(-1, 4, 4)
         poses[:, :3, 1:3] *= -1
         poses = np.linalg.inv(up_rotation("-y").T.numpy() @ poses)
@@ -471,36 +474,21 @@ class TestCommand:
         (source / "K.txt").rename(source / "cam.txt")
         result = self.run(
             source,
-            "--out",
             tmp_path / "a",
-            "--images",
-            "rgb",
-            "--depth",
-            "range",
-            "--intrinsics",
-            "cam.txt",
-            "--depth-intrinsics",
-            "cam.txt",
-            "--pose-file",
-            "t.txt",
-            "--poses",
-            "world-to-camera",
-            "--up",
-            "-y",
-            "--camera-axes",
-            "opengl",
-            "--depth-scale",
-            500,
-            "--depth-missing",
-            "0, 7",
-            "--every",
-            3,
-            "--cell",
-            0.2,
-            "--class-set",
-            "s3dis-13",
+            images="rgb",
+            depth="range",
+            intrinsics="cam.txt",
+            depth_intrinsics="cam.txt",
+            pose_file="t.txt",
+            poses="world-to-camera",
+            up="-y",
+            camera_axes="opengl",
+            depth_scale=500.0,
+            depth_missing=(0, 7),
+            every=3,
+            cell=0.2,
+            class_set="s3dis-13",
         )
-        assert result.exit_code == 0, result.output
         scene = read_scene(tmp_path / "a")
         assert scene.class_set.name == "s3dis-13"
         assert scene.frames.names == ("0", "3")
@@ -511,17 +499,56 @@ class TestCommand:
         )
         assert scene.frames[0].depth[0, 0] == 0
         assert scene.points[:, 2].abs().max() < 1e-6
-        assert "no scene labels given" in result.output
+        assert "no scene labels given" in str(result)
 
+    def test_an_error_leaves_no_scene(self, source, tmp_path):
+        (source / "K.txt").write_text("1 2\n")
+        with pytest.raises(
+            LayoutError,
+            match=r"K\.txt: expected a 3x3 or 4x4 intrinsics matrix",
+        ):
+            self.run(source, tmp_path / "a")
+        assert not (tmp_path / "a").exists()
+
+    def test_what_is_said_of_the_source(self, source, tmp_path):
+        result = self.run(source, tmp_path / "a")
+        facts = read_manifest(tmp_path / "a")["provenance"]
+        assert facts == {
+            "converter": "vlg convert rgbd",
+            "source": "source",
+            "poses": "camera-to-world",
+            "camera_axes": "opencv",
+            "up": "z",
+            "points": "average of depth, cells of 0.04 m",
+        }
+        assert str(result).splitlines()[0].startswith(f"{tmp_path / 'a'}: ")
+        # the cameras look straight down
+        assert "is --up right?" in str(result)
+
+    def test_an_image_that_does_not_decode_costs_a_frame(
+        self, source, tmp_path
+    ):
+        """Its header is whole, so that only decoding tells."""
+        path = source / "images" / "2.jpg"
+        Image.open(source / "images" / "2.png").save(path, quality=95)
+        (source / "images" / "2.png").unlink()
+        path.write_bytes(path.read_bytes()[:-200])
+        self.run(source, tmp_path / "a")
+        scene = read_scene(tmp_path / "a")
+        assert scene.frames.names == ("0", "1", "3")
+        assert scene.skipped == {"unreadable image": 1}
+
+
+class TestCommand:
     def test_an_error_is_one_line_and_no_scene(self, source, tmp_path):
         (source / "K.txt").write_text("1 2\n")
-        result = self.run(source, "--out", tmp_path / "a")
+        result = vlg_convert("rgbd", source, "--out", tmp_path / "a")
         assert result.exit_code == 2
         assert result.output.startswith("error: ")
         assert "K.txt: expected a 3x3 or 4x4 intrinsics matrix" in result.output
         assert not (tmp_path / "a").exists()
 
     def test_help_names_the_choices(self):
-        output = self.run("--help").output
+        output = vlg_convert("rgbd", "--help").output
         assert "camera-to-world" in output
         assert "--depth-scale" in output

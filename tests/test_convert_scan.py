@@ -11,16 +11,22 @@ import foreign_files
 import numpy as np
 import pytest
 import torch
+from convert_command import vlg_convert
 from PIL import Image
-from typer.testing import CliRunner
 
 from vlg_lib.classes import ROOMS_12
-from vlg_lib.convert import scan as convert_scan
 from vlg_lib.convert.depth_maps import is_whole_map, map_size, read_map
 from vlg_lib.convert.formats.registry import FORMATS
-from vlg_lib.convert.scan import Settings, common_camera, convert_one, open_scan
+from vlg_lib.convert.registration import common_camera
+from vlg_lib.convert.scan import (
+    ScanSettings,
+    convert_one,
+    convert_scans,
+    open_scan,
+)
 from vlg_lib.data.depth_fusion import points_from_frames
 from vlg_lib.data.layout import LayoutError, read_manifest, read_scene
+from vlg_lib.data.ply import write_points
 from vlg_lib.geometry.cameras import project, resize_camera
 from vlg_lib.geometry.upright import level_normal, rotation_to_z, upright
 from vlg_lib.rooms.scenes import (
@@ -80,8 +86,8 @@ def scan_of(which: str, folder: Path) -> tuple[str, tuple[Frame, ...], float]:
 
 
 def converted(folder: Path, out: Path, form: str, **settings) -> Scene:
-    settings = Settings(form, class_set="rooms-12", **settings)
-    convert_one(folder.name, out, {folder.name: folder}, settings)
+    chosen = ScanSettings(form, class_set="rooms-12", **settings)
+    convert_one(folder.name, out, {folder.name: folder}, chosen)
     return read_scene(out)
 
 
@@ -130,7 +136,7 @@ def test_cameras_of_their_own_are_brought_onto_one(tmp_path):
     ]
     (tmp_path / "scan").mkdir()
     foreign_files.write_nerfstudio(tmp_path / "scan", frames, per_frame=True)
-    _, shots = open_scan(tmp_path / "scan", Settings("nerfstudio"))
+    _, shots = open_scan(tmp_path / "scan", ScanSettings("nerfstudio"))
     camera = shots.camera
     assert near.fx > camera.fx > wide.fx
     expected = room_frames(camera)
@@ -528,51 +534,118 @@ class TestErrors:
                     r" one of"
                 ),
             ):
-                Settings(**wrong)
+                ScanSettings(**wrong)
 
 
-class TestCommand:
-    def run(self, *arguments):
-        app = convert_scan.typer.Typer()
-        app.command()(convert_scan.main)
-        return CliRunner().invoke(
-            app, [str(argument) for argument in arguments]
-        )
-
+class TestManyScans:
     def test_a_bad_scan_among_good_ones(self, tmp_path):
         scan_of("nerfstudio", tmp_path / "good")
         scan_of("nerfstudio", tmp_path / "bad")
         (tmp_path / "bad" / "transforms.json").write_text("{")
-        arguments = (
+        chosen = ScanSettings(
+            "nerfstudio",
+            classes=("wall", "plant pot"),
+            scene_labels=("wall",),
+        )
+        sources, out = [tmp_path / "good", tmp_path / "bad"], tmp_path / "out"
+        result = convert_scans(sources, out, chosen, progress=False)
+        assert list(result.failed) == ["bad"]
+        assert "1 scenes converted, 0 kept, 1 failed" in str(result)
+        assert "transforms.json: not JSON" in str(result)
+        scene = read_scene(tmp_path / "out" / "good")
+        assert scene.class_set.names == ("wall", "plant pot")
+        again = convert_scans(sources, out, chosen, progress=False)
+        assert "0 scenes converted, 1 kept, 1 failed" in str(again)
+
+    def test_a_scene_of_an_earlier_release_is_kept(self, tmp_path):
+        """The converter had another name; its settings are the same."""
+        scan_of("nerfstudio", tmp_path / "scan")
+        chosen = ScanSettings(
+            "nerfstudio", cloud=tmp_path / "cloud.ply", every=2
+        )
+        write_points(
+            tmp_path / "cloud.ply",
+            torch.tensor([[1.0, 2.0, 3.0]]),
+            torch.tensor([[9, 8, 7]], dtype=torch.uint8),
+        )
+        sources = [tmp_path / "scan"]
+        convert_scans(sources, tmp_path / "out", chosen, progress=False)
+        path = tmp_path / "out" / "scan" / "scene.json"
+        manifest = json.loads(path.read_text())
+        assert manifest["provenance"]["converter"] == "vlg convert nerfstudio"
+        assert manifest["provenance"]["settings"] == {
+            "format": "nerfstudio",
+            "up": None,
+            "every": 2,
+            "cell": 0.04,
+            "metres": 1.0,
+            "depth_scale": None,
+            "cloud": str(tmp_path / "cloud.ply"),
+            "points": "average",
+            "turn": None,
+            "class_set": "scannet-20",
+            "classes": [],
+            "scene_labels": [],
+        }
+        manifest["provenance"]["converter"] = "data_scripts/convert_scan.py"
+        path.write_text(json.dumps(manifest))
+        again = convert_scans(sources, tmp_path / "out", chosen, progress=False)
+        assert again.kept == ["scan"]
+
+    @pytest.mark.parametrize(
+        ("settings", "message"),
+        [
+            ({"scene_labels": ("sofabed",)}, "unknown class 'sofabed'"),
+            ({"up": "w"}, "expected --up to be an axis"),
+            ({"class_set": "none"}, "none"),
+        ],
+    )
+    def test_wrong_settings(self, tmp_path, settings, message):
+        with pytest.raises(ValueError, match=message):
+            convert_scans(
+                [tmp_path], tmp_path / "out", ScanSettings("tum", **settings)
+            )
+
+    def test_two_folders_of_one_name(self, tmp_path):
+        for parent in ("a", "b"):
+            (tmp_path / parent / "scan").mkdir(parents=True)
+        with pytest.raises(ValueError, match="folders of different names"):
+            convert_scans(
+                [tmp_path / "a" / "scan", tmp_path / "b" / "scan"],
+                tmp_path / "out",
+                ScanSettings("tum"),
+            )
+
+
+class TestCommand:
+    def test_a_bad_scan_among_good_ones(self, tmp_path):
+        scan_of("nerfstudio", tmp_path / "good")
+        scan_of("nerfstudio", tmp_path / "bad")
+        (tmp_path / "bad" / "transforms.json").write_text("{")
+        result = vlg_convert(
             "nerfstudio",
             tmp_path / "good",
             tmp_path / "bad",
             "--out",
             tmp_path / "out",
-            "--scene-labels",
+            "--classes",
+            "wall, plant pot",
+            "--tags",
             "wall",
         )
-        result = self.run(*arguments, "--classes", "wall, plant pot")
         assert result.exit_code == 1
         assert "1 scenes converted, 0 kept, 1 failed" in result.output
-        assert "transforms.json: not JSON" in result.output
-        scene = read_scene(tmp_path / "out" / "good")
-        assert scene.class_set.names == ("wall", "plant pot")
-        assert (
-            "0 scenes converted, 1 kept, 1 failed"
-            in self.run(*arguments, "--classes", "wall, plant pot").output
-        )
 
     @pytest.mark.parametrize(
         ("arguments", "message"),
         [
-            (["--scene-labels", "sofabed"], "unknown class 'sofabed'"),
+            (["--tags", "sofabed"], "unknown class 'sofabed'"),
             (["--up", "w"], "expected --up to be an axis"),
             (["--class-set", "none"], "none"),
         ],
     )
     def test_wrong_options(self, tmp_path, arguments, message):
-        result = self.run(
+        result = vlg_convert(
             "tum", tmp_path, "--out", tmp_path / "out", *arguments
         )
         assert result.exit_code == 2

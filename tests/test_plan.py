@@ -47,6 +47,7 @@ def rates(**values: float) -> dict[str, Rate]:
 def record(
     folder: Path, name: str, lines: list[dict] | None = None, **more: object
 ) -> None:
+    folder.mkdir(exist_ok=True)
     content = {"hardware": "2 cores, test", "lines": lines or [], **more}
     (folder / f"{name}.json").write_text(json.dumps(content))
 
@@ -143,9 +144,9 @@ def test_rates_are_read_from_records(tmp_path: Path) -> None:
         },
         {"name": "share of copy bandwidth", "visible_points_ms": 8.0},
     ]
-    record(tmp_path, "fusion", fusion)
+    record(tmp_path / "results", "fusion", fusion)
     record(
-        tmp_path,
+        tmp_path / "results",
         "dense",
         [
             {"device": "cpu"},
@@ -153,7 +154,7 @@ def test_rates_are_read_from_records(tmp_path: Path) -> None:
         ],
     )
     record(
-        tmp_path,
+        tmp_path / "results",
         "a-dense",
         [
             {"device": "cuda"},
@@ -173,13 +174,13 @@ def test_rates_are_read_from_records(tmp_path: Path) -> None:
             "voxels": 9000,
         },
     ]
-    record(tmp_path, "sparse", sparse)
+    record(tmp_path / "results", "sparse", sparse)
     rows = [
         {"row": "projection", "seconds": 10.0},
         {"row": "adapter", "seconds": 10.0 + 200 * 4 * 2000 * 64 * 1e-6},
     ]
-    record(tmp_path, "pipeline", profile="fast", tables={"0": rows})
-    found = measured(JOB, tmp_path)
+    record(tmp_path / "results", "pipeline", profile="fast", tables={"0": rows})
+    found = measured(JOB, tmp_path / "results")
     values = {name: rate.value for name, rate in found.items()}
     expected = {
         "gather": 2e-6,
@@ -196,7 +197,7 @@ def test_rates_are_read_from_records(tmp_path: Path) -> None:
 
 
 def test_the_records_of_the_book_are_read() -> None:
-    found = measured(make_job("scannet"))
+    found = measured(make_job("scannet"), plan.find_results())
     for name in ("gather", "seen", "visible", "adapter", "network"):
         assert found[name].value is not None
         assert found[name].where.startswith("results/")
@@ -269,7 +270,7 @@ def test_the_command_of_the_book() -> None:
     text = ask("--scenes", "1201", "--rate", "model=3").stdout
     assert f"{1201 * 83 * 3 / 3600:.3g} h" in text
     wrong = ask("--source", "own")
-    assert isinstance(wrong.exception, ValueError)
+    assert wrong.exit_code == 2
 
 
 def test_the_records_of_the_checkout_are_found() -> None:
@@ -301,7 +302,6 @@ def test_outside_a_checkout_it_says_which_rates_are_missing(
 
 
 def test_the_records_may_lie_elsewhere(tmp_path: Path) -> None:
-    (tmp_path / "mine").mkdir()
     record(
         tmp_path / "mine",
         "dense",
@@ -311,4 +311,4 @@ def test_the_records_may_lie_elsewhere(tmp_path: Path) -> None:
     text = ask(*given, str(tmp_path / "mine")).stdout
     assert "0.05 s a frame, small-attributes: mine/dense.json, 2 cores" in text
     wrong = ask(*given, str(tmp_path))
-    assert "expected the folder of recorded rates" in str(wrong.exception)
+    assert "expected the folder of recorded rates" in wrong.output

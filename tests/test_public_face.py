@@ -4,7 +4,6 @@ before."""
 import ast
 import subprocess
 import sys
-from itertools import permutations
 from pathlib import Path
 
 import pytest
@@ -56,26 +55,14 @@ def test_all_names_are_told() -> None:
     [
         "",
         "import vlg_lib.own_scan.predict, vlg_lib.scene, vlg_lib.metrics",
-        "import vlg_lib.metrics, vlg_lib.fusion, vlg_lib.own_scan.predict",
         "from vlg_lib.own_scan import predict, fuse, label",
-        "import vlg_lib.cli",
+        "from vlg_lib import predict, evaluate, Scene\n"
+        "import vlg_lib.metrics, vlg_lib.own_scan.predict, vlg_lib.scene",
     ],
+    ids=["nothing", "modules", "rooms", "names"],
 )
 def test_the_order_of_imports_does_not_matter(first: str) -> None:
     in_a_new_process(first + CHECK)
-
-
-@pytest.mark.parametrize(
-    "order", permutations(["own_scan.predict", "metrics", "scene"], 2)
-)
-def test_a_submodule_after_a_name_does_not_hide_it(
-    order: tuple[str, str],
-) -> None:
-    first, second = order
-    code = (
-        f"from vlg_lib import predict, evaluate, Scene\nimport vlg_lib.{first}"
-    )
-    in_a_new_process(f"{code}\nimport vlg_lib.{second}{CHECK}")
 
 
 def test_type_checkers_see_the_same_names() -> None:

@@ -321,14 +321,15 @@ def _adapter_rate(record: dict[str, Any]) -> dict[str, float]:
     """Seconds a number of the adapter's training: the last table of a recorded
     pipeline, where its time is told.
     """
-    profile = PROFILES.get(record.get("profile", ""))
     found: dict[str, float] = {}
     for table in record.get("tables", {}).values():
+        profile = PROFILES.get(record.get("profile", ""))
         spent = {row["row"]: row["seconds"] for row in table}
         if profile and {"adapter", "projection"} <= spent.keys():
             numbers = _adapter_points(profile) * SMALL_DIM
-            seconds = spent["adapter"] - spent["projection"]
-            found["adapter"] = seconds / numbers
+            found["adapter"] = (
+                spent["adapter"] - spent["projection"]
+            ) / numbers
     return found
 
 

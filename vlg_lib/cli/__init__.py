@@ -6,8 +6,6 @@ examples.
 command.
 """
 
-import typer
-
 from vlg_lib.cli import convert, library, own_scan, runs
 from vlg_lib.cli.base import add_command, new_app
 
@@ -42,8 +40,4 @@ def main() -> None:
     """Run the command line; an error of the input is one line on standard error
     and exit code 2.
     """
-    try:
-        app()
-    except (ValueError, OSError) as error:
-        typer.echo(f"error: {error}", err=True)
-        raise SystemExit(2) from error
+    app()

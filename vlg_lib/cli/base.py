@@ -7,16 +7,33 @@ imported in the command, so that ``vlg --help`` answers at once.
 import inspect
 import re
 from collections.abc import Callable
+from typing import Any
 
 import typer
+from typer.core import TyperGroup
 
 Command = Callable[..., None]
+
+
+class OneLineErrors(TyperGroup):
+    """A group of commands in which an error of the input is one line on
+    standard error and exit code 2, not a traceback.
+    """
+
+    def invoke(self, ctx: Any) -> Any:
+        """Run the command that was typed."""
+        try:
+            return super().invoke(ctx)
+        except (ValueError, OSError) as error:
+            typer.echo(f"error: {error}", err=True)
+            raise typer.Exit(2) from error
 
 
 def new_app(name: str, text: str) -> typer.Typer:
     """An app with the settings of the house; ``text`` heads its help."""
     return typer.Typer(
         name=name,
+        cls=OneLineErrors,
         help=text,
         no_args_is_help=True,
         add_completion=False,

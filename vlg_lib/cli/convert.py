@@ -1,5 +1,6 @@
 """``vlg convert FORMAT``: one command a format, whatever comes from outside."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Protocol, runtime_checkable
 
@@ -66,11 +67,11 @@ Jobs = Annotated[int, typer.Option(help="Scenes at the same time.")]
 
 @runtime_checkable
 class Result(Protocol):
-    """What a converter tells: what was done, remarks, and errors by name."""
+    """What a converter tells; as text: what was done, notes, what failed."""
 
-    headline: str
-    notes: list[str]
-    failed: dict[str, str]
+    @property
+    def failed(self) -> Mapping[str, str]:
+        """Errors by the name of what failed."""
 
 
 def scan_command(form: str) -> Command:
@@ -134,7 +135,7 @@ def scan_command(form: str) -> Command:
     convert_format.__doc__ = f"""Convert scans of the format {form} into scene \
 folders.
 
-    What lies in the folder: {getattr(FORMATS[form], "needs", "x")}.
+    What lies in the folder: {FORMATS[form].needs}.
 
     Each SRC becomes OUT/NAME. A scan that is there with the same settings is
     kept by the next run. Frames that cannot be used are left out and counted.
@@ -150,7 +151,7 @@ folders.
 
 
 for form, format in FORMATS.items():
-    add_command(app, scan_command(form), form, getattr(format, "needs", "x"))
+    add_command(app, scan_command(form), form, format.needs)
 
 
 def rgbd(
@@ -516,14 +517,8 @@ for other in (rgbd, scannet, s3dis, openscene_features, openscene_network):
 
 
 def finish(result: Result) -> None:
-    """Print what was done; notes and errors go to standard error. Exit status 1
-    where something failed.
-    """
-    typer.echo(result.headline)
-    for note in result.notes:
-        typer.echo(f"note: {note}", err=True)
-    for name, reason in result.failed.items():
-        typer.echo(f"failed: {name}: {reason}", err=True)
+    """Print what was done. Exit status 1 where something failed."""
+    typer.echo(result)
     if result.failed:
         raise typer.Exit(1)
 

@@ -6,14 +6,15 @@ lets a folder appear whole or not at all, and hands a function that does so to
 :func:`convert_all`::
 
     settings = {"frame_skip": 20}
-    convert = partial(convert_scene, scans=scans, settings=settings)  # convert(name, folder) writes one scene
-    finish(convert_all(names, convert, out, settings=settings, jobs=4), out)
+    # convert(name, folder) writes one scene
+    convert = partial(convert_scene, scans=scans, settings=settings)
+    print(convert_all(names, convert, out, settings=settings, jobs=4))
 
-``convert`` passes ``provenance=provenance("data_scripts/convert_x.py", name,
-settings)`` to ``write_scene``: a scene that is there with the same settings is
-kept by the next run. With several jobs it runs in other processes, so it must
-be a function of a module (or a ``partial`` of one), and the script starts its
-work under ``if __name__ == "__main__"``.
+``convert`` passes ``provenance=provenance("vlg convert x", name, settings)`` to
+``write_scene``: a scene that is there with the same settings is kept by the
+next run. With several jobs it runs in other processes, so it must be a function
+of a module (or a ``partial`` of one), and a script starts its work under ``if
+__name__ == "__main__"``.
 """
 
 import json
@@ -27,17 +28,14 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
-import typer
-from torch import Tensor
 from tqdm.auto import tqdm
 
-from vlg_lib.classes import ClassSet
+from vlg_lib.convert.frames import counts_text
 from vlg_lib.data.layout import LayoutError, read_manifest
 
 ConvertOne = Callable[[str, Path], None]
@@ -47,27 +45,67 @@ naming the file, where it cannot."""
 
 @dataclass
 class Summary:
-    """What a conversion did: names of scenes written and kept, the errors of
-    those that failed, frames left out.
+    """What a conversion of many scenes did; printed, it is the counts, the
+    notes and the failures, one a line.
     """
 
+    out: Path
+    """The folder that receives the scenes."""
     converted: list[str] = field(default_factory=list)
+    """Names of the scenes that were written."""
     kept: list[str] = field(default_factory=list)
+    """Names of those that were there already, made with the same settings."""
     failed: dict[str, str] = field(default_factory=dict)
+    """The errors of those that failed, by name."""
     skipped: Counter[str] = field(default_factory=Counter)
+    """Frames left out of all scenes that are there, by reason."""
+    notes: list[str] = field(default_factory=list)
+    """Remarks on the source, such as parts that are missing."""
+
+    @property
+    def headline(self) -> str:
+        """The counts in one line."""
+        in_order = Counter(dict(sorted(self.skipped.items())))
+        return (
+            f"{self.out}: {len(self.converted)} scenes converted,"
+            f" {len(self.kept)} kept, {len(self.failed)} failed; left out:"
+            f" {counts_text(in_order)}"
+        )
+
+    def __str__(self) -> str:
+        return "\n".join(
+            [
+                self.headline,
+                *(f"note: {note}" for note in self.notes),
+                *(
+                    f"failed: {name}: {error}"
+                    for name, error in self.failed.items()
+                ),
+            ]
+        )
 
 
 def provenance(
-    converter: str, source: str, settings: Mapping[str, Any], **facts: Any
+    converter: str,
+    source: str,
+    settings: Mapping[str, Any],
+    facts: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
-    """What a scene's ``scene.json`` says about its making; ``settings`` decide
-    whether the next run keeps it.
+    """What a scene's ``scene.json`` says about its making.
+
+    ``converter``: the command that made it. ``source``: its name there.
+    ``settings``: they decide whether the next run keeps it. ``facts``: what
+    else is worth knowing (JSON-able).
+
+    >>> made = provenance("vlg convert tum", "a", {"every": 10}, {"up": "z"})
+    >>> made["settings"], made["up"]
+    ({'every': 10}, 'z')
     """
     return {
         "converter": converter,
         "source": source,
         "settings": _as_json(settings),
-        **facts,
+        **(facts or {}),
     }
 
 
@@ -81,13 +119,15 @@ def convert_all(
     progress: bool = True,
 ) -> Summary:
     """Convert scenes into folders ``out/NAME``, ``jobs`` of them at once, each
-    in a process of its own.
+    in a process of its own where there are several.
 
-    Scenes that are there, made with equal ``settings``, are kept. A scene that
-    fails is named in the summary with its error, and the others are converted
-    all the same, even where it takes its process down with it (then what was
-    left is converted one by one). ValueError for a name given twice and for
-    less than one job.
+    ``settings``: what decides how a scene comes out, as ``convert_one`` stores
+    it (see :func:`provenance`). ``progress``: whether to show a bar. Scenes
+    that are there, made with equal ``settings``, are kept. A scene that fails
+    is named in the summary with its error, and the others are converted all the
+    same, even where it takes its process down with it (then what was left is
+    converted one by one). ValueError for a name given twice and for less than
+    one job.
     """
     if jobs < 1 or len(set(names)) != len(names):
         raise ValueError(
@@ -96,7 +136,8 @@ def convert_all(
         )
     settings = _as_json(settings)
     summary = Summary(
-        kept=[name for name in names if _is_converted(out / name, settings)]
+        out,
+        kept=[name for name in names if _is_converted(out / name, settings)],
     )
     kept = set(summary.kept)
     todo = [name for name in names if name not in kept]
@@ -210,17 +251,28 @@ def _try(convert_one: ConvertOne, name: str, folder: Path) -> str | None:
 
 
 def _as_json(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Settings as they come back from a file: tuples as lists."""
-    return dict(json.loads(json.dumps(dict(settings), allow_nan=False)))
+    """Settings as they come back from a file: tuples as lists, paths as
+    text.
+    """
+    text = json.dumps(dict(settings), allow_nan=False, default=_path_text)
+    return dict(json.loads(text))
+
+
+def _path_text(value: Any) -> str:
+    if not isinstance(value, Path):
+        raise TypeError(f"{type(value).__name__} is no setting: {value!r}")
+    return str(value)
 
 
 def _is_converted(folder: Path, settings: Mapping[str, Any]) -> bool:
+    """Whether a scene is there that was made with these settings, by whatever
+    the converter was called then.
+    """
     try:
-        return bool(
-            read_manifest(folder)["provenance"].get("settings") == settings
-        )
+        made = read_manifest(folder)["provenance"]
     except LayoutError:
         return False
+    return bool(made.get("settings") == settings)
 
 
 def _remove_leftovers(folder: Path) -> None:
@@ -233,110 +285,33 @@ def _remove_leftovers(folder: Path) -> None:
             shutil.rmtree(path, ignore_errors=True)
 
 
-@contextmanager
-def one_line_errors() -> Iterator[None]:
-    """The work of a command: a wrong setting or file ends it with one line and
-    exit status 2, not with a traceback.
-    """
-    try:
-        yield
-    except ValueError as error:
-        typer.echo(f"error: {error}", err=True)
-        raise typer.Exit(2) from error
-
-
-def finish(summary: Summary, out: Path) -> None:
-    """Print what was done; exit status 1, naming them, where scenes failed."""
-    left_out = (
-        ", ".join(
-            f"{count} x {reason}"
-            for reason, count in sorted(summary.skipped.items())
-        )
-        or "none"
-    )
-    typer.echo(
-        f"{out}: {len(summary.converted)} scenes converted, {len(summary.kept)}"
-        f" kept, {len(summary.failed)} failed; left out: {left_out}"
-    )
-    for name, error in summary.failed.items():
-        typer.echo(f"failed: {name}: {error}", err=True)
-    if summary.failed:
-        raise typer.Exit(1)
-
-
 def chosen(
-    available: Sequence[str], scenes: str = "", split: Path | None = None
+    available: Sequence[str],
+    scenes: Sequence[str] = (),
+    split: Path | None = None,
 ) -> list[str]:
-    """The scenes to convert: named (comma-separated), listed one a line in a
-    split file, both, or all there are.
+    """The scenes to convert: named, listed one a line in a split file, both, or
+    all there are.
 
     ValueError naming the first that is not among ``available``.
+
+    >>> chosen(["a", "b", "c"], ["c", "a"]), chosen(["a", "b"])
+    (['c', 'a'], ['a', 'b'])
     """
-    wanted = [name.strip() for name in scenes.split(",") if name.strip()]
+    wanted = list(scenes)
     if split is not None:
         if not split.is_file():
             raise ValueError(
                 f"{split}: no such file; expected a list of scenes, one a line"
             )
-        wanted += [
-            line.strip()
-            for line in split.read_text(errors="replace").splitlines()
-            if line.strip()
-        ]
+        lines = split.read_text(errors="replace").splitlines()
+        wanted += [line.strip() for line in lines if line.strip()]
     missing = [name for name in wanted if name not in set(available)]
     if missing:
         raise ValueError(
             f"{len(missing)} scenes are not there, first {missing[0]!r}; there"
             f" are {len(available)}: {', '.join(available[:3])} ..."
         )
-    return (
-        list(dict.fromkeys(wanted))
-        if wanted or split is not None
-        else list(available)
-    )
-
-
-def tags_of(
-    point_labels: Tensor, class_set: ClassSet, at_least: int = 1
-) -> Tensor:
-    """Scene labels (K,) bool from point labels (N,): the classes that
-    ``at_least`` points carry.
-    """
-    return (
-        torch.bincount(
-            point_labels[point_labels >= 0], minlength=len(class_set)
-        )
-        >= at_least
-    )
-
-
-def read_tags(path: Path, class_set: ClassSet) -> dict[str, Tensor]:
-    """Scene labels typed by a person, by scene: a file of lines ``SCENE: class,
-    class``; "#" begins a comment line.
-
-    ValueError naming the file and line for an unknown class, a scene given
-    twice, or a line of another form.
-    """
-    if not path.is_file():
-        raise ValueError(
-            f"{path}: no such file; expected lines 'SCENE: class, class'"
-        )
-    tags: dict[str, Tensor] = {}
-    for number, line in enumerate(
-        path.read_text(errors="replace").splitlines(), start=1
-    ):
-        if not line.strip() or line.lstrip().startswith("#"):
-            continue
-        name, colon, classes = (part.strip() for part in line.partition(":"))
-        if not colon or name in tags:
-            raise ValueError(
-                f"{path}, line {number}: expected 'SCENE: class, class', each"
-                f" scene once, found {line!r}"
-            )
-        try:
-            tags[name] = class_set.mask(
-                word.strip() for word in classes.split(",") if word.strip()
-            )
-        except ValueError as error:
-            raise ValueError(f"{path}, line {number}: {error}") from error
-    return tags
+    if not wanted and split is None:
+        return list(available)
+    return list(dict.fromkeys(wanted))

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from jaxtyping import Float
 from torch import Tensor
 
 from vlg_lib.data.frames import (
@@ -27,9 +28,12 @@ def map_size(path: Path) -> tuple[int, int]:
     return _header(path)[:2] if path.suffix == COLMAP else depth_size(path)
 
 
-def read_map(path: Path, scale: float, missing: tuple[int, ...]) -> Tensor:
+def read_map(
+    path: Path, scale: float, missing: tuple[int, ...]
+) -> Float[Tensor, "height width"]:
     """Depth (H, W) float32, 0 where missing: of PNG in codes of ``scale`` a
-    unit, of COLMAP in units of its model.
+    unit (``missing``: those that mean "no depth" besides 0), of COLMAP in units
+    of its model. LayoutError where the file is missing, cut or foreign.
     """
     if path.suffix != COLMAP:
         return read_depth(path, scale, missing)

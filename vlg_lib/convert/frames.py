@@ -1,12 +1,20 @@
-"""The frames of a scan that is converted: loaded one at a time, brought onto
-one grid, damaged ones left out.
+"""The frames of a scan that is converted: one lazy list for every format, each
+frame loaded when it is asked for and brought onto one grid, unusable ones left
+out and counted.
+
+A converter describes each frame as a :class:`Shot`: name, pose, cameras and how
+to load its images. What cannot be used is counted by reason, in the words of
+:func:`why_unusable` and :func:`usable`. :class:`Shots` then gives frames of one
+camera (see :mod:`vlg_lib.convert.registration`).
 """
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
+from jaxtyping import Float, UInt8
 from torch import Tensor
 from torch.nn.functional import pad
 
@@ -15,42 +23,47 @@ from vlg_lib.convert.registration import (
     depth_on_grid,
     resize_color,
 )
-from vlg_lib.data.layout import LayoutError
-from vlg_lib.geometry.cameras import resize_camera
-from vlg_lib.geometry.poses import check_pose
+from vlg_lib.data.frames import LayoutError
+from vlg_lib.geometry.poses import is_pose
 from vlg_lib.scene import Camera, Frame
+
+Images = tuple[UInt8[Tensor, "height width 3"], Float[Tensor, "h w"] | None]
+"""Colour, and depth in metres (None where the source has no depth)."""
 
 
 @dataclass(frozen=True)
 class Shot:
-    """One frame of a source: its pose (4, 4) camera-to-world, its two
-    registered cameras, and how to load its images.
-
-    ``load`` gives colour (H, W, 3) uint8 and depth (h, w) float32 metres (None
-    where the source has no depth), or raises ValueError where they are damaged.
-    """
+    """One frame of a source."""
 
     name: str
-    camera_to_world: Tensor
+    """Its name in the scene; different for every frame."""
+    camera_to_world: Float[Tensor, "4 4"]
+    """Its pose, float64, in the world of the scene."""
     color_camera: Camera
+    """Of the colour image."""
     depth_camera: Camera
-    load: Callable[[], tuple[Tensor, Tensor | None]]
+    """Of the depth image, registered to the other (one centre, one
+    orientation); the same where there is no depth."""
+    load: Callable[[], Images]
+    """Reads the images; ValueError where they are damaged."""
 
 
 @dataclass(frozen=True, eq=False)
 class Shots(Sequence[Frame]):
-    """Shots as frames of one ``camera``, each loaded when it is asked for;
-    ``skipped`` counts what was left out.
-    """
+    """Shots as frames of one camera, each loaded when it is asked for."""
 
     shots: Sequence[Shot]
+    """What the frames are made of, in their order."""
     camera: Camera
+    """Of all frames; colour is resampled onto its pixels, depth looked up."""
     skipped: Counter[str]
+    """How many frames of the source were left out, by reason."""
 
     def __len__(self) -> int:
         return len(self.shots)
 
     def __getitem__(self, index: int) -> Frame:  # type: ignore[override]
+        """Load one frame; ValueError where an image went bad since."""
         shot = self.shots[index]
         color, depth = _load(shot)
         if depth is not None:
@@ -59,21 +72,60 @@ class Shots(Sequence[Frame]):
             shot.name,
             self.camera,
             shot.camera_to_world,
-            color_on_grid(color, shot, self.camera),
+            color_on_grid(color, shot.color_camera, self.camera),
             depth,
         )
 
+    @property
+    def poses(self) -> Float[Tensor, "F 4 4"]:
+        """The poses of all frames, camera-to-world, float64."""
+        if not self.shots:
+            return torch.zeros(0, 4, 4, dtype=torch.float64)
+        return torch.stack([shot.camera_to_world for shot in self.shots])
+
 
 def no_frames() -> Shots:
-    """Of a scene without images: points, and labels where there are any."""
+    """Of a scene without images: points, and labels where there are any.
+
+    >>> len(no_frames())
+    0
+    """
     return Shots([], Camera(1.0, 1.0, 0.0, 0.0, 1, 1), Counter())
+
+
+def why_unusable(
+    color: Path | None,
+    pose: Float[Tensor, "rows columns"] | None,
+    depth: Path | None = None,
+    *,
+    with_depth: bool = True,
+) -> str | None:
+    """Why a frame must be left out, in words to count by; None where its files
+    are there and its matrix is a pose (no image is read).
+
+    ``color``, ``depth``: files, None where the source names none. ``pose``: as
+    the source has it, None where there is none. ``with_depth``: whether the
+    other frames have depth.
+
+    >>> why_unusable(None, torch.eye(4))
+    'missing image'
+    """
+    if color is None or not color.is_file():
+        return "missing image"
+    if pose is None:
+        return "missing pose"
+    if not is_pose(pose):
+        return "invalid pose"
+    if with_depth and (depth is None or not depth.is_file()):
+        return "missing depth"
+    return None
 
 
 def usable(
     source: str, shots: Iterable[Shot], skipped: Counter[str]
 ) -> list[Shot]:
-    """The shots whose images load; the others are added to ``skipped``.
-    LayoutError where none is left.
+    """The shots whose images load; the others are added to ``skipped`` as
+    "unreadable image". LayoutError naming ``source`` where none is left.
 
     Each image is decoded here once and once more when it is written, so that a
     scene knows its frames from the start and one damaged image among thousands
@@ -89,16 +141,24 @@ def usable(
         else:
             kept.append(shot)
     if not kept:
-        counts = ", ".join(
-            f"{count} x {reason}" for reason, count in skipped.items()
-        )
         raise LayoutError(
-            f"{source}: none of its frames can be used ({counts}); {last}"
+            f"{source}: none of its frames can be used"
+            f" ({counts_text(skipped)}); {last}"
         )
     return kept
 
 
-def _load(shot: Shot) -> tuple[Tensor, Tensor | None]:
+def counts_text(counts: Counter[str]) -> str:
+    """What was left out and how often, in words.
+
+    >>> counts_text(Counter({"invalid pose": 2})), counts_text(Counter())
+    ('2 x invalid pose', 'none')
+    """
+    parts = [f"{count} x {reason}" for reason, count in counts.items()]
+    return ", ".join(parts) or "none"
+
+
+def _load(shot: Shot) -> Images:
     color, depth = shot.load()
     _check_size(shot, color, shot.color_camera)
     if depth is not None:
@@ -116,66 +176,25 @@ def _check_size(shot: Shot, image: Tensor, camera: Camera) -> None:
         )
 
 
-def color_on_grid(color: Tensor, shot: Shot, camera: Camera) -> Tensor:
-    """A colour image at the pixels of ``camera``; what lies outside the image
-    repeats its nearest edge.
+def color_on_grid(
+    color: UInt8[Tensor, "h w 3"], camera: Camera, target: Camera
+) -> UInt8[Tensor, "height width 3"]:
+    """A colour image of ``camera`` at the pixels of ``target``, a registered
+    camera; what lies outside the image repeats its nearest edge.
+
+    >>> camera = Camera(2.0, 2.0, 0.5, 0.0, 2, 1)
+    >>> wider = Camera(2.0, 2.0, 1.5, 0.0, 4, 1)
+    >>> color = torch.tensor([[[10, 10, 10], [20, 20, 20]]], dtype=torch.uint8)
+    >>> color_on_grid(color, camera, wider)[0, :, 0].tolist()
+    [10, 10, 20, 20]
     """
-    part = common_grid(shot.color_camera, camera)
+    part = common_grid(camera, target)
     color = resize_color(color, part)
     left, top = part.depth_left, part.depth_top
-    right, bottom = (
-        camera.width - left - part.camera.width,
-        camera.height - top - part.camera.height,
-    )
+    right = target.width - left - part.camera.width
+    bottom = target.height - top - part.camera.height
     if not any((left, right, top, bottom)):
         return color
     planes = color.permute(2, 0, 1)[None].float()
-    return (
-        pad(planes, (left, right, top, bottom), mode="replicate")[0]
-        .permute(1, 2, 0)
-        .to(torch.uint8)
-        .contiguous()
-    )
-
-
-def target_camera(color: Camera, depth: Camera, size: str) -> Camera:
-    """The camera of the converted frames.
-
-    ``size``: "depth" (the grid of the depth images, as far as colour covers it:
-    depth stays as it is), "color" (the grid of the colour images) or "320x240"
-    (the colour images resampled). ValueError for anything else.
-    """
-    if size == "depth":
-        return common_grid(color, depth).camera
-    if size == "color":
-        return color
-    width, height = given_size(size)
-    return resize_camera(color, width, height)
-
-
-def given_size(size: str) -> tuple[int, int]:
-    """(width, height) of a size like "320x240"; (0, 0) for "depth" and "color";
-    ValueError for anything else.
-    """
-    if size in ("depth", "color"):
-        return 0, 0
-    width, _, height = size.partition("x")
-    if not (
-        width.isdecimal()
-        and height.isdecimal()
-        and 0 < int(width) <= 16384
-        and 0 < int(height) <= 16384
-    ):
-        raise ValueError(
-            f"expected a size like 320x240, 'depth' or 'color', found {size!r}"
-        )
-    return int(width), int(height)
-
-
-def is_usable(pose: Tensor) -> bool:
-    """Whether a matrix is a pose; ScanNet marks lost tracking with -inf."""
-    try:
-        check_pose(pose)
-    except ValueError:
-        return False
-    return True
+    padded = pad(planes, (left, right, top, bottom), mode="replicate")[0]
+    return padded.permute(1, 2, 0).to(torch.uint8).contiguous()

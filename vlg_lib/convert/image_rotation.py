@@ -2,7 +2,8 @@
 turns, camera and pose with them.
 
 A 2D model that learnt from upright photographs sees little in an image that
-lies on its side.
+lies on its side. How many turns a scan needs is found by
+:func:`vlg_lib.geometry.upright.sideways`.
 """
 
 from collections.abc import Callable
@@ -10,29 +11,9 @@ from dataclasses import replace
 from functools import partial
 
 import torch
-from torch import Tensor
 
-from vlg_lib.convert.frames import Shot
+from vlg_lib.convert.frames import Images, Shot
 from vlg_lib.scene import Camera
-
-CLEAR = 0.7
-"""How far up (the cosine) one side of the images must point on average, to be
-taken for their upper side."""
-
-
-def sideways(poses: Tensor) -> int:
-    """How many quarter turns, counter-clockwise, make most images of a scan
-    stand upright; 0 where it does not show.
-
-    ``poses``: (F, 4, 4) camera-to-world in a world with z up. A side of the
-    images that is above in the world belongs on top; where the cameras look
-    straight down, or were held in many ways, no side is clearly above.
-    """
-    right, down = poses[:, 2, 0].mean(), poses[:, 2, 1].mean()
-    # top, right, bottom, left: what comes to the top after k turns
-    sides = torch.stack([-down, right, down, -right])
-    k = int(sides.argmax())
-    return k if float(sides[k]) > CLEAR else 0
 
 
 def turned_camera(camera: Camera, turns: int) -> Camera:
@@ -55,26 +36,25 @@ def turned_camera(camera: Camera, turns: int) -> Camera:
 
 
 def turned_shot(shot: Shot, turns: int) -> Shot:
-    """A frame with its images, both cameras and its pose turned; points that it
-    sees stay where they are.
+    """A frame with its images, both cameras and its pose turned
+    counter-clockwise by quarter turns; points that it sees stay where they are.
     """
-    quarter = torch.eye(4, dtype=torch.float64)
     # its x axis is the old y, its y axis the old -x
+    quarter = torch.eye(4, dtype=torch.float64)
     quarter[:2, :2] = torch.tensor([[0.0, -1.0], [1.0, 0.0]])
+    turn = torch.linalg.matrix_power(quarter, turns % 4)
     return replace(
         shot,
-        camera_to_world=shot.camera_to_world
-        @ torch.linalg.matrix_power(quarter, turns % 4),
+        camera_to_world=shot.camera_to_world @ turn,
         color_camera=turned_camera(shot.color_camera, turns),
         depth_camera=turned_camera(shot.depth_camera, turns),
         load=partial(_turned, shot.load, turns),
     )
 
 
-def _turned(
-    load: Callable[[], tuple[Tensor, Tensor | None]], turns: int
-) -> tuple[Tensor, Tensor | None]:
+def _turned(load: Callable[[], Images], turns: int) -> Images:
     color, depth = load()
-    return torch.rot90(color, turns).contiguous(), (
-        None if depth is None else torch.rot90(depth, turns).contiguous()
-    )
+    color = torch.rot90(color, turns).contiguous()
+    if depth is not None:
+        depth = torch.rot90(depth, turns).contiguous()
+    return color, depth

@@ -1,88 +1,115 @@
-"""Make a published 3D network of OpenScene or 3DSS-VLG a checkpoint of this
+r"""Make a published 3D network of OpenScene or 3DSS-VLG a checkpoint of this
 library.
 
-    python data_scripts/convert_checkpoint.py IN.pth.tar OUT.safetensors --classes scannet-20
-    python -m vlg_lib predict my_scan.ply --checkpoint OUT.safetensors --out labelled.ply
+    vlg convert openscene-network model.pth.tar \
+        --out network.safetensors --class-set scannet-20
+    vlg predict my_scan.ply --checkpoint network.safetensors --out labelled.ply
 
 The published networks give embeddings of 768 numbers in the space of OpenSeg,
 which is that of CLIP ViT-L/14@336 at 336 pixels: the default teacher, whose
 text tower open_clip downloads at the first prediction.
 """
 
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
 
-import typer
-
-from vlg_lib.artifacts import StoreError
-from vlg_lib.classes import get_class_set, own_class_set
+from vlg_lib.classes import ClassSet
+from vlg_lib.convert.scene_labels import known_classes
 from vlg_lib.networks.openscene import load_published
 from vlg_lib.networks.point_network import save_network
 from vlg_lib.vision_language.openseg import TEXT_TOWER
 
 
-def main(
-    source: Annotated[
-        Path,
-        typer.Argument(
-            metavar="IN", help="The published file (.pth, .pth.tar)."
-        ),
-    ],
-    out: Annotated[
-        Path, typer.Argument(help="The checkpoint to write (.safetensors).")
-    ],
-    classes: Annotated[
-        str,
-        typer.Option(
-            help="A known set (scannet-20, s3dis-13), or words with commas."
-        ),
-    ],
-    architecture: Annotated[
-        str, typer.Option(help="The network; the file does not name it.")
-    ] = "MinkUNet18A",
-    voxel_size: Annotated[float, typer.Option(help="Metres.")] = 0.02,
-    teacher: Annotated[
-        str,
-        typer.Option(
-            help="The vision-language model whose text tower belongs to it."
-        ),
-    ] = TEXT_TOWER,
-    prompt: Annotated[
-        str, typer.Option(help="What is said to the text tower of each class.")
-    ] = "a {name} in a scene",
-) -> None:
-    """Read a published network, check it against its architecture, write it."""
-    try:
-        if out.suffix != ".safetensors":
+@dataclass(frozen=True)
+class NetworkSettings:
+    """What a published file does not say about its network."""
+
+    class_set: str = ""
+    """The name of a known set of classes that it labels by default
+    ("scannet-20", "s3dis-13")."""
+    classes: tuple[str, ...] = ()
+    """Words of your own, instead."""
+    architecture: str = "MinkUNet18A"
+    """The name of the network."""
+    voxel_size: float = 0.02
+    """Metres."""
+    teacher: str = TEXT_TOWER
+    """The vision-language model whose text tower belongs to it."""
+    prompt: str = "a {name} in a scene"
+    """What is said to the text tower of each class."""
+
+    def __post_init__(self) -> None:
+        if bool(self.class_set) == bool(self.classes):
             raise ValueError(
-                f"{out}: expected the name of a .safetensors file to write"
+                "expected the classes as a known set or as words, found"
+                f" {self.class_set!r} and {self.classes}; name one of the two"
             )
-        if "{name}" not in prompt:
-            raise ValueError(f"the prompt must hold {{name}}, found {prompt!r}")
-        words = [word.strip() for word in classes.split(",")]
-        class_set = (
-            own_class_set(words) if len(words) > 1 else get_class_set(classes)
+        if "{name}" not in self.prompt:
+            raise ValueError(
+                f"the prompt must hold {{name}}, found {self.prompt!r}"
+            )
+
+    def known_classes(self) -> ClassSet:
+        """The class set; ValueError for an unknown or doubtful one."""
+        return known_classes(self.class_set, self.classes)
+
+
+@dataclass(frozen=True)
+class ConvertedNetwork:
+    """What was written; printed, it is one line."""
+
+    out: Path
+    """The checkpoint."""
+    architecture: str
+    """The name of the network."""
+    parameters: int
+    """How many numbers it has learnt."""
+    channels: int
+    """How many numbers it gives for a point."""
+
+    @property
+    def failed(self) -> dict[str, str]:
+        """Always empty: a file that cannot be converted is an error."""
+        return {}
+
+    def __str__(self) -> str:
+        return (
+            f"{self.out}: {self.architecture}, {self.parameters:,} parameters,"
+            f" {self.channels} numbers a point"
         )
-        network = load_published(
-            source, architecture=architecture, voxel_size=voxel_size
+
+
+def convert_network(
+    source: Path, out: Path, settings: NetworkSettings
+) -> ConvertedNetwork:
+    """Read a published network (``.pth``, ``.pth.tar``), check it against its
+    architecture, and write the checkpoint ``out`` (``.safetensors``).
+
+    ValueError (StoreError) where a setting or the file is wrong; then nothing
+    is written.
+    """
+    if out.suffix != ".safetensors":
+        raise ValueError(
+            f"{out}: expected the name of a .safetensors file to write"
         )
-    except (StoreError, ValueError) as error:
-        raise SystemExit(f"nothing was written: {error}") from error
+    class_set = settings.known_classes()
+    network = load_published(
+        source,
+        architecture=settings.architecture,
+        voxel_size=settings.voxel_size,
+    )
     save_network(
         out,
         network,
         half=False,
-        teacher=teacher,
-        prompt_template=prompt,
+        teacher=settings.teacher,
+        prompt_template=settings.prompt,
         class_set={"name": class_set.name, "names": list(class_set.names)},
         training={"published": source.name},
     )
-    parameters = sum(parameter.numel() for parameter in network.parameters())
-    print(
-        f"{out}: {architecture}, {parameters:,} parameters,"
-        f" {network.settings.channels} numbers a point"
+    return ConvertedNetwork(
+        out,
+        settings.architecture,
+        sum(parameter.numel() for parameter in network.parameters()),
+        network.settings.channels,
     )
-
-
-if __name__ == "__main__":
-    typer.run(main)

@@ -1,5 +1,5 @@
-"""What readers of foreign formats share: posed images; numbers from text and
-JSON, with errors that name the place.
+"""What readers of foreign formats share: numbers from text and JSON, cameras
+and files, with errors that name the place.
 """
 
 import json
@@ -14,7 +14,9 @@ from vlg_lib.scene import Camera
 
 
 def text_rows(path: Path) -> Iterator[tuple[int, list[str]]]:
-    """Number and words of each line that is neither empty nor a comment."""
+    """Number (from 1) and words of each line that is neither empty nor a
+    comment ("#"); LayoutError where there is no such file.
+    """
     if not path.is_file():
         raise LayoutError(f"{path}: no such file")
     for number, line in enumerate(
@@ -27,8 +29,11 @@ def text_rows(path: Path) -> Iterator[tuple[int, list[str]]]:
 def floats_of(
     path: Path, number: int, words: Sequence[str], count: int
 ) -> list[float]:
-    """``count`` numbers of a line; LayoutError naming file and line where they
-    are not there.
+    """``count`` numbers of a line, which may be NaN or infinite; LayoutError
+    naming file and line where they are not there.
+
+    >>> floats_of(Path("traj.txt"), 7, ["1", "-2.5"], 2)
+    [1.0, -2.5]
     """
     try:
         values = [float(word) for word in words]
@@ -89,7 +94,8 @@ def json_object(path: Path) -> dict[str, Any]:
         raise LayoutError(f"{path}: no such file")
     try:
         content = json.loads(path.read_text(errors="replace"))
-    except (json.JSONDecodeError, RecursionError) as error:
+    # a number of thousands of digits is a ValueError of another kind
+    except (ValueError, RecursionError) as error:
         raise LayoutError(f"{path}: not JSON ({error})") from error
     if not isinstance(content, dict):
         raise LayoutError(
@@ -100,8 +106,12 @@ def json_object(path: Path) -> dict[str, Any]:
 
 
 def numbers_of(path: Path, what: str, value: Any, count: int) -> list[float]:
-    """``count`` numbers of a JSON file, flattened; LayoutError naming ``what``
-    where they are not there.
+    """``count`` numbers of a JSON file, nested lists flattened; LayoutError
+    naming file and ``what`` where they are not there, or one is too large for a
+    float.
+
+    >>> numbers_of(Path("a.json"), "K", [[1, 2.5], [3, 4]], 4)
+    [1.0, 2.5, 3.0, 4.0]
     """
     flat: list[Any] = [value]
     while any(isinstance(entry, list) for entry in flat):
@@ -118,7 +128,22 @@ def numbers_of(path: Path, what: str, value: Any, count: int) -> list[float]:
             f"{path}: expected {what} to be {count} number{'s' * (count > 1)},"
             f" found {str(value)[:60]}"
         )
-    return [float(entry) for entry in flat]
+    try:
+        return [float(entry) for entry in flat]
+    except OverflowError as error:
+        raise LayoutError(
+            f"{path}: expected {what} to be numbers below 1e308, found a"
+            f" larger one: {str(value)[:60]}"
+        ) from error
+
+
+def number_of(path: Path, what: str, value: Any) -> float:
+    """One number of a JSON file; errors as in :func:`numbers_of`.
+
+    >>> number_of(Path("a.json"), "w", 640)
+    640.0
+    """
+    return numbers_of(path, what, value, 1)[0]
 
 
 def camera_of(
@@ -130,7 +155,12 @@ def camera_of(
     width: float,
     height: float,
 ) -> Camera:
-    """A camera; LayoutError naming the file where the numbers make none."""
+    """A camera, intrinsics in pixels with pixel centres at integers;
+    LayoutError naming the file where the numbers make none.
+
+    >>> camera_of(Path("K.txt"), 50.0, 50.0, 31.5, 23.5, 64.0, 48.0).width
+    64
+    """
     try:
         return Camera(fx, fy, cx, cy, int(width), int(height))
     except (ValueError, OverflowError) as error:
@@ -140,8 +170,8 @@ def camera_of(
 def images_in(
     folder: Path, suffixes: Sequence[str] = COLOR_SUFFIXES
 ) -> list[Path]:
-    """The images of a folder in natural order; LayoutError where there is
-    none.
+    """The images of a folder in natural order of their names; LayoutError where
+    there is none.
     """
     found = (
         [path for path in folder.iterdir() if path.suffix.lower() in suffixes]

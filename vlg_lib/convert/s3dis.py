@@ -1,10 +1,12 @@
-"""Convert the rooms of S3DIS, with their images from 2D-3D-S, into the layout
+r"""Convert the rooms of S3DIS, with their images from 2D-3D-S, into the layout
 that the library reads.
 
-    python data_scripts/convert_s3dis.py Stanford3dDataset_v1.2 s3dis/train --images 2D-3D-S/noXYZ --areas 1,2,3,4,6
-    python data_scripts/convert_s3dis.py Stanford3dDataset_v1.2 s3dis/test --images 2D-3D-S/noXYZ --areas 5
+    vlg convert s3dis Stanford3dDataset_v1.2 --out s3dis/train \
+        --images 2D-3D-S/noXYZ --areas 1,2,3,4,6
+    vlg convert s3dis Stanford3dDataset_v1.2 --out s3dis/test \
+        --images 2D-3D-S/noXYZ --areas 5
 
-(the protocol of "Area 5": train on the others). ROOMS holds
+(the protocol of "Area 5": train on the others). The folder of rooms holds
 ``Area_1/conferenceRoom_1/Annotations/chair_1.txt``: the points of each object,
 whose name is their class. The class ``stairs`` counts as clutter, as usual;
 words that are no class give points without a label, and are counted. A room
@@ -13,70 +15,63 @@ without Annotations is read from its own text file and has no labels. There are
 
 Camera poses of 2D-3D-S are in that same world, so
 ``Stanford3dDataset_v1.2_Aligned_Version``, which turns each room about its
-middle, is refused; with --undo-alignment it is turned back by
+middle, is refused; with ``undo_alignment`` it is turned back by
 ``Area_N/Area_N_alignmentAngle.txt``. Whatever the way, each room is checked
 against its depth images before it is written, and refused where they contradict
 it.
 
-Without --images a room becomes a scene without frames (points and labels only).
+Without images a room becomes a scene without frames (points and labels only).
 """
 
 import math
 from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
-from typing import Annotated
+from typing import Any
 
 import torch
-import typer
+from jaxtyping import Bool, Float, Int, UInt8
 from torch import Tensor
 from torch.nn.functional import pad
 
 from vlg_lib.artifacts import hash_files
 from vlg_lib.classes import IGNORE_LABEL, S3DIS_13
-from vlg_lib.convert.batch import (
-    chosen,
-    convert_all,
-    finish,
-    one_line_errors,
-    provenance,
-    read_tags,
-    tags_of,
-)
-from vlg_lib.convert.frames import given_size, no_frames
+from vlg_lib.convert.batch import Summary, chosen, convert_all, provenance
+from vlg_lib.convert.frames import no_frames
+from vlg_lib.convert.registration import GridSize, check_size, size_text
 from vlg_lib.convert.s3dis_images import DEPTH_SCALE, agreement, room_frames
 from vlg_lib.convert.s3dis_text import read_text
+from vlg_lib.convert.scene_labels import read_tags, tags_of
 from vlg_lib.data.layout import LayoutError, write_scene
 from vlg_lib.geometry.voxels import pack, quantize
 from vlg_lib.scene import Scene
 
-CONVERTER = "data_scripts/convert_s3dis.py"
+CONVERTER = "vlg convert s3dis"
 ROOMS = {1: 44, 2: 40, 3: 23, 4: 49, 5: 68, 6: 48}
 """How many rooms an area has on disk: 272 in all (papers count 271)."""
 
 
 @dataclass(frozen=True)
-class Settings:
+class S3disSettings:
     """What decides how a room comes out; stored with it, so that a run with
     others makes it again.
-
-    ``every``: take each n-th image of a camera. ``size``: of the frames,
-    "depth" (as they are) or like "540x540". ``cell``: metres; one point is kept
-    in each cell, all where it is 0. ``least_agreement``: see
-    ``s3dis_images.agreement``. ``least_points``: points that make a class a
-    scene label. ``tags``, ``images``: a hash of the file of scene labels, and
-    whether there are images.
     """
 
     every: int = 1
-    size: str = "depth"
+    """Take each n-th image of a camera."""
+    size: GridSize = "depth"
+    """Of the frames: "depth" (as they are) or (width, height)."""
     cell: float = 0.0
+    """Metres; one point is kept in each cell, all where it is 0."""
     undo_alignment: bool = False
+    """The rooms are the aligned version: turn them back."""
     least_agreement: float = 0.5
+    """Share of points that depth images must agree with, see
+    ``s3dis_images.agreement``."""
     least_points: int = 1
-    tags: str = ""
-    images: bool = True
+    """Points that make a class a scene label."""
 
     def __post_init__(self) -> None:
         if (
@@ -87,30 +82,130 @@ class Settings:
             raise ValueError(
                 f"every, least points and cell must be positive, found {self}"
             )
-        given_size(self.size)
+        check_size(self.size)
 
 
 @dataclass(frozen=True)
-class Source:
-    """Where things are: ``rooms``, the folder of areas of S3DIS; ``images``,
-    that of 2D-3D-S; ``tags``, a file.
-    """
+class S3disSource:
+    """Where things are, and which of the rooms are wanted."""
 
     rooms: Path
+    """The folder of areas, Stanford3dDataset_v1.2:
+    Area_1/conferenceRoom_1/..."""
     images: Path | None = None
+    """2D-3D-S: area_1/data/pose, rgb, depth, ...; without it rooms have no
+    frames."""
     tags: Path | None = None
+    """Scene labels typed by a person: lines "ROOM: class, class"."""
+    areas: tuple[int, ...] = ()
+    """Areas to convert, from 1 to 6; all without."""
+    scenes: tuple[str, ...] = ()
+    """Names of rooms to convert, such as Area_1_office_1; all where neither
+    they nor a split are given."""
+    split: Path | None = None
+    """File of rooms to convert, one a line."""
+
+
+def convert_s3dis(
+    source: S3disSource,
+    out: Path,
+    settings: S3disSettings | None = None,
+    *,
+    jobs: int = 1,
+    progress: bool = True,
+) -> Summary:
+    """Convert rooms into ``out/Area_N_ROOM``, ``jobs`` at once; what was done,
+    kept and failed, with a note for each area of which rooms are missing.
+
+    A room that fails is named in the summary, and the others are converted all
+    the same. ``progress``: whether to show a bar. ValueError where a setting or
+    the source as a whole is wrong.
+    """
+    settings = settings or S3disSettings()
+    aligned = "aligned" in source.rooms.resolve().name.lower()
+    if aligned and not settings.undo_alignment:
+        raise ValueError(
+            f"{source.rooms}: camera poses do not fit the aligned version;"
+            " convert Stanford3dDataset_v1.2, or turn the rooms back with"
+            " --undo-alignment"
+        )
+    if source.tags is not None:
+        read_tags(source.tags, S3DIS_13)  # wrong: one error, not one a room
+    rooms = room_names(source.rooms)
+    wanted = rooms_of_areas(rooms, source.areas)
+    summary = convert_all(
+        chosen(wanted, source.scenes, source.split),
+        partial(convert_room, source=source, settings=settings, rooms=rooms),
+        out,
+        settings=_stored(source, settings),
+        jobs=jobs,
+        progress=progress,
+    )
+    summary.notes += missing_rooms(rooms, source.areas)
+    return summary
+
+
+def _stored(source: S3disSource, settings: S3disSettings) -> dict[str, Any]:
+    """What is stored of the settings, so that the next run can compare: with
+    the content of the file of scene labels, and whether there are images.
+    """
+    return asdict(settings) | {
+        "size": size_text(settings.size),
+        "tags": "" if source.tags is None else hash_files(source.tags),
+        "images": source.images is not None,
+    }
+
+
+def rooms_of_areas(
+    rooms: Mapping[str, Path], areas: Sequence[int]
+) -> list[str]:
+    """The names of the rooms of some areas, of all where none are given;
+    ValueError for an area that does not exist.
+
+    >>> folders = [Path("Area_1/WC_1"), Path("Area_2/WC_1")]
+    >>> rooms = {"_".join(folder.parts): folder for folder in folders}
+    >>> rooms_of_areas(rooms, [2])
+    ['Area_2_WC_1']
+    """
+    unknown = sorted(set(areas) - set(ROOMS))
+    if unknown:
+        raise ValueError(
+            "expected areas from 1 to 6, found"
+            f" {', '.join(f'Area_{area}' for area in unknown)}"
+        )
+    folders = {f"Area_{area}" for area in areas}
+    return [
+        name
+        for name, path in rooms.items()
+        if not folders or path.parent.name in folders
+    ]
+
+
+def missing_rooms(rooms: Mapping[str, Path], areas: Sequence[int]) -> list[str]:
+    """A note for each of the areas (of all where none are given) that is there
+    in part.
+    """
+    there = Counter(path.parent.name for path in rooms.values())
+    return [
+        f"{there[f'Area_{area}']} of the {count} rooms of Area_{area} are there"
+        for area, count in ROOMS.items()
+        if (not areas or area in areas)
+        and there[f"Area_{area}"] not in (0, count)
+    ]
 
 
 @dataclass(frozen=True)
 class Room:
-    """A room's points (N, 3) float32, colours (N, 3) uint8, labels (N,) int64
-    or None, and what had to be fixed.
-    """
+    """A room as its text files have it."""
 
-    points: Tensor
-    colors: Tensor
-    labels: Tensor | None
+    points: Float[Tensor, "N 3"]
+    """float32, metres, in the world of the area, z up."""
+    colors: UInt8[Tensor, "N 3"]
+    """Of the points."""
+    labels: Int[Tensor, " N"] | None
+    """The class of each point; None where the room has no annotations."""
     fixed: dict[str, int]
+    """What had to be fixed, and how often."""
 
 
 def room_names(rooms: Path) -> dict[str, Path]:
@@ -136,7 +231,7 @@ def read_room(folder: Path) -> Room:
     """
     annotations = sorted((folder / "Annotations").glob("*.txt"))
     files = annotations or sorted(folder.glob("*.txt"))
-    files = [path for path in files if not path.name.startswith(".")]
+    files = [file for file in files if not file.name.startswith(".")]
     if not files:
         raise LayoutError(
             f"{folder}: expected Annotations/*.txt or {folder.name}.txt, found"
@@ -199,7 +294,9 @@ def alignment_angle(area: Path, room: str) -> float:
     raise LayoutError(f"{path}: no line for {room}")
 
 
-def undo_alignment(points: Tensor, degrees: float) -> Tensor:
+def undo_alignment(
+    points: Float[Tensor, "N 3"], degrees: float
+) -> Float[Tensor, "N 3"]:
     """Turn an aligned room back about the middle of its bounding box: (N, 3)
     float32.
 
@@ -207,7 +304,8 @@ def undo_alignment(points: Tensor, degrees: float) -> Tensor:
     middle of the *unaligned* room. With p' = R^T q, whose middle is c', all
     points are off by the same shift: c = R c', and p = p' + c - c'.
     """
-    cos, sin = math.cos(math.radians(degrees)), math.sin(math.radians(degrees))
+    angle = math.radians(degrees)
+    cos, sin = math.cos(angle), math.sin(angle)
     turn = torch.tensor(
         [[cos, sin, 0], [-sin, cos, 0], [0, 0, 1]], dtype=torch.float64
     )
@@ -216,9 +314,13 @@ def undo_alignment(points: Tensor, degrees: float) -> Tensor:
     return (back + turn @ middle - middle).float()
 
 
-def thin(points: Tensor, cell: float) -> Tensor:
-    """Indices of the first point in each cell of a grid, ascending; all points
-    where ``cell`` is 0.
+def thin(points: Float[Tensor, "N 3"], cell: float) -> Int[Tensor, " M"]:
+    """Indices of the first point in each cell of a grid of ``cell`` metres,
+    ascending; all points where ``cell`` is 0.
+
+    >>> points = torch.tensor([[0.05, 0, 0], [0.25, 0, 0], [0.01, 0, 0]])
+    >>> thin(points, 0.1).tolist()
+    [0, 1]
     """
     if not cell:
         return torch.arange(len(points))
@@ -236,12 +338,14 @@ def thin(points: Tensor, cell: float) -> Tensor:
 def convert_room(
     name: str,
     folder: Path,
-    source: Source,
-    settings: Settings,
-    rooms: dict[str, Path],
+    source: S3disSource,
+    settings: S3disSettings,
+    rooms: Mapping[str, Path],
 ) -> None:
     """Write one room as a scene; ValueError (LayoutError, TextError) or OSError
     where it cannot be converted.
+
+    ``rooms``: the folders of rooms by name.
     """
     path = rooms[name]
     room = read_room(path)
@@ -249,12 +353,9 @@ def convert_room(
     if settings.undo_alignment:
         points = undo_alignment(points, alignment_angle(path.parent, path.name))
     keep = thin(points, settings.cell)
-    points, labels = (
-        points[keep],
-        (None if room.labels is None else room.labels[keep]),
-    )
-    frames = no_frames()
-    fit = None
+    points = points[keep]
+    labels = None if room.labels is None else room.labels[keep]
+    frames, fit = no_frames(), None
     if source.images is not None:
         frames = room_frames(
             source.images,
@@ -264,23 +365,8 @@ def convert_room(
             settings.every,
         )
         fit = agreement(points, frames)
-        if fit < settings.least_agreement:
-            raise LayoutError(
-                f"{path}: only {100 * fit:.0f} % of its points lie where its"
-                " depth images see a surface; is this the aligned version"
-                " (--undo-alignment), or another area's images?"
-                " --least-agreement 0 takes it as it is"
-            )
-    tags = S3DIS_13.mask([])
-    if source.tags is not None:
-        tags = read_tags(source.tags, S3DIS_13).get(name, tags)
-    elif labels is not None:
-        tags = tags_of(labels, S3DIS_13, settings.least_points)
-    facts = {
-        "agreement": fit,
-        "scene_labels": "typed" if source.tags else "point labels",
-        "faults": room.fixed,
-    }
+        _check_agreement(path, fit, settings.least_agreement)
+    tags = _scene_labels(name, source, labels, settings)
     write_scene(
         folder,
         Scene(
@@ -293,146 +379,39 @@ def convert_room(
             frames.skipped,
         ),
         point_labels=labels,
-        provenance=provenance(CONVERTER, name, asdict(settings), **facts),
+        provenance=provenance(
+            CONVERTER,
+            name,
+            _stored(source, settings),
+            {
+                "agreement": fit,
+                "scene_labels": "typed" if source.tags else "point labels",
+                "faults": room.fixed,
+            },
+        ),
         depth_scale=DEPTH_SCALE,
     )
 
 
-def choose_rooms(
-    rooms: dict[str, Path], areas: str, scenes: str, split: Path | None
-) -> list[str]:
-    """The names of the rooms of some areas ("1,2"), or of those named or listed
-    among them.
-    """
-    wanted = {
-        f"Area_{word.strip()}" for word in areas.split(",") if word.strip()
-    }
-    unknown = wanted - {f"Area_{number}" for number in ROOMS}
-    if unknown:
-        raise ValueError(
-            f"expected areas from 1 to 6, found {', '.join(sorted(unknown))}"
-        )
-    for number, count in ROOMS.items():
-        found = sum(
-            path.parent.name == f"Area_{number}" for path in rooms.values()
-        )
-        if found not in (0, count) and (
-            not wanted or f"Area_{number}" in wanted
-        ):
-            typer.echo(
-                f"note: {found} of the {count} rooms of Area_{number} are"
-                " there",
-                err=True,
-            )
-    return chosen(
-        [
-            name
-            for name, path in rooms.items()
-            if not wanted or path.parent.name in wanted
-        ],
-        scenes,
-        split,
-    )
-
-
-def main(
-    rooms: Annotated[
-        Path,
-        typer.Argument(
-            help="Stanford3dDataset_v1.2: Area_1/conferenceRoom_1/..."
-        ),
-    ],
-    out: Annotated[
-        Path,
-        typer.Argument(help="Folder that receives one scene folder a room."),
-    ],
-    images: Annotated[
-        Path | None,
-        typer.Option(help="2D-3D-S: area_1/data/pose, rgb, depth, ..."),
-    ] = None,
-    areas: Annotated[
-        str,
-        typer.Option(help="Areas to convert, such as 1,2,3,4,6; all without."),
-    ] = "",
-    scenes: Annotated[
-        str,
-        typer.Option(
-            help="Rooms to convert, such as Area_1_office_1, comma-separated."
-        ),
-    ] = "",
-    split: Annotated[
-        Path | None, typer.Option(help="File of rooms, one a line.")
-    ] = None,
-    every: Annotated[int, typer.Option(help="Take each n-th image.")] = 1,
-    size: Annotated[
-        str,
-        typer.Option(
-            help="Size of the frames, such as 540x540; as they are without."
-        ),
-    ] = "depth",
-    cell: Annotated[
-        float,
-        typer.Option(
-            help="Keep one point in each cell of this many metres; 0: all."
-        ),
-    ] = 0.0,
-    undo_alignment: Annotated[
-        bool,
-        typer.Option(help="ROOMS is the aligned version: turn rooms back."),
-    ] = False,
-    least_agreement: Annotated[
-        float,
-        typer.Option(help="Share of points that depth images must agree with."),
-    ] = 0.5,
-    tags: Annotated[
-        Path | None,
-        typer.Option(
-            help="Scene labels of your own: lines 'ROOM: class, class'."
-        ),
-    ] = None,
-    least_points: Annotated[
-        int, typer.Option(help="Points that make a class a scene label.")
-    ] = 1,
-    jobs: Annotated[int, typer.Option(help="Rooms converted at once.")] = 1,
-) -> None:
-    """Convert the rooms of S3DIS, with their images, into the layout that the
-    library reads.
-    """
-    with one_line_errors():
-        if "aligned" in rooms.resolve().name.lower() and not undo_alignment:
-            raise ValueError(
-                f"{rooms}: camera poses do not fit the aligned version; convert"
-                " Stanford3dDataset_v1.2, or turn the rooms back with"
-                " --undo-alignment"
-            )
-        if tags is not None:
-            # a wrong file is one error, not one a room
-            read_tags(tags, S3DIS_13)
-        settings = Settings(
-            every,
-            size,
-            cell,
-            undo_alignment,
-            least_agreement,
-            least_points,
-            "" if tags is None else hash_files(tags),
-            images is not None,
-        )
-        found = room_names(rooms)
-        names = choose_rooms(found, areas, scenes, split)
-        convert = partial(
-            convert_room,
-            source=Source(rooms, images, tags),
-            settings=settings,
-            rooms=found,
-        )
-        finish(
-            convert_all(
-                names, convert, out, settings=asdict(settings), jobs=jobs
-            ),
-            out,
+def _check_agreement(room: Path, fit: float, least: float) -> None:
+    if fit < least:
+        raise LayoutError(
+            f"{room}: only {100 * fit:.0f} % of its points lie where its"
+            " depth images see a surface; is this the aligned version"
+            " (--undo-alignment), or another area's images?"
+            " --least-agreement 0 takes it as it is"
         )
 
 
-if __name__ == "__main__":
-    typer.run(main)
+def _scene_labels(
+    name: str,
+    source: S3disSource,
+    labels: Int[Tensor, " N"] | None,
+    settings: S3disSettings,
+) -> Bool[Tensor, " K"]:
+    none = S3DIS_13.mask([])
+    if source.tags is not None:
+        return read_tags(source.tags, S3DIS_13).get(name, none)
+    if labels is None:
+        return none
+    return tags_of(labels, S3DIS_13, settings.least_points)

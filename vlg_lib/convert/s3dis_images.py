@@ -23,10 +23,12 @@ from functools import partial
 from pathlib import Path
 
 import torch
+from jaxtyping import Float
 from torch import Tensor
 
 from vlg_lib.artifacts import StoreError, read_json
-from vlg_lib.convert.frames import Shot, Shots, given_size, is_usable, usable
+from vlg_lib.convert.frames import Images, Shot, Shots, usable, why_unusable
+from vlg_lib.convert.registration import GridSize, check_size
 from vlg_lib.data.frames import (
     LayoutError,
     image_size,
@@ -77,41 +79,43 @@ def area_folders(images: Path, area: str) -> list[Path]:
 
 
 def room_frames(
-    images: Path, area: str, room: str, size: str, every: int
+    images: Path, area: str, room: str, size: GridSize, every: int
 ) -> Shots:
     """The frames of a room, every n-th, in the world of S3DIS, with the counts
     of those left out.
 
-    ``size``: "depth" or "color" (as they are) or one like "540x540".
+    ``images``: the folder of 2D-3D-S. ``area``: "Area_5". ``room``:
+    "office_1". ``size``: "depth" or "color" (as they are) or (width, height).
     LayoutError where a room has no usable image.
     """
     shots, skipped = [], Counter[str]()
     for folder in area_folders(images, area):
         # Names like camera_UUID__ROOM_..._domain__pose.json, as the README
         # writes them, are found, too.
-        paths = (folder / "data" / "pose").glob(
+        found = (folder / "data" / "pose").glob(
             f"camera_*_{room}_frame_*_domain_*pose.json"
         )
-        for path in sorted(paths, key=lambda path: natural_key(path.name))[
-            ::every
-        ]:
+        paths = sorted(found, key=lambda path: natural_key(path.name))
+        for path in paths[::every]:
             shot = _open(path, folder.name, room)
             if isinstance(shot, Shot):
                 shots.append(shot)
             else:
                 skipped[shot] += 1
     shots = usable(f"{images}, {area}, {room}", shots, skipped)
-    return Shots(
-        shots, common_view([shot.color_camera for shot in shots], size), skipped
-    )
+    camera = common_view([shot.color_camera for shot in shots], size)
+    return Shots(shots, camera, skipped)
 
 
-def common_view(cameras: Sequence[Camera], size: str) -> Camera:
-    """The camera with the median field of view, resampled to ``size``."""
-    view = sorted(cameras, key=lambda camera: camera.fx / camera.width)[
-        len(cameras) // 2
-    ]
-    width, height = given_size(size)
+def common_view(cameras: Sequence[Camera], size: GridSize) -> Camera:
+    """The camera with the median field of view, resampled to ``size``.
+
+    Not the part that all see (``registration.common_camera``): the narrowest
+    image would decide for a whole room.
+    """
+    by_view = sorted(cameras, key=lambda camera: camera.fx / camera.width)
+    view = by_view[len(by_view) // 2]
+    width, height = check_size(size)
     return resize_camera(view, width, height) if width else view
 
 
@@ -130,6 +134,7 @@ def _open(path: Path, area: str, room: str) -> Shot | str:
         KeyError,
         TypeError,
         ValueError,
+        OverflowError,
         RuntimeError,
     ):
         return "unreadable pose"
@@ -139,24 +144,20 @@ def _open(path: Path, area: str, room: str) -> Shot | str:
         return "pose of another room"
     if said_camera != match["uuid"]:
         return "pose of another camera"
-    if not is_usable(camera_to_world):
-        return "invalid pose"
-    stem = path.name.removesuffix("pose.json")
-    color, depth = (
-        path.parents[1] / "rgb" / f"{stem}rgb.png",
-        path.parents[1] / "depth" / f"{stem}depth.png",
-    )
-    if not color.is_file() or not depth.is_file():
-        return "missing depth" if color.is_file() else "missing image"
+    data, stem = path.parents[1], path.name.removesuffix("pose.json")
+    color = data / "rgb" / f"{stem}rgb.png"
+    depth = data / "depth" / f"{stem}depth.png"
+    reason = why_unusable(color, camera_to_world, depth)
+    if reason is not None:
+        return reason
     try:
         camera, depth_camera = _cameras(matrix, color, depth)
     except (ValueError, OSError):
         return "unreadable image"
     if area == "area_5b":
         camera_to_world = AREA_5B @ camera_to_world
-    name = f"{match['uuid']}_{match['frame']}"
     return Shot(
-        name,
+        f"{match['uuid']}_{match['frame']}",
         camera_to_world,
         camera,
         depth_camera,
@@ -164,7 +165,9 @@ def _open(path: Path, area: str, room: str) -> Shot | str:
     )
 
 
-def _matrices(pose: dict[str, object]) -> tuple[Tensor, Tensor]:
+def _matrices(
+    pose: dict[str, object],
+) -> tuple[Float[Tensor, "3 3"], Float[Tensor, "4 4"]]:
     """K (3, 3) and the camera-to-world pose (4, 4), float64, of a pose file."""
     matrix = torch.tensor(pose["camera_k_matrix"], dtype=torch.float64)
     world_to_camera = torch.tensor(
@@ -189,12 +192,12 @@ def _cameras(matrix: Tensor, color: Path, depth: Path) -> tuple[Camera, Camera]:
     return camera, resize_camera(camera, width, height)
 
 
-def _load(color: Path, depth: Path) -> tuple[Tensor, Tensor]:
+def _load(color: Path, depth: Path) -> Images:
     return read_color(color), read_depth(depth, DEPTH_SCALE, MISSING)
 
 
 def agreement(
-    points: Tensor,
+    points: Float[Tensor, "N 3"],
     frames: Sequence[Frame],
     most_frames: int = 6,
     most_points: int = 50_000,

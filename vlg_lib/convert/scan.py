@@ -1,18 +1,17 @@
-"""Convert scans of foreign formats into the layout that the library reads; one
-bad scan does not stop the others.
+r"""Convert scans of the formats in :mod:`vlg_lib.convert.formats` into the
+layout that the library reads; one bad scan does not stop the others.
 
-    python data_scripts/convert_scan.py tum rgbd_dataset_freiburg1_desk --out scenes --every 10
-    python data_scripts/convert_scan.py nerfstudio kitchen garage --out scenes --jobs 2 \
-        --classes "wall, floor, chair, desk" --scene-labels "wall, floor, desk"
+    vlg convert tum rgbd_dataset_freiburg1_desk --out scenes --every 10
+    vlg convert nerfstudio kitchen garage --out scenes --jobs 2 \
+        --classes "wall, floor, chair, desk" --tags "wall, floor, desk"
 
-Each SOURCE becomes OUT/NAME. A scan that is there with the same settings is
-kept by the next run. The readers stand in ``scan_formats.py``, one small
-function a format; what is common is here: frames that cannot be used are left
-out and counted, images are resampled onto one camera, the world is turned
-upright, images that lie on their side are turned too, and where neither
-``--cloud`` nor the format brings points, they are averages of the depth in grid
-cells, or the surface that TSDF fusion finds (``--points tsdf``). ``python -m
-vlg_lib check OUT/NAME`` says whether it all fits.
+Each source becomes OUT/NAME. A scan that is there with the same settings is
+kept by the next run. The readers stand in ``formats/``, one small file a
+format; what is common is here: frames that cannot be used are left out and
+counted, images are resampled onto one camera, the world is turned upright,
+images that lie on their side are turned too, and where neither a cloud nor the
+format brings points, they are averages of the depth in grid cells, or the
+surface that TSDF fusion finds. ``vlg check OUT/NAME`` says whether it all fits.
 """
 
 from collections import Counter
@@ -20,25 +19,19 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
-from statistics import median
-from typing import Annotated
 
-import torch
-import typer
+from jaxtyping import Float, UInt8
 from torch import Tensor
 
-from vlg_lib.classes import ClassSet, get_class_set, own_class_set
-from vlg_lib.convert.batch import (
-    convert_all,
-    finish,
-    one_line_errors,
-    provenance,
-)
+from vlg_lib.classes import ClassSet
+from vlg_lib.convert.batch import Summary, convert_all, provenance
 from vlg_lib.convert.depth_maps import is_whole_map, map_size, read_map
 from vlg_lib.convert.formats.base import PosedImage
 from vlg_lib.convert.formats.registry import FORMATS
-from vlg_lib.convert.frames import Shot, Shots, is_usable, usable
-from vlg_lib.convert.image_rotation import sideways, turned_camera, turned_shot
+from vlg_lib.convert.frames import Images, Shot, Shots, usable, why_unusable
+from vlg_lib.convert.image_rotation import turned_camera, turned_shot
+from vlg_lib.convert.registration import common_camera
+from vlg_lib.convert.scene_labels import known_classes
 from vlg_lib.convert.tsdf import POINTS
 from vlg_lib.data.depth_fusion import points_from_frames
 from vlg_lib.data.frames import (
@@ -50,60 +43,68 @@ from vlg_lib.data.frames import (
 from vlg_lib.data.layout import write_scene
 from vlg_lib.data.ply import read_points
 from vlg_lib.geometry.cameras import resize_camera
-from vlg_lib.geometry.poses import up_rotation
-from vlg_lib.geometry.upright import upright
+from vlg_lib.geometry.upright import AXES, sideways, up_rotation, upright
 from vlg_lib.scene import Camera, Scene
 
 MISSING = (65535,)
 """A depth code that means "no depth" in all these formats, besides 0: 7-Scenes
 says so, elsewhere it is the largest."""
 
+Cloud = tuple[Float[Tensor, "N 3"], UInt8[Tensor, "N 3"]]
+"""Points, metres, and their colours."""
+
 
 @dataclass(frozen=True)
-class Settings:
-    """What decides how a scan is converted.
-
-    ``up``: an axis ("z", "-y"), "auto" (from cameras and floor) or None (what
-    the format says). ``every``: take each n-th image. ``cell``: metres, of
-    points made from depth. ``metres``: of one unit of the source's world and
-    depth. ``depth_scale``: units a metre instead of the format's. ``cloud``: a
-    PLY in the source's world. ``points``: how points are made from depth, one
-    of POINTS. ``turn``: degrees, counter-clockwise, to turn the images by;
-    None: what makes them stand upright.
+class ScanSettings:
+    """What decides how a scan is converted; stored with it, so that a run with
+    others makes it again.
     """
 
     format: str
+    """The name of a format, one of ``registry.FORMATS``."""
     up: str | None = None
+    """The axis of the source's world that points up ("z", "-y"), "auto" (from
+    cameras and floor) or None (what the format says)."""
     every: int = 1
+    """Take each n-th image."""
     cell: float = 0.04
+    """Grid cell for the points made from depth, metres."""
     metres: float = 1.0
+    """Metres in a unit of the source's world and depth (COLMAP has its own)."""
     depth_scale: float | None = None
-    cloud: str | None = None
+    """Depth units a metre, instead of the format's."""
+    cloud: Path | None = None
+    """PLY of coloured points in the source's world to use instead."""
     points: str = "average"
+    """How points are made from depth, one of ``tsdf.POINTS``."""
     turn: int | None = None
+    """Degrees, counter-clockwise, to turn the images by; None: what makes them
+    stand upright."""
     class_set: str = "scannet-20"
+    """The name of a known class set."""
     classes: tuple[str, ...] = ()
+    """Class names of your own, instead."""
     scene_labels: tuple[str, ...] = ()
+    """Classes that the scenes contain, typed by a person; empty where nobody
+    looked."""
 
     def __post_init__(self) -> None:
         if self.format not in FORMATS:
             raise ValueError(
                 f"unknown format {self.format!r}; known: {', '.join(FORMATS)}"
             )
-        if (
-            self.every < 1
-            or not min(self.cell, self.metres, self.depth_scale or 1.0) > 0
-        ):
+        if self.up not in (None, "auto", *AXES):
+            raise ValueError(
+                "expected --up to be an axis (z, -y, ...) or auto, found"
+                f" {self.up!r}"
+            )
+        sizes = (self.cell, self.metres, self.depth_scale or 1.0)
+        if self.every < 1 or not min(sizes) > 0:
             raise ValueError(
                 "every, cell, metres and the depth scale must be positive"
             )
-        if self.points not in POINTS or self.turn not in (
-            None,
-            0,
-            90,
-            180,
-            270,
-        ):
+        turns = (None, 0, 90, 180, 270)
+        if self.points not in POINTS or self.turn not in turns:
             raise ValueError(
                 f"expected points to be one of {', '.join(POINTS)} and a turn"
                 f" of 0, 90, 180 or 270 degrees, found {self.points!r} and"
@@ -114,196 +115,61 @@ class Settings:
         """The class set of the scenes; ValueError for an unknown or doubtful
         one, and for unknown scene labels.
         """
-        known = (
-            own_class_set(self.classes)
-            if self.classes
-            else get_class_set(self.class_set)
-        )
-        known.mask(self.scene_labels)
-        return known
+        return known_classes(self.class_set, self.classes, self.scene_labels)
 
 
-def common_camera(cameras: Sequence[Camera]) -> Camera:
-    """A camera that sees what all see: that of all where they are equal, else
-    with the median focal length.
+def convert_scans(
+    sources: Sequence[Path],
+    out: Path,
+    settings: ScanSettings,
+    *,
+    jobs: int = 1,
+    progress: bool = True,
+) -> Summary:
+    """Convert the folders of scans into ``out/NAME``, ``jobs`` at the same
+    time; what was done, kept and failed.
 
-    ValueError where some of them look past each other.
+    A scan that fails is named in the summary, and the others are converted all
+    the same. ``progress``: whether to show a bar. ValueError where a setting is
+    wrong, or two folders have one name.
     """
-    if len(set(cameras)) == 1:
-        return cameras[0]
-    fx, fy = (
-        median(getattr(camera, name) for camera in cameras)
-        for name in ("fx", "fy")
+    settings.known_classes()  # a wrong name is one error, not one a scan
+    by_name = {folder.resolve().name: folder for folder in sources}
+    if len(by_name) != len(sources):
+        raise ValueError(
+            "expected folders of different names, found"
+            f" {', '.join(map(str, sources))}"
+        )
+    return convert_all(
+        list(by_name),
+        partial(convert_one, sources=by_name, settings=settings),
+        out,
+        settings=asdict(settings),
+        jobs=jobs,
+        progress=progress,
     )
-    left = max((-0.5 - each.cx) / each.fx for each in cameras)
-    right = min((each.width - 0.5 - each.cx) / each.fx for each in cameras)
-    top = max((-0.5 - each.cy) / each.fy for each in cameras)
-    bottom = min((each.height - 0.5 - each.cy) / each.fy for each in cameras)
-    width, height = (
-        int((right - left) * fx + 1e-6),
-        int((bottom - top) * fy + 1e-6),
-    )
-    if min(width, height) < 1:
-        raise LayoutError(
-            "the cameras of this scan share no direction of view: convert them"
-            " apart"
-        )
-    return Camera(fx, fy, -left * fx - 0.5, -top * fy - 0.5, width, height)
-
-
-def open_scan(
-    folder: Path, settings: Settings
-) -> tuple[list[PosedImage], Shots]:
-    """The images of a scan that can be used, and their frames in the source's
-    axes, in metres; the others are counted.
-
-    LayoutError where a file of the scan is wrong, an image has not its camera's
-    shape, or no frame can be used.
-    """
-    taken = list(FORMATS[settings.format].read(folder))[:: settings.every]
-    if not taken:
-        raise LayoutError(
-            f"{folder}: expected {FORMATS[settings.format].holds}, found no"
-            " image"
-        )
-    if settings.depth_scale is not None:
-        taken = [
-            image._replace(depth_scale=settings.depth_scale) for image in taken
-        ]
-    names, skipped, shots = {image.name for image in taken}, Counter[str](), []
-    if (
-        len(names) < len(taken)
-        or len({image.depth is None for image in taken}) > 1
-    ):
-        raise LayoutError(
-            f"{folder}: expected images of different names, all or none of them"
-            " with depth"
-        )
-    for image in taken:
-        reason = _why_unusable(image)
-        if reason is not None:
-            skipped[reason] += 1
-            continue
-        pose, camera = image.pose.clone(), _camera_of_image(image)
-        pose[:3, 3] *= settings.metres
-        height, width = (
-            (camera.height, camera.width)
-            if image.depth is None
-            else map_size(image.depth)
-        )
-        load = partial(_load, image, settings.metres)
-        shots.append(
-            Shot(
-                image.name,
-                pose,
-                camera,
-                resize_camera(camera, width, height),
-                load,
-            )
-        )
-    shots = usable(str(folder), shots, skipped)
-    return taken, Shots(
-        shots, common_camera([shot.depth_camera for shot in shots]), skipped
-    )
-
-
-def _load(image: PosedImage, metres: float) -> tuple[Tensor, Tensor | None]:
-    color = read_color(image.color)
-    return color, (
-        None
-        if image.depth is None
-        else read_map(image.depth, image.depth_scale, MISSING) * metres
-    )
-
-
-def _why_unusable(image: PosedImage) -> str | None:
-    """Why a frame must be left out, in words to count by; None where it can be
-    used.
-    """
-    if not image.color.is_file():
-        return "missing image"
-    if not is_usable(image.pose):
-        return "invalid pose"
-    if image.depth is not None and not image.depth.is_file():
-        return "missing depth"
-    whole = is_whole_image(image.color) and (
-        image.depth is None or is_whole_map(image.depth)
-    )
-    return None if whole else "unreadable image"
-
-
-def _camera_of_image(image: PosedImage) -> Camera:
-    """The camera at the size that the image really has: a smaller copy is
-    allowed, another shape is not.
-    """
-    height, width = image_size(image.color)
-    camera = image.camera
-    if (
-        abs(width * camera.height - height * camera.width)
-        > 0.02 * width * camera.height
-    ):
-        raise LayoutError(
-            f"{image.color}: expected the shape of {camera.width} x"
-            f" {camera.height} pixels, as its camera says, found {width} x"
-            f" {height}; was the image turned or cut?"
-        )
-    return resize_camera(camera, width, height)
 
 
 def convert_one(
-    name: str, out: Path, sources: dict[str, Path], settings: Settings
+    name: str, out: Path, sources: dict[str, Path], settings: ScanSettings
 ) -> None:
     """Convert the scan of a name into the scene folder ``out``; ValueError
     where it cannot be, with nothing there.
+
+    ``sources``: the folders of scans by name.
     """
-    folder, form, class_set = (
-        sources[name],
-        FORMATS[settings.format],
-        settings.known_classes(),
-    )
+    folder = sources[name]
+    class_set = settings.known_classes()
     images, frames = open_scan(folder, settings)
-    given: tuple[Tensor, Tensor] | None = None
-    if settings.cloud is not None:
-        given = read_points(Path(settings.cloud))[:2]
-    elif images[0].depth is None:
-        if form.points is None:
-            raise LayoutError(
-                f"{folder}: no depth images; give the points with --cloud"
-            )
-        given = form.points(folder)
-    up = settings.up or form.up
-    if up == "auto":
-        some = (
-            frames[i] for i in range(0, len(frames), max(1, len(frames) // 12))
-        )
-        rough = (
-            given[0]
-            if given
-            else points_from_frames(some, 4 * settings.cell)[0]
-        )
-        alignment = upright(
-            torch.stack([shot.camera_to_world for shot in frames.shots]), rough
-        )
+    given = _given_points(folder, images, settings)
+    up = settings.up or FORMATS[settings.format].up
+    alignment = _alignment(up, frames, given, settings)
+    frames, turns = _stood_upright(frames, alignment, settings)
+    if given is None:
+        points, colors = POINTS[settings.points](frames, settings.cell)
     else:
-        alignment = up_rotation(up)
-    upright_shots = [
-        replace(shot, camera_to_world=alignment @ shot.camera_to_world)
-        for shot in frames.shots
-    ]
-    turns = sideways(
-        torch.stack([shot.camera_to_world for shot in upright_shots])
-    )
-    turns = turns if settings.turn is None else settings.turn // 90
-    shots = [turned_shot(shot, turns) for shot in upright_shots]
-    frames = replace(
-        frames, shots=shots, camera=turned_camera(frames.camera, turns)
-    )
-    points, colors = given or POINTS[settings.points](frames, settings.cell)
-    if given:
-        points = (
-            settings.metres * points.double() @ alignment[:3, :3].T
-        ).float()
-    scales = {image.depth_scale for image in images}
+        turned = given[0].double() @ alignment[:3, :3].T
+        points, colors = (settings.metres * turned).float(), given[1]
     write_scene(
         out,
         Scene(
@@ -316,113 +182,170 @@ def convert_one(
             dict(frames.skipped),
         ),
         provenance=provenance(
-            "data_scripts/convert_scan.py",
+            f"vlg convert {settings.format}",
             name,
             asdict(settings),
-            up=up,
-            turned=90 * turns,
+            {"up": up, "turned": 90 * turns},
         ),
-        depth_scale=(
-            scales.pop() / settings.metres if len(scales) == 1 else 1000.0
-        ),
+        depth_scale=_depth_scale(images, settings),
         axis_alignment=alignment,
     )
 
 
-def _names(text: str) -> tuple[str, ...]:
-    return tuple(name.strip() for name in text.split(",") if name.strip())
+def open_scan(
+    folder: Path, settings: ScanSettings
+) -> tuple[list[PosedImage], Shots]:
+    """The images of a scan that are taken, and the frames of those that can be
+    used, in the source's axes, in metres; the others are counted.
 
-
-def main(
-    format: Annotated[
-        str, typer.Argument(help=f"One of: {', '.join(FORMATS)}.")
-    ],
-    sources: Annotated[list[Path], typer.Argument(help="Folders of scans.")],
-    out: Annotated[Path, typer.Option(help="Folder for the scene folders.")],
-    classes: Annotated[
-        str, typer.Option(help="Your own class names, comma-separated.")
-    ] = "",
-    class_set: Annotated[
-        str, typer.Option(help="Or a known class set.")
-    ] = "scannet-20",
-    scene_labels: Annotated[
-        str,
-        typer.Option(help="Classes that the scenes contain, comma-separated."),
-    ] = "",
-    up: Annotated[
-        str | None,
-        typer.Option(
-            help="x, -y, ... or auto: by cameras and floor [the format's]."
-        ),
-    ] = None,
-    every: Annotated[int, typer.Option(help="Take each n-th image.")] = 1,
-    cell: Annotated[
-        float,
-        typer.Option(help="Grid cell for the points made from depth, metres."),
-    ] = 0.04,
-    metres: Annotated[
-        float,
-        typer.Option(
-            help="Metres in a unit of the source (COLMAP has its own)."
-        ),
-    ] = 1.0,
-    depth_scale: Annotated[
-        float | None,
-        typer.Option(help="Depth units a metre [what the format says]."),
-    ] = None,
-    cloud: Annotated[
-        Path | None, typer.Option(help="PLY of coloured points to use instead.")
-    ] = None,
-    points: Annotated[
-        str,
-        typer.Option(
-            help="Points from depth: average, or tsdf (pip install open3d)."
-        ),
-    ] = "average",
-    turn: Annotated[
-        int | None,
-        typer.Option(
-            help="Turn images, degrees counter-clockwise [till they stand]."
-        ),
-    ] = None,
-    jobs: Annotated[int, typer.Option(help="Scans at the same time.")] = 1,
-) -> None:
-    """Convert scans of a foreign format into the layout that the library
-    reads.
+    LayoutError where a file of the scan is wrong, an image has not its camera's
+    shape, or no frame can be used.
     """
-    with one_line_errors():
-        settings = Settings(
-            format,
-            up,
-            every,
-            cell,
-            metres,
-            depth_scale,
-            None if cloud is None else str(cloud),
-            points,
-            turn,
-            class_set,
-            _names(classes),
-            _names(scene_labels),
-        )
-        settings.known_classes()
-        if up not in (None, "auto", "x", "y", "z", "-x", "-y", "-z"):
-            raise ValueError(
-                "expected --up to be an axis (z, -y, ...) or auto, found"
-                f" {up!r}"
-            )
-        by_name = {folder.resolve().name: folder for folder in sources}
-        if len(by_name) != len(sources):
-            raise ValueError(
-                "expected folders of different names, found"
-                f" {', '.join(map(str, sources))}"
-            )
-        convert = partial(convert_one, sources=by_name, settings=settings)
-        summary = convert_all(
-            list(by_name), convert, out, settings=asdict(settings), jobs=jobs
-        )
-    finish(summary, out)
+    taken = _taken_images(folder, settings)
+    skipped, shots = Counter[str](), []
+    for image in taken:
+        reason = _why_unusable(image)
+        if reason is None:
+            shots.append(_shot(image, settings.metres))
+        else:
+            skipped[reason] += 1
+    shots = usable(str(folder), shots, skipped)
+    camera = common_camera([shot.depth_camera for shot in shots])
+    return taken, Shots(shots, camera, skipped)
 
 
-if __name__ == "__main__":
-    typer.run(main)
+def _taken_images(folder: Path, settings: ScanSettings) -> list[PosedImage]:
+    """Each n-th image of a scan; LayoutError where there is none, or they do
+    not go together.
+    """
+    form = FORMATS[settings.format]
+    taken = list(form.read(folder))[:: settings.every]
+    if not taken:
+        raise LayoutError(f"{folder}: expected {form.needs}, found no image")
+    if len({image.name for image in taken}) < len(taken) or (
+        len({image.depth is None for image in taken}) > 1
+    ):
+        raise LayoutError(
+            f"{folder}: expected images of different names, all or none of them"
+            " with depth"
+        )
+    if settings.depth_scale is None:
+        return taken
+    return [replace(image, depth_scale=settings.depth_scale) for image in taken]
+
+
+def _why_unusable(image: PosedImage) -> str | None:
+    """Why a frame must be left out, in words to count by; None where it can be
+    used.
+    """
+    reason = why_unusable(
+        image.color,
+        image.pose,
+        image.depth,
+        with_depth=image.depth is not None,
+    )
+    if reason is not None:
+        return reason
+    whole = is_whole_image(image.color) and (
+        image.depth is None or is_whole_map(image.depth)
+    )
+    return None if whole else "unreadable image"
+
+
+def _shot(image: PosedImage, metres: float) -> Shot:
+    """The frame of an image, with its pose in metres."""
+    pose = image.pose.clone()
+    pose[:3, 3] *= metres
+    camera = _camera_of_image(image)
+    depth_camera = camera
+    if image.depth is not None:
+        height, width = map_size(image.depth)
+        depth_camera = resize_camera(camera, width, height)
+    load = partial(_load, image, metres)
+    return Shot(image.name, pose, camera, depth_camera, load)
+
+
+def _camera_of_image(image: PosedImage) -> Camera:
+    """The camera at the size that the image really has: a smaller copy is
+    allowed, another shape is not.
+    """
+    height, width = image_size(image.color)
+    camera = image.camera
+    off = abs(width * camera.height - height * camera.width)
+    if off > 0.02 * width * camera.height:
+        raise LayoutError(
+            f"{image.color}: expected the shape of {camera.width} x"
+            f" {camera.height} pixels, as its camera says, found {width} x"
+            f" {height}; was the image turned or cut?"
+        )
+    return resize_camera(camera, width, height)
+
+
+def _load(image: PosedImage, metres: float) -> Images:
+    color = read_color(image.color)
+    if image.depth is None:
+        return color, None
+    return color, read_map(image.depth, image.depth_scale, MISSING) * metres
+
+
+def _given_points(
+    folder: Path, images: Sequence[PosedImage], settings: ScanSettings
+) -> Cloud | None:
+    """Points in the source's world and unit that need not be made from depth:
+    those of a cloud, or of the format where it has no depth; None otherwise.
+    """
+    if settings.cloud is not None:
+        points, colors, _ = read_points(settings.cloud)
+        return points, colors
+    if images[0].depth is not None:
+        return None
+    read = FORMATS[settings.format].points
+    if read is None:
+        raise LayoutError(
+            f"{folder}: no depth images; give the points with --cloud"
+        )
+    return read(folder)
+
+
+def _alignment(
+    up: str, frames: Shots, given: Cloud | None, settings: ScanSettings
+) -> Float[Tensor, "4 4"]:
+    """The rotation from the source's world to one with z up."""
+    if up != "auto":
+        return up_rotation(up)
+    if given is not None:
+        return upright(frames.poses, given[0])
+    # a rough cloud of about a dozen frames shows the floor
+    step = max(1, len(frames) // 12)
+    some = (frames[i] for i in range(0, len(frames), step))
+    return upright(frames.poses, points_from_frames(some, 4 * settings.cell)[0])
+
+
+def _stood_upright(
+    frames: Shots, alignment: Float[Tensor, "4 4"], settings: ScanSettings
+) -> tuple[Shots, int]:
+    """The frames in the aligned world, with their images turned by quarters,
+    and by how many.
+    """
+    shots = [
+        replace(shot, camera_to_world=alignment @ shot.camera_to_world)
+        for shot in frames.shots
+    ]
+    frames = replace(frames, shots=shots)
+    turns = (
+        sideways(frames.poses) if settings.turn is None else settings.turn // 90
+    )
+    turned = replace(
+        frames,
+        shots=[turned_shot(shot, turns) for shot in shots],
+        camera=turned_camera(frames.camera, turns),
+    )
+    return turned, turns
+
+
+def _depth_scale(images: Sequence[PosedImage], settings: ScanSettings) -> float:
+    """Units a metre of the depth that is written: the source's, where all its
+    images have one.
+    """
+    scales = {image.depth_scale for image in images}
+    return scales.pop() / settings.metres if len(scales) == 1 else 1000.0

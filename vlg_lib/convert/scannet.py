@@ -1,27 +1,35 @@
-"""Convert ScanNet scenes into the layout that the library reads.
+r"""Convert ScanNet scenes into the layout that the library reads.
 
-SCANS holds one folder a scene, as ScanNet's download script leaves it
-(http://www.scan-net.org, its terms of use)::
+A folder of scans holds one folder a scene, as ScanNet's download script leaves
+it (http://www.scan-net.org, its terms of use). Of scene0000_00 these files are
+read, SCENE standing for its name::
 
-    scene0000_00/scene0000_00.sens                  the stream of colour, depth and poses; or, exported from it,
-                 color/0.jpg depth/0.png pose/0.txt intrinsic/intrinsic_color.txt intrinsic/intrinsic_depth.txt
-                 scene0000_00_vh_clean_2.ply        the mesh, whose vertices are the points
-                 scene0000_00_vh_clean_2.labels.ply its NYU40 labels; or scene0000_00.aggregation.json and
-                 scene0000_00_vh_clean_2.0.010000.segs.json, with scannetv2-labels.combined.tsv; or none (test scenes)
-                 scene0000_00.txt                   axisAlignment, for --align
+    SCENE.sens                  the stream of colour, depth and poses; or,
+                                exported from it: color/0.jpg, depth/0.png,
+                                pose/0.txt, intrinsic/intrinsic_color.txt and
+                                intrinsic/intrinsic_depth.txt
+    SCENE_vh_clean_2.ply        the mesh, whose vertices are the points
+    SCENE_vh_clean_2.labels.ply its NYU40 labels; or SCENE.aggregation.json and
+                                SCENE_vh_clean_2.0.010000.segs.json, with
+                                scannetv2-labels.combined.tsv; or none (test
+                                scenes)
+    SCENE.txt                   axisAlignment, for ``align``
 
-    python data_scripts/convert_scannet.py scans scannet/train --split scannetv2_train.txt --jobs 8
+On the command line::
+
+    vlg convert scannet scans --out scannet/train \
+        --split scannetv2_train.txt --jobs 8
 
 Every scene has its own intrinsics (the published code uses one matrix for all).
 Frames whose pose is lost (-inf) or whose images are damaged are left out and
-counted. Points and poses stay in the scan's world, as published; with --align
+counted. Points and poses stay in the scan's world, as published; with ``align``
 both are turned so that walls lie along the axes. Scene labels (tags) are the
 classes that point labels name, or come from a file of your own; they are
 written once, here, and weakly supervised code sees nothing else.
 
 A trained 3D network needs no images, and neither do stages 2 and 3 where fused
-embeddings are given: with --points-only the mesh is enough, and the .sens file
-(most of the download) need not be there.
+embeddings are given: with ``points_only`` the mesh is enough, and the .sens
+file (most of the download) need not be there.
 """
 
 from collections import Counter
@@ -29,33 +37,31 @@ from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
-from typing import Annotated
+from typing import Any
 
 import torch
-import typer
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from vlg_lib.artifacts import hash_files
 from vlg_lib.classes import SCANNET_20
-from vlg_lib.convert.batch import (
-    chosen,
-    convert_all,
-    finish,
-    one_line_errors,
-    provenance,
-    read_tags,
-    tags_of,
-)
+from vlg_lib.convert.batch import Summary, chosen, convert_all, provenance
 from vlg_lib.convert.frames import (
+    Images,
     Shot,
     Shots,
-    given_size,
-    is_usable,
     no_frames,
-    target_camera,
     usable,
+    why_unusable,
+)
+from vlg_lib.convert.registration import (
+    GridSize,
+    check_size,
+    size_text,
+    target_camera,
 )
 from vlg_lib.convert.scannet_labels import read_alignment, read_labels
+from vlg_lib.convert.scene_labels import read_tags, tags_of
 from vlg_lib.convert.sens import SensFile
 from vlg_lib.data.frames import (
     COLOR_SUFFIXES,
@@ -69,53 +75,97 @@ from vlg_lib.data.frames import (
 )
 from vlg_lib.data.layout import write_scene
 from vlg_lib.data.ply import read_points
+from vlg_lib.geometry.poses import is_pose
 from vlg_lib.scene import Camera, Scene
 
-CONVERTER = "data_scripts/convert_scannet.py"
+CONVERTER = "vlg convert scannet"
 _DEPTH_SCALE = 1000.0  # of exported depth images; a .sens file names its own
 _MISSING = (0, 65535)
 
 
 @dataclass(frozen=True)
-class Settings:
+class ScannetSettings:
     """What decides how a scene comes out; stored with it, so that a run with
     others makes it again.
-
-    ``frame_skip``: frames whose number is a multiple of it are taken. ``size``:
-    see ``frames_on_grid.target_camera``. ``align``: apply axisAlignment to
-    points and poses. ``least_points``: points that a class needs to be a scene
-    label. ``tags``: a hash of the file of scene labels, where there is one.
-    ``ignore_extrinsics``: take depth as registered to colour, whatever the
-    stream says. ``points_only``: no frames.
     """
 
     frame_skip: int = 20
-    size: str = "depth"
+    """Frames whose number is a multiple of it are taken."""
+    size: GridSize = "depth"
+    """The grid of the frames: "depth", "color" or (width, height)."""
     align: bool = False
+    """Apply axisAlignment to points and poses."""
     least_points: int = 1
-    tags: str = ""
+    """Points that a class needs to be a scene label."""
     ignore_extrinsics: bool = False
+    """Take depth as registered to colour, whatever the stream says."""
     points_only: bool = False
+    """No frames: the mesh is enough."""
 
     def __post_init__(self) -> None:
         if self.frame_skip < 1 or self.least_points < 1:
             raise ValueError(
                 f"frame skip and least points must be positive, found {self}"
             )
-        given_size(self.size)
+        check_size(self.size)
 
 
 @dataclass(frozen=True)
-class Source:
-    """Where things are: ``scans``, the folder of scenes; ``images``, another
-    folder of exported frames by scene; ``tsv``, the translation of annotators'
-    words; ``tags``, scene labels typed by a person.
-    """
+class ScannetSource:
+    """Where things are, and which of the scenes are wanted."""
 
     scans: Path
+    """Folder that holds one folder a scene."""
     images: Path | None = None
+    """Another folder of exported frames by scene, instead of those in
+    ``scans``."""
     tsv: Path | None = None
+    """scannetv2-labels.combined.tsv, the translation of annotators' words, for
+    aggregation files."""
     tags: Path | None = None
+    """Scene labels typed by a person: lines "SCENE: class, class"."""
+    scenes: tuple[str, ...] = ()
+    """Names of scenes to convert; all where neither they nor a split are
+    given."""
+    split: Path | None = None
+    """File of scenes to convert, one a line: scannetv2_val.txt."""
+
+
+def convert_scannet(
+    source: ScannetSource,
+    out: Path,
+    settings: ScannetSettings | None = None,
+    *,
+    jobs: int = 1,
+    progress: bool = True,
+) -> Summary:
+    """Convert scenes into ``out/SCENE``, ``jobs`` at once; what was done, kept
+    and failed.
+
+    A scene that fails is named in the summary, and the others are converted all
+    the same. ``progress``: whether to show a bar. ValueError where a setting or
+    the source as a whole is wrong.
+    """
+    settings = settings or ScannetSettings()
+    if source.tags is not None:
+        read_tags(source.tags, SCANNET_20)  # wrong: one error, not one a scene
+    names = chosen(scene_names(source.scans), source.scenes, source.split)
+    return convert_all(
+        names,
+        partial(convert_scene, source=source, settings=settings),
+        out,
+        settings=_stored(source, settings),
+        jobs=jobs,
+        progress=progress,
+    )
+
+
+def _stored(source: ScannetSource, settings: ScannetSettings) -> dict[str, Any]:
+    """What is stored of the settings, so that the next run can compare: with
+    the content of the file of scene labels.
+    """
+    tags = "" if source.tags is None else hash_files(source.tags)
+    return asdict(settings) | {"size": size_text(settings.size), "tags": tags}
 
 
 def scene_names(scans: Path) -> list[str]:
@@ -143,64 +193,84 @@ def scene_names(scans: Path) -> list[str]:
 
 
 def convert_scene(
-    name: str, folder: Path, source: Source, settings: Settings
+    name: str, folder: Path, source: ScannetSource, settings: ScannetSettings
 ) -> None:
     """Write one scene; ValueError (LayoutError, SensError, PlyError) or OSError
     where it cannot be converted.
     """
-    scene = source.scans / name
-    points, colors, _ = read_points(scene / f"{name}_vh_clean_2.ply")
-    labels, label_source = read_labels(scene, len(points), source.tsv)
+    scan = source.scans / name
+    points, colors, _ = read_points(scan / f"{name}_vh_clean_2.ply")
+    labels, label_source = read_labels(scan, len(points), source.tsv)
     tags, tag_source = _scene_labels(name, source, labels, settings)
-    alignment = None
-    if settings.align:
-        alignment = read_alignment(scene / f"{name}.txt")
-        if alignment is None:
-            raise LayoutError(
-                f"{scene / name}.txt: no axisAlignment (test scenes have none);"
-                " convert without --align"
-            )
-        points = (
-            points.double() @ alignment[:3, :3].T + alignment[:3, 3]
-        ).float()
+    alignment = _alignment(scan) if settings.align else None
+    if alignment is not None:
+        turned = points.double() @ alignment[:3, :3].T + alignment[:3, 3]
+        points = turned.float()
     with ExitStack() as stack:
-        sens = scene / f"{name}.sens"
-        if settings.points_only:
-            frames, scale, kind = no_frames(), _DEPTH_SCALE, "none"
-        elif source.images is None and sens.is_file():
-            file = stack.enter_context(SensFile(sens))
-            frames, scale, kind = (
-                sens_frames(file, settings, alignment),
-                file.depth_scale,
-                "sens",
-            )
-        else:
-            images = scene if source.images is None else source.images / name
-            frames, scale, kind = (
-                exported_frames(images, settings, alignment),
-                _DEPTH_SCALE,
-                "exported images",
-            )
-        facts = {
-            "frames": kind,
-            "point_labels": label_source,
-            "scene_labels": tag_source,
-        }
+        frames, scale, kind = _open_frames(
+            scan, source, settings, alignment, stack
+        )
         write_scene(
             folder,
             Scene(
                 name, points, colors, frames, SCANNET_20, tags, frames.skipped
             ),
             point_labels=labels,
-            provenance=provenance(CONVERTER, name, asdict(settings), **facts),
+            provenance=provenance(
+                CONVERTER,
+                name,
+                _stored(source, settings),
+                {
+                    "frames": kind,
+                    "point_labels": label_source,
+                    "scene_labels": tag_source,
+                },
+            ),
             depth_scale=scale,
             axis_alignment=alignment,
         )
 
 
+def _alignment(scan: Path) -> Float[Tensor, "4 4"]:
+    """The axis alignment of a scan; LayoutError where it has none."""
+    path = scan / f"{scan.name}.txt"
+    alignment = read_alignment(path)
+    if alignment is None:
+        raise LayoutError(
+            f"{path}: no axisAlignment (test scenes have none); convert without"
+            " --align"
+        )
+    return alignment
+
+
+def _open_frames(
+    scan: Path,
+    source: ScannetSource,
+    settings: ScannetSettings,
+    alignment: Float[Tensor, "4 4"] | None,
+    stack: ExitStack,
+) -> tuple[Shots, float, str]:
+    """The frames of a scan, the units a metre of its depth, and where they are
+    from. A stream stays open until ``stack`` closes it.
+    """
+    if settings.points_only:
+        return no_frames(), _DEPTH_SCALE, "none"
+    stream = scan / f"{scan.name}.sens"
+    if source.images is None and stream.is_file():
+        sens = stack.enter_context(SensFile(stream))
+        frames = sens_frames(sens, settings, alignment)
+        return frames, sens.depth_scale, "sens"
+    images = scan if source.images is None else source.images / scan.name
+    frames = exported_frames(images, settings, alignment)
+    return frames, _DEPTH_SCALE, "exported images"
+
+
 def _scene_labels(
-    name: str, source: Source, labels: Tensor | None, settings: Settings
-) -> tuple[Tensor, str]:
+    name: str,
+    source: ScannetSource,
+    labels: Int[Tensor, " N"] | None,
+    settings: ScannetSettings,
+) -> tuple[Bool[Tensor, " K"], str]:
     """Scene labels (20,) bool and where they come from."""
     if source.tags is not None:
         typed = read_tags(source.tags, SCANNET_20)
@@ -213,69 +283,63 @@ def _scene_labels(
 
 
 def sens_frames(
-    sens: SensFile, settings: Settings, alignment: Tensor | None
+    sens: SensFile,
+    settings: ScannetSettings,
+    alignment: Float[Tensor, "4 4"] | None,
 ) -> Shots:
-    """The frames of an open ``.sens`` file; the skipped ones are not read,
-    those without pose are counted.
+    """The frames of an open ``.sens`` file, in the aligned world where an
+    alignment is given; the skipped ones are not read, those without pose are
+    counted.
     """
-    for what in () if settings.ignore_extrinsics else ("color", "depth"):
-        if not torch.allclose(
-            getattr(sens, f"extrinsic_{what}"),
-            torch.eye(4, dtype=torch.float64),
-            atol=1e-4,
-        ):
-            raise LayoutError(
-                f"{sens.path}: expected depth registered to colour (extrinsics"
-                " are the identity), found"
-                f" {getattr(sens, f'extrinsic_{what}').tolist()} for {what};"
-                " register the depth images, or take them as they are with"
-                " --ignore-extrinsics"
-            )
+    if not settings.ignore_extrinsics:
+        _check_registered(sens.path, "color", sens.extrinsic_color)
+        _check_registered(sens.path, "depth", sens.extrinsic_depth)
     color = _camera(sens.path, sens.intrinsic_color, sens.color_size)
     depth = _camera(sens.path, sens.intrinsic_depth, sens.depth_size)
     shots, skipped = [], Counter[str]()
     for index in range(0, len(sens), settings.frame_skip):
         pose = sens.poses[index]
-        if is_usable(pose):
-            load = partial(_load_sens, sens, index)
-            shots.append(
-                Shot(str(index), _turned(pose, alignment), color, depth, load)
-            )
-        else:
+        if not is_pose(pose):
             skipped["invalid pose"] += 1
-    return Shots(
-        usable(str(sens.path), shots, skipped),
-        target_camera(color, depth, settings.size),
-        skipped,
+            continue
+        load = partial(_load_sens, sens, index)
+        pose = _aligned(pose, alignment)
+        shots.append(Shot(str(index), pose, color, depth, load))
+    shots = usable(str(sens.path), shots, skipped)
+    return Shots(shots, target_camera(color, depth, settings.size), skipped)
+
+
+def _check_registered(path: Path, what: str, extrinsic: Tensor) -> None:
+    if torch.allclose(extrinsic, torch.eye(4, dtype=torch.float64), atol=1e-4):
+        return
+    raise LayoutError(
+        f"{path}: expected depth registered to colour (extrinsics are the"
+        f" identity), found {extrinsic.tolist()} for {what}; register the depth"
+        " images, or take them as they are with --ignore-extrinsics"
     )
 
 
-def _load_sens(sens: SensFile, index: int) -> tuple[Tensor, Tensor]:
+def _load_sens(sens: SensFile, index: int) -> Images:
     return sens.color(index), sens.depth(index)
 
 
 def exported_frames(
-    folder: Path, settings: Settings, alignment: Tensor | None
+    folder: Path,
+    settings: ScannetSettings,
+    alignment: Float[Tensor, "4 4"] | None,
 ) -> Shots:
-    """The frames of a folder of exported images; those without image, depth or
-    pose are counted.
+    """The frames of a folder of exported images, in the aligned world where an
+    alignment is given; those without image, depth or pose are counted.
     """
-    colors = {
-        path.stem: path
-        for path in (folder / "color").glob("*.*")
-        if path.suffix.lower() in COLOR_SUFFIXES
-    }
-    depths = {path.stem: path for path in (folder / "depth").glob("*.png")}
-    poses = {path.stem: path for path in (folder / "pose").glob("*.txt")}
-    names = [
+    colors = _by_stem(folder / "color", COLOR_SUFFIXES)
+    depths = _by_stem(folder / "depth", (".png",))
+    poses = _by_stem(folder / "pose", (".txt",))
+    numbers = [
         name
         for name in colors.keys() | depths.keys() | poses.keys()
-        if name.isdecimal()
+        if name.isdecimal() and int(name) % settings.frame_skip == 0
     ]
-    names = sorted(
-        (name for name in names if int(name) % settings.frame_skip == 0),
-        key=natural_key,
-    )
+    names = sorted(numbers, key=natural_key)
     first = next(
         (name for name in names if name in colors and name in depths), None
     )
@@ -291,27 +355,29 @@ def exported_frames(
     shots, skipped = [], Counter[str]()
     for name in names:
         pose = read_matrix(poses[name]) if name in poses else None
-        if name not in colors:
-            skipped["missing image"] += 1
-        elif name not in depths:
-            skipped["missing depth"] += 1
-        elif pose is None:
-            skipped["missing pose"] += 1
-        elif not is_usable(pose):
-            skipped["invalid pose"] += 1
-        else:
-            load = partial(_load_exported, colors[name], depths[name])
-            shots.append(
-                Shot(name, _turned(pose, alignment), color, depth, load)
-            )
-    return Shots(
-        usable(str(folder), shots, skipped),
-        target_camera(color, depth, settings.size),
-        skipped,
-    )
+        reason = why_unusable(colors.get(name), pose, depths.get(name))
+        if reason is not None or pose is None:
+            skipped[reason or "missing pose"] += 1
+            continue
+        load = partial(_load_exported, colors[name], depths[name])
+        pose = _aligned(pose, alignment)
+        shots.append(Shot(name, pose, color, depth, load))
+    shots = usable(str(folder), shots, skipped)
+    return Shots(shots, target_camera(color, depth, settings.size), skipped)
 
 
-def _load_exported(color: Path, depth: Path) -> tuple[Tensor, Tensor]:
+def _by_stem(folder: Path, suffixes: tuple[str, ...]) -> dict[str, Path]:
+    """The files of a folder with one of these endings, by their names without
+    it.
+    """
+    return {
+        path.stem: path
+        for path in folder.glob("*.*")
+        if path.suffix.lower() in suffixes
+    }
+
+
+def _load_exported(color: Path, depth: Path) -> Images:
     return read_color(color), read_depth(depth, _DEPTH_SCALE, _MISSING)
 
 
@@ -327,97 +393,7 @@ def _camera(path: Path, matrix: Tensor, size: tuple[int, int]) -> Camera:
         raise LayoutError(f"{path}: {error}") from error
 
 
-def _turned(pose: Tensor, alignment: Tensor | None) -> Tensor:
+def _aligned(
+    pose: Float[Tensor, "4 4"], alignment: Float[Tensor, "4 4"] | None
+) -> Float[Tensor, "4 4"]:
     return pose if alignment is None else alignment @ pose
-
-
-def main(
-    scans: Annotated[
-        Path, typer.Argument(help="Folder that holds one folder a scene.")
-    ],
-    out: Annotated[
-        Path, typer.Argument(help="Folder that receives one scene folder each.")
-    ],
-    scenes: Annotated[
-        str,
-        typer.Option(
-            help=(
-                "Scenes to convert, comma-separated; all where nothing is said."
-            )
-        ),
-    ] = "",
-    split: Annotated[
-        Path | None,
-        typer.Option(help="File of scenes, one a line: scannetv2_val.txt."),
-    ] = None,
-    frame_skip: Annotated[
-        int,
-        typer.Option(help="Take frames whose number is a multiple of this."),
-    ] = 20,
-    size: Annotated[
-        str,
-        typer.Option(
-            help="Grid of the frames: depth, color, or a size like 320x240."
-        ),
-    ] = "depth",
-    align: Annotated[
-        bool, typer.Option(help="Apply axisAlignment to points and poses.")
-    ] = False,
-    images: Annotated[
-        Path | None,
-        typer.Option(
-            help="Exported frames by scene, instead of those in SCANS."
-        ),
-    ] = None,
-    tsv: Annotated[
-        Path | None,
-        typer.Option(
-            help="scannetv2-labels.combined.tsv, for aggregation files."
-        ),
-    ] = None,
-    tags: Annotated[
-        Path | None,
-        typer.Option(
-            help="Scene labels of your own: lines 'SCENE: class, class'."
-        ),
-    ] = None,
-    least_points: Annotated[
-        int, typer.Option(help="Points that make a class a scene label.")
-    ] = 1,
-    ignore_extrinsics: Annotated[
-        bool,
-        typer.Option(help="Take depth as registered to colour in any case."),
-    ] = False,
-    points_only: Annotated[
-        bool, typer.Option(help="No frames: the mesh is enough.")
-    ] = False,
-    jobs: Annotated[int, typer.Option(help="Scenes converted at once.")] = 1,
-) -> None:
-    """Convert ScanNet scenes into the layout that the library reads."""
-    with one_line_errors():
-        if tags is not None:
-            # a wrong file is one error, not one a scene
-            read_tags(tags, SCANNET_20)
-        tags_hash = "" if tags is None else hash_files(tags)
-        settings = Settings(
-            frame_skip,
-            size,
-            align,
-            least_points,
-            tags_hash,
-            ignore_extrinsics,
-            points_only,
-        )
-        source = Source(scans, images, tsv, tags)
-        names = chosen(scene_names(scans), scenes, split)
-        convert = partial(convert_scene, source=source, settings=settings)
-        finish(
-            convert_all(
-                names, convert, out, settings=asdict(settings), jobs=jobs
-            ),
-            out,
-        )
-
-
-if __name__ == "__main__":
-    typer.run(main)

@@ -1,31 +1,55 @@
-"""Pack predictions for the ScanNet benchmark server: one text file a scene, one
-NYU40 id a line, in one zip.
+r"""Pack predictions for the ScanNet benchmark server: one text file a scene,
+one NYU40 id a line, in one zip.
 
-PREDICTIONS holds SCENE.ply, coloured points with a whole-number property
-``label`` (an index into the twenty classes, in the order of the scene's points,
--1 where nothing was predicted), such as ``python -m vlg_lib predict`` writes.
-SCENES holds the converted scenes, which say how many points a scene has. Points
-without a label get id 0, which scores as wrong, and are reported.
+The folder of predictions holds SCENE.ply, coloured points with a whole-number
+property ``label`` (an index into the twenty classes, in the order of the
+scene's points, -1 where nothing was predicted), such as ``vlg predict`` writes.
+The converted scenes say how many points a scene has. Points without a label get
+id 0, which scores as wrong, and are reported.
 
-    python data_scripts/export_scannet.py predictions scannet/test submission.zip --split scannetv2_test.txt
+    vlg export-scannet predictions --scenes scannet/test \
+        --out submission.zip --split scannetv2_test.txt
 """
 
 import zipfile
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
 
 import torch
-import typer
+from jaxtyping import Int
+from torch import Tensor
 
 from vlg_lib.artifacts import atomic_write
 from vlg_lib.classes import IGNORE_LABEL, SCANNET_20
-from vlg_lib.convert.batch import chosen, one_line_errors
+from vlg_lib.convert.batch import chosen
 from vlg_lib.convert.scannet_labels import NYU40_IDS, to_nyu40
 from vlg_lib.data.layout import LayoutError, read_manifest, scene_folders
 from vlg_lib.data.ply import read_points
 
 
-def scene_ids(prediction: Path, scene: Path) -> torch.Tensor:
+@dataclass(frozen=True)
+class Submission:
+    """What was packed; printed, it is one line."""
+
+    archive: Path
+    """The zip, written and checked."""
+    unlabelled: Mapping[str, int]
+    """The number of points without a label, by scene."""
+
+    @property
+    def failed(self) -> dict[str, str]:
+        """Always empty: a prediction that does not fit is an error."""
+        return {}
+
+    def __str__(self) -> str:
+        return (
+            f"{self.archive}: {len(self.unlabelled)} scenes, checked;"
+            f" {sum(self.unlabelled.values())} points without a label"
+        )
+
+
+def scene_ids(prediction: Path, scene: Path) -> Int[Tensor, " N"]:
     """The NYU40 ids (N,) of a prediction; LayoutError where it does not fit its
     scene or its class set.
     """
@@ -50,12 +74,17 @@ def scene_ids(prediction: Path, scene: Path) -> torch.Tensor:
     return to_nyu40(labels)
 
 
-def export(
-    predictions: Path, scenes: Path, names: list[str], archive: Path
-) -> dict[str, int]:
-    """Write the archive, whole or not at all, and check it; the number of
-    points without a label, by scene.
+def export_submission(
+    predictions: Path, scenes: Path, archive: Path, split: Path | None = None
+) -> Submission:
+    """Write the archive, whole or not at all, and check it.
+
+    ``predictions``: folder of SCENE.ply. ``scenes``: folder of the converted
+    scenes. ``split``: file of scenes, one a line; all converted ones without.
+    ValueError (LayoutError) where a prediction is missing or does not fit.
     """
+    folders = scene_folders(scenes)
+    names = chosen([folder.name for folder in folders], split=split)
     unlabelled: dict[str, int] = {}
     with (
         atomic_write(archive) as file,
@@ -67,14 +96,14 @@ def export(
                 f"{name}.txt", "".join(f"{number}\n" for number in ids.tolist())
             )
             unlabelled[name] = int((ids == 0).sum())
-    check(
+    check_archive(
         archive,
         {name: int(read_manifest(scenes / name)["points"]) for name in names},
     )
-    return unlabelled
+    return Submission(archive, unlabelled)
 
 
-def check(archive: Path, points: dict[str, int]) -> None:
+def check_archive(archive: Path, points: Mapping[str, int]) -> None:
     """Check an archive as the server would: one file a scene at its root, an
     NYU40 id of the benchmark (or 0) a line.
 
@@ -110,34 +139,3 @@ def check(archive: Path, points: dict[str, int]) -> None:
         raise ValueError(
             f"{archive}: not a whole zip archive ({error})"
         ) from error
-
-
-def main(
-    predictions: Annotated[
-        Path, typer.Argument(help="Folder of SCENE.ply with a property label.")
-    ],
-    scenes: Annotated[
-        Path, typer.Argument(help="Folder of the converted scenes.")
-    ],
-    archive: Annotated[Path, typer.Argument(help="The zip to write.")],
-    split: Annotated[
-        Path | None,
-        typer.Option(
-            help="File of scenes, one a line; all converted ones without."
-        ),
-    ] = None,
-) -> None:
-    """Pack predictions for the ScanNet benchmark server."""
-    with one_line_errors():
-        names = chosen(
-            [folder.name for folder in scene_folders(scenes)], split=split
-        )
-        unlabelled = export(predictions, scenes, names, archive)
-    typer.echo(
-        f"{archive}: {len(names)} scenes, checked; {sum(unlabelled.values())}"
-        " points without a label"
-    )
-
-
-if __name__ == "__main__":
-    typer.run(main)

@@ -3,7 +3,7 @@ images nor a 2D model for stages 2 and 3.
 
 One safetensors file a scene holds ``embeddings`` (N, D) float16, zero where no
 view saw the point, and ``view_counts`` (N,) int32.
-``data_scripts/convert_fused.py`` makes such files from those that OpenScene
+``vlg convert openscene-features`` makes such files from those that OpenScene
 published.
 """
 

@@ -393,7 +393,7 @@ def _check_same_size(
         raise LayoutError(
             f"{folder / 'depth' / name}.png: expected {color[1]} x {color[0]}"
             f" pixels like its colour image, found {depth[1]} x {depth[0]};"
-            " bring both to one grid with data_scripts/convert_rgbd.py"
+            " bring both to one grid with vlg convert rgbd"
         )
 
 
@@ -415,6 +415,6 @@ def _read_camera(
             raise LayoutError(
                 f"{other}: expected the intrinsics of {path.name}, since colour"
                 " and depth share one camera; bring both to one grid with"
-                " data_scripts/convert_rgbd.py"
+                " vlg convert rgbd"
             )
     return camera

@@ -21,7 +21,8 @@ from torch import Tensor
 
 from vlg_lib.data.frames import FrameFolder, read_matrix
 from vlg_lib.data.layout import read_manifest, read_scene
-from vlg_lib.geometry.poses import check_pose, level_up
+from vlg_lib.geometry.poses import check_pose
+from vlg_lib.geometry.upright import level_up
 from vlg_lib.own_scan.evidence import Evidence
 from vlg_lib.own_scan.mistakes import (
     Geometry,

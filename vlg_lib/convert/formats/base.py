@@ -1,43 +1,35 @@
-"""What a format is, and what its reader yields: posed images in the library's
-conventions.
+"""What the reader of a format yields: posed images in the library's
+conventions. The list of formats is in :mod:`vlg_lib.convert.formats.registry`.
 """
 
-from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
 
+from jaxtyping import Float
 from torch import Tensor
 
 from vlg_lib.scene import Camera
 
 
-class PosedImage(NamedTuple):
-    """One posed image: ``camera`` of the colour image, ``pose`` (4, 4)
-    camera-to-world, ``depth_scale`` units a metre.
-
-    ``pose`` may be no pose (lost tracking): the converter leaves such images
-    out and counts them.
+@dataclass(frozen=True)
+class PosedImage:
+    """One posed image of a scan. What the format says of itself (axes,
+    direction, units, where a pixel's centre is) is undone by its reader.
     """
 
     name: str
+    """Of the frame, different for every image of a scan."""
     color: Path
+    """The colour image."""
     depth: Path | None
+    """The depth image, registered to the colour image, 16-bit PNG or a depth
+    map of COLMAP; None where the format brings none."""
     camera: Camera
-    pose: Tensor
+    """Of the colour image; pixel centres at integers. The image may be a
+    smaller copy."""
+    pose: Float[Tensor, "rows columns"]
+    """(4, 4) float64 camera-to-world, camera axes right, down, forward. It may
+    be no pose (lost tracking): the converter leaves such images out and counts
+    them."""
     depth_scale: float = 1000.0
-
-
-@dataclass(frozen=True)
-class Format:
-    """A format: its reader, which axis of its world points up (or "auto":
-    unknown), and what its folder holds.
-
-    ``points``: reads the points that the format brings along, (N, 3) float32
-    and colours (N, 3) uint8.
-    """
-
-    read: Callable[[Path], Iterator[PosedImage]]
-    up: str
-    holds: str
-    points: Callable[[Path], tuple[Tensor, Tensor]] | None = None
+    """Depth units a metre (of the source's world)."""

@@ -5,12 +5,13 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import torch
+from jaxtyping import Float, UInt8
 from torch import Tensor
 
 from vlg_lib.convert.formats.base import PosedImage
 from vlg_lib.convert.parsing import camera_of, file_inside, floats_of, text_rows
 from vlg_lib.data.frames import LayoutError
-from vlg_lib.geometry.poses import inverse, pose_from
+from vlg_lib.geometry.poses import inverse, pose_from_quaternion
 from vlg_lib.scene import Camera
 
 
@@ -18,41 +19,54 @@ def read_colmap(folder: Path) -> Iterator[PosedImage]:
     """COLMAP's text model (``cameras.txt``, ``images.txt``, here or in
     ``sparse/`` or ``sparse/0``), images, depth.
 
-    World-to-camera quaternions w x y z; the middle of the first pixel is at
-    1/2; a unit of its own, which ``depth/`` must share (16-bit PNG of the
-    images' names, 1/1000 units). Without it, the depth maps of the dense stage
-    are taken from ``stereo/depth_maps`` where they are. Cameras with distortion
-    are refused.
+    World-to-camera quaternions w x y z, camera axes right, down, forward; the
+    middle of the first pixel is at 1/2; a unit of its own, which ``depth/``
+    must share (16-bit PNG of the images' names, 1/1000 units). Without it, the
+    depth maps of the dense stage are taken from ``stereo/depth_maps`` where
+    they are. Cameras with distortion are refused.
     """
-    model = _colmap_model(folder)
-    cameras = _colmap_cameras(model / "cameras.txt")
-    path, depth = model / "images.txt", folder / "depth"
-    for number, words in _colmap_images(path):
-        values = floats_of(path, number, words[1:9], 8)
-        name, camera = " ".join(words[9:]), cameras.get(words[8])
+    model = _model_folder(folder)
+    cameras = _cameras(model / "cameras.txt")
+    path = model / "images.txt"
+    for number, words in _image_lines(path):
+        numbers = floats_of(path, number, words[1:9], 8)
+        qw, qx, qy, qz = numbers[:4]
+        name = " ".join(words[9:])
+        camera = cameras.get(words[8])
         if camera is None or not name:
             raise LayoutError(
                 f"{path}, line {number}: expected a camera of cameras.txt and a"
                 f" name, found {words[8:]}"
             )
-        qw, qx, qy, qz = values[:4]
-        pose = inverse(pose_from((qx, qy, qz, qw), values[4:7]))
-        color = file_inside(folder / "images", name, path)
-        file = (depth / name).with_suffix(".png") if depth.is_dir() else None
-        if file is None and (maps := folder / "stereo" / "depth_maps").is_dir():
-            file = file_inside(maps, f"{name}.geometric.bin", path)
+        world_to_camera = pose_from_quaternion((qx, qy, qz, qw), numbers[4:7])
         yield PosedImage(
             str(Path(name).with_suffix("")).replace("/", "_"),
-            color,
-            file,
+            file_inside(folder / "images", name, path),
+            _depth(folder, name, path),
             camera,
-            pose,
+            inverse(world_to_camera),
         )
 
 
-def read_colmap_points(folder: Path) -> tuple[Tensor, Tensor]:
-    """The sparse points of a COLMAP text model: ``points3D.txt``."""
-    path = _colmap_model(folder) / "points3D.txt"
+def _depth(folder: Path, name: str, path: Path) -> Path | None:
+    """The depth image or depth map of an image; None where the model has
+    none.
+    """
+    if (folder / "depth").is_dir():
+        return (folder / "depth" / name).with_suffix(".png")
+    maps = folder / "stereo" / "depth_maps"
+    if maps.is_dir():
+        return file_inside(maps, f"{name}.geometric.bin", path)
+    return None
+
+
+def read_colmap_points(
+    folder: Path,
+) -> tuple[Float[Tensor, "N 3"], UInt8[Tensor, "N 3"]]:
+    """The sparse points of a COLMAP text model, ``points3D.txt``: (N, 3)
+    float32 in its own unit and world, colours (N, 3) uint8.
+    """
+    path = _model_folder(folder) / "points3D.txt"
     rows = [
         floats_of(path, number, words[1:7], 6)
         for number, words in text_rows(path)
@@ -70,14 +84,14 @@ def read_colmap_points(folder: Path) -> tuple[Tensor, Tensor]:
     return table[:, :3].float(), table[:, 3:].to(torch.uint8)
 
 
-def _colmap_model(folder: Path) -> Path:
+def _model_folder(folder: Path) -> Path:
     places = (folder, folder / "sparse", folder / "sparse/0")
     return next(
         (place for place in places if (place / "cameras.txt").is_file()), folder
     )
 
 
-def _colmap_images(path: Path) -> Iterator[tuple[int, list[str]]]:
+def _image_lines(path: Path) -> Iterator[tuple[int, list[str]]]:
     """Every first line of two: the second holds an image's 2D points, and may
     be empty.
     """
@@ -102,7 +116,7 @@ def _colmap_images(path: Path) -> Iterator[tuple[int, list[str]]]:
             yield number, words
 
 
-def _colmap_cameras(path: Path) -> dict[str, Camera]:
+def _cameras(path: Path) -> dict[str, Camera]:
     cameras = {}
     for number, words in text_rows(path):
         model = words[1] if len(words) > 1 else ""

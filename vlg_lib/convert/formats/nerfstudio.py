@@ -1,4 +1,4 @@
-"""nerfstudio's transforms.json."""
+"""nerfstudio and instant-ngp: ``transforms.json``."""
 
 import math
 from collections.abc import Iterator
@@ -12,10 +12,11 @@ from vlg_lib.convert.parsing import (
     camera_of,
     file_inside,
     json_object,
+    number_of,
     numbers_of,
 )
 from vlg_lib.data.frames import LayoutError, image_size
-from vlg_lib.geometry.poses import OPENGL
+from vlg_lib.geometry.poses import opengl_to_opencv
 from vlg_lib.scene import Camera
 
 
@@ -35,51 +36,75 @@ def read_nerfstudio(folder: Path) -> Iterator[PosedImage]:
     ):
         raise LayoutError(f"{path}: expected a list 'frames' of objects")
     for i, frame in enumerate(frames):
+        # what a frame says of itself goes before what the file says of all
         values = {**content, **frame}
-        name, depth = (
-            values.get("file_path"),
-            frame.get("depth_file_path", frame.get("depth_path")),
-        )
-        if not isinstance(name, str) or not (
-            depth is None or isinstance(depth, str)
-        ):
-            raise LayoutError(
-                f"{path}: expected frame {i} to name its image in 'file_path',"
-                f" found {name!r}, {depth!r}"
-            )
-        color = file_inside(folder, name, path)
-        if not color.suffix:  # Blender's exporter leaves the suffix out
-            color = color.with_suffix(".png")
-        matrix = torch.tensor(
-            numbers_of(
-                path,
-                f"transform_matrix of frame {i}",
-                frame.get("transform_matrix"),
-                16,
-            )
-        )
-        (unit,) = numbers_of(
+        color, depth = _files(path, i, frame)
+        matrix = numbers_of(
             path,
-            "depth_unit_scale_factor",
-            values.get("depth_unit_scale_factor", 0.001),
-            1,
+            f"transform_matrix of frame {i}",
+            frame.get("transform_matrix"),
+            16,
         )
-        if not 0 < unit < math.inf:
-            raise LayoutError(
-                f"{path}: expected a positive depth_unit_scale_factor, found"
-                f" {unit}"
-            )
+        pose = torch.tensor(matrix, dtype=torch.float64).view(4, 4)
         yield PosedImage(
             f"{i:05d}_{color.stem}",
             color,
-            None if depth is None else file_inside(folder, depth, path),
-            _nerf_camera(path, color, values),
-            matrix.double().view(4, 4) @ OPENGL,
-            1 / unit,
+            depth,
+            _camera(path, color, values),
+            opengl_to_opencv(pose),
+            _depth_scale(path, values),
         )
 
 
-def _nerf_camera(path: Path, color: Path, values: dict[str, Any]) -> Camera:
+def _files(
+    path: Path, i: int, frame: dict[str, Any]
+) -> tuple[Path, Path | None]:
+    """The colour image of a frame, and its depth image where it has one."""
+    name = frame.get("file_path")
+    depth = frame.get("depth_file_path", frame.get("depth_path"))
+    if not isinstance(name, str) or not isinstance(depth, str | None):
+        raise LayoutError(
+            f"{path}: expected frame {i} to name its image in 'file_path',"
+            f" found {name!r}, {depth!r}"
+        )
+    color = file_inside(path.parent, name, path)
+    if not color.suffix:  # Blender's exporter leaves the suffix out
+        color = color.with_suffix(".png")
+    return color, None if depth is None else file_inside(
+        path.parent, depth, path
+    )
+
+
+def _depth_scale(path: Path, values: dict[str, Any]) -> float:
+    """Depth units a metre."""
+    key = "depth_unit_scale_factor"
+    unit = number_of(path, key, values.get(key, 0.001))
+    if not 0 < unit < math.inf:
+        raise LayoutError(f"{path}: expected a positive {key}, found {unit}")
+    return 1 / unit
+
+
+def _camera(path: Path, color: Path, values: dict[str, Any]) -> Camera:
+    """The camera of a frame; the size is that of its image where the file does
+    not say it.
+    """
+    _check_undistorted(path, values)
+    if not {"w", "h"} <= values.keys() and color.is_file():
+        values["h"], values["w"] = image_size(color)
+    width = number_of(path, "w", values.get("w"))
+    height = number_of(path, "h", values.get("h"))
+    if "fl_x" not in values and "camera_angle_x" in values:
+        angle = number_of(path, "camera_angle_x", values["camera_angle_x"])
+        half = math.tan(0.5 * angle)
+        values["fl_x"] = 0.5 * width / half if half else math.inf
+    fx = number_of(path, "fl_x", values.get("fl_x"))
+    fy = number_of(path, "fl_y", values.get("fl_y", fx))
+    cx = number_of(path, "cx", values.get("cx", width / 2))
+    cy = number_of(path, "cy", values.get("cy", height / 2))
+    return camera_of(path, fx, fy, cx - 0.5, cy - 0.5, width, height)
+
+
+def _check_undistorted(path: Path, values: dict[str, Any]) -> None:
     bent = [
         key
         for key in ("k1", "k2", "k3", "k4", "p1", "p2")
@@ -91,27 +116,3 @@ def _nerf_camera(path: Path, color: Path, values: dict[str, Any]) -> Camera:
             f"{path}: a distorted camera ({model},"
             f" {', '.join(bent) or 'no pinhole'}); undistort the images first"
         )
-    if not {"w", "h"} <= values.keys() and color.is_file():
-        values["h"], values["w"] = image_size(color)
-    width, height = (
-        numbers_of(path, key, values.get(key), 1)[0] for key in ("w", "h")
-    )
-    if "fl_x" not in values and "camera_angle_x" in values:
-        (angle,) = numbers_of(
-            path, "camera_angle_x", values["camera_angle_x"], 1
-        )
-        values["fl_x"] = (
-            0.5 * width / math.tan(0.5 * angle)
-            if math.tan(0.5 * angle)
-            else math.inf
-        )
-    fx = numbers_of(path, "fl_x", values.get("fl_x"), 1)[0]
-    fy, cx, cy = (
-        numbers_of(path, key, values.get(key, default), 1)[0]
-        for key, default in (
-            ("fl_y", fx),
-            ("cx", width / 2),
-            ("cy", height / 2),
-        )
-    )
-    return camera_of(path, fx, fy, cx - 0.5, cy - 0.5, width, height)

@@ -13,6 +13,7 @@ from vlg_lib.convert.parsing import (
     floats_of,
     images_in,
     json_object,
+    number_of,
     numbers_of,
     text_rows,
 )
@@ -23,54 +24,49 @@ from vlg_lib.scene import Camera
 
 def read_open3d(folder: Path) -> Iterator[PosedImage]:
     """Open3D: ``trajectory.log`` (camera-to-world) or ``trajectory.json``
-    (world-to-camera, column by column).
+    (world-to-camera, column by column), camera axes right, down, forward.
 
-    Images in ``color/`` (or ``image/``, ``rgb/``) and ``depth/`` in natural
-    order, one a pose; the camera of a ``.log`` in ``intrinsic.json`` (or
-    ``camera_intrinsic.json``).
+    Images in ``color/`` (or ``image/``, ``rgb/``) and ``depth/`` (mm) in
+    natural order, one a pose; the camera of a ``.log`` in ``intrinsic.json``
+    (or ``camera_intrinsic.json``).
     """
-    colors = images_in(
-        next(
-            (
-                folder / n
-                for n in ("color", "image", "rgb")
-                if (folder / n).is_dir()
-            ),
-            folder / "color",
-        )
-    )
-    depths = (
-        images_in(folder / "depth", (".png",))
-        if (folder / "depth").is_dir()
-        else [None] * len(colors)
-    )
-    shots = (
-        _open3d_json(folder)
-        if (folder / "trajectory.json").is_file()
-        else _open3d_log(folder)
-    )
-    if not len(shots) == len(colors) == len(depths):
+    colors = images_in(_first_there(folder, ("color", "image", "rgb")))
+    depths: list[Path | None] = [None] * len(colors)
+    if (folder / "depth").is_dir():
+        depths = [*images_in(folder / "depth", (".png",))]
+    if (folder / "trajectory.json").is_file():
+        cameras_and_poses = _from_json(folder / "trajectory.json")
+    else:
+        cameras_and_poses = _from_log(folder)
+    if not len(cameras_and_poses) == len(colors) == len(depths):
         raise LayoutError(
-            f"{folder}: expected as many poses as images, found {len(shots)}"
-            f" poses, {len(colors)} colour and {len(depths)} depth images"
+            f"{folder}: expected as many poses as images, found"
+            f" {len(cameras_and_poses)} poses, {len(colors)} colour and"
+            f" {len(depths)} depth images"
         )
-    for color, depth, (camera, pose) in zip(colors, depths, shots, strict=True):
+    for color, depth, (camera, pose) in zip(
+        colors, depths, cameras_and_poses, strict=True
+    ):
         yield PosedImage(color.stem, color, depth, camera, pose)
 
 
-def _open3d_camera(path: Path, content: Any) -> Camera:
+def _first_there(folder: Path, names: tuple[str, ...]) -> Path:
+    """The first of these that exists; the first of all where none does."""
+    paths = [folder / name for name in names]
+    return next((path for path in paths if path.exists()), paths[0])
+
+
+def _camera(path: Path, content: Any) -> Camera:
     values = content if isinstance(content, dict) else {}
-    width, height = (
-        numbers_of(path, key, values.get(key), 1)[0]
-        for key in ("width", "height")
-    )
+    width = number_of(path, "width", values.get("width"))
+    height = number_of(path, "height", values.get("height"))
     # column by column
     k = numbers_of(path, "intrinsic_matrix", values.get("intrinsic_matrix"), 9)
     return camera_of(path, k[0], k[4], k[6], k[7], width, height)
 
 
-def _open3d_json(folder: Path) -> list[tuple[Camera, Tensor]]:
-    path = folder / "trajectory.json"
+def _from_json(path: Path) -> list[tuple[Camera, Tensor]]:
+    """Cameras and poses (4, 4) of a PinholeCameraTrajectory."""
     parameters = json_object(path).get("parameters")
     if not isinstance(parameters, list) or not all(
         isinstance(entry, dict) for entry in parameters
@@ -79,31 +75,20 @@ def _open3d_json(folder: Path) -> list[tuple[Camera, Tensor]]:
             f"{path}: expected a list 'parameters', as Open3D's"
             " PinholeCameraTrajectory has it"
         )
-    shots = []
+    found = []
     for entry in parameters:
-        extrinsic = torch.tensor(
-            numbers_of(path, "extrinsic", entry.get("extrinsic"), 16),
-            dtype=torch.float64,
-        )
-        shots.append(
-            (
-                _open3d_camera(path, entry.get("intrinsic")),
-                inverse(extrinsic.view(4, 4).T),
-            )
-        )
-    return shots
+        numbers = numbers_of(path, "extrinsic", entry.get("extrinsic"), 16)
+        world_to_camera = torch.tensor(numbers, dtype=torch.float64).view(4, 4)
+        camera = _camera(path, entry.get("intrinsic"))
+        found.append((camera, inverse(world_to_camera.T)))
+    return found
 
 
-def _open3d_log(folder: Path) -> list[tuple[Camera, Tensor]]:
-    names = ("intrinsic.json", "camera_intrinsic.json")
-    file = next(
-        (folder / name for name in names if (folder / name).is_file()),
-        folder / names[0],
-    )
-    camera, path = (
-        _open3d_camera(file, json_object(file)),
-        folder / "trajectory.log",
-    )
+def _from_log(folder: Path) -> list[tuple[Camera, Tensor]]:
+    """The one camera, again and again, and the poses (4, 4) of a log."""
+    file = _first_there(folder, ("intrinsic.json", "camera_intrinsic.json"))
+    camera = _camera(file, json_object(file))
+    path = folder / "trajectory.log"
     lines = list(text_rows(path))
     if len(lines) % 5:
         raise LayoutError(
@@ -114,8 +99,7 @@ def _open3d_log(folder: Path) -> list[tuple[Camera, Tensor]]:
         floats_of(path, number, words, 4 if i % 5 else 3)
         for i, (number, words) in enumerate(lines)
     ]
-    poses = [
-        torch.tensor(rows[i + 1 : i + 5], dtype=torch.float64)
+    return [
+        (camera, torch.tensor(rows[i + 1 : i + 5], dtype=torch.float64))
         for i in range(0, len(rows), 5)
     ]
-    return [(camera, pose) for pose in poses]

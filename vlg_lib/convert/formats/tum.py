@@ -1,24 +1,25 @@
-"""The TUM RGB-D benchmark."""
+"""The TUM RGB-D benchmark, whose layout many SLAM programs share."""
 
 from collections.abc import Iterator
 from pathlib import Path
 
-import torch
+from jaxtyping import Float
+from torch import Tensor
 
 from vlg_lib.convert.formats.base import PosedImage
 from vlg_lib.convert.parsing import (
+    TimedRow,
     file_inside,
     floats_of,
     nearest_in_time,
     stamped_rows,
 )
-from vlg_lib.geometry.poses import pose_from
+from vlg_lib.geometry.poses import pose_from_quaternion, unknown_pose
 from vlg_lib.scene import Camera
 
 SAME_TIME = 0.02
 """Seconds between an image and the depth image or pose that is taken for it
 (the TUM tools' own choice)."""
-
 
 TUM_CAMERAS = {
     "freiburg1": (517.3, 516.5, 318.6, 255.3),
@@ -32,33 +33,39 @@ the OpenNI default."""
 
 def read_tum(folder: Path) -> Iterator[PosedImage]:
     """TUM RGB-D: lists of time stamps, ``groundtruth.txt`` camera-to-world with
-    quaternions x y z w, depth 1/5000 m.
+    quaternions x y z w, camera axes right, down, forward, depth 1/5000 m.
     """
-    colors, depths = (
-        stamped_rows(folder / "rgb.txt", 2),
-        stamped_rows(folder / "depth.txt", 2),
-    )
+    colors = stamped_rows(folder / "rgb.txt", 2)
+    depths = stamped_rows(folder / "depth.txt", 2)
     poses = stamped_rows(folder / "groundtruth.txt", 8)
-    values = next(
-        values
-        for key, values in TUM_CAMERAS.items()
-        if key in folder.resolve().name
-    )
-    camera = Camera(*values, 640, 480)
+    camera = _camera(folder.resolve().name)
     for number, time, (name,) in colors:
-        depth, pose = (
-            nearest_in_time(lines, time, SAME_TIME) for lines in (depths, poses)
-        )
         color = file_inside(folder, name, folder / "rgb.txt")
-        matrix = torch.full((4, 4), torch.nan, dtype=torch.float64)
-        if pose is not None:
-            numbers = floats_of(folder / "groundtruth.txt", pose[0], pose[2], 7)
-            matrix = pose_from(numbers[3:], numbers[:3])
-        file = (
-            folder / "no-depth"
-            if depth is None
-            else file_inside(folder, depth[2][0], folder / "depth.txt")
-        )
+        depth = nearest_in_time(depths, time, SAME_TIME)
+        pose = nearest_in_time(poses, time, SAME_TIME)
         yield PosedImage(
-            Path(name).stem or str(number), color, file, camera, matrix, 5000.0
+            Path(name).stem or str(number),
+            color,
+            _depth(folder, depth),
+            camera,
+            unknown_pose() if pose is None else _pose(folder, pose),
+            5000.0,
         )
+
+
+def _camera(folder_name: str) -> Camera:
+    key = next(key for key in TUM_CAMERAS if key in folder_name)
+    return Camera(*TUM_CAMERAS[key], 640, 480)
+
+
+def _depth(folder: Path, row: TimedRow | None) -> Path:
+    """The file of a row of depth.txt; one that does not exist without a row."""
+    if row is None:
+        return folder / "no-depth"
+    return file_inside(folder, row[2][0], folder / "depth.txt")
+
+
+def _pose(folder: Path, row: TimedRow) -> Float[Tensor, "4 4"]:
+    number, _, words = row
+    numbers = floats_of(folder / "groundtruth.txt", number, words, 7)
+    return pose_from_quaternion(numbers[3:], numbers[:3])
