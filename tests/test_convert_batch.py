@@ -11,29 +11,24 @@ from pathlib import Path
 
 import pytest
 import torch
-import typer
 from hypothesis import given
 from hypothesis import strategies as st
 from small_scene import floor_scene
 
 from vlg_lib.classes import ROOMS_12
-from vlg_lib.convert import batch as converting
 from vlg_lib.convert.batch import (
     Summary,
     chosen,
     convert_all,
-    finish,
     provenance,
-    read_tags,
-    tags_of,
 )
+from vlg_lib.convert.scene_labels import known_classes, read_tags, tags_of
 from vlg_lib.data.layout import read_scene, write_scene
 
 SETTINGS = {"every": 2, "size": (32, 24)}
 SLOWLY = """
-import os, sys, time
+import os, time
 from pathlib import Path
-sys.path.insert(0, '{folder}')
 from vlg_lib.convert.batch import convert_all
 from vlg_lib.artifacts import write_json
 
@@ -42,7 +37,7 @@ def slowly(name, folder):
     time.sleep(100)
 
 if __name__ == "__main__":
-    convert_all(["a", "b"], slowly, Path("."), settings={{}}, jobs=2)
+    convert_all(["a", "b"], slowly, Path("."), settings={}, jobs=2)
 """
 
 
@@ -83,14 +78,14 @@ def run(names, out, settings=SETTINGS, **options) -> Summary:
 
 
 class TestConvertAll:
-    def test_a_bad_scene_among_good_ones(self, tmp_path, capsys):
+    def test_a_bad_scene_among_good_ones(self, tmp_path):
         summary = run(
             ["a", "corrupt", "defect", "silent", "b"], tmp_path / "out"
         )
         assert summary.converted == ["a", "b"]
         assert summary.failed["corrupt"] == "corrupt.sens: cut short"
         assert summary.failed["defect"].startswith(
-            "KeyError: 'label' (test_converting.py, line "
+            "KeyError: 'label' (test_convert_batch.py, line "
         )
         assert (
             "no scene with these settings was written"
@@ -100,12 +95,10 @@ class TestConvertAll:
             "a",
             "b",
         ]
-        with pytest.raises(typer.Exit) as stop:
-            finish(summary, tmp_path / "out")
-        assert stop.value.exit_code == 1
-        shown = capsys.readouterr()
-        assert "2 scenes converted, 0 kept, 3 failed" in shown.out
-        assert "failed: corrupt: corrupt.sens: cut short" in shown.err
+        shown = str(summary)
+        assert "2 scenes converted, 0 kept, 3 failed" in shown
+        assert "failed: corrupt: corrupt.sens: cut short" in shown
+        assert summary.headline == shown.splitlines()[0]
 
     def test_finished_scenes_are_kept_and_others_made_again(self, tmp_path):
         run(["a", "b"], tmp_path)
@@ -116,7 +109,7 @@ class TestConvertAll:
         assert (summary.kept, summary.converted) == (["a"], ["c"])
         assert (tmp_path / "a" / "points.ply").stat() == before
         assert run(["a"], tmp_path, settings={"every": 3}).converted == ["a"]
-        finish(run(["a", "c"], tmp_path), tmp_path)
+        assert not run(["a", "c"], tmp_path).failed
 
     def test_leftovers_of_a_killed_run_go_and_those_of_others_stay(
         self, tmp_path
@@ -161,9 +154,7 @@ class TestConvertAll:
         """Two scenes that take for ever; the command is killed, and then its
         processes are gone."""
         script = tmp_path / "convert_slowly.py"
-        script.write_text(
-            SLOWLY.format(folder=Path(converting.__file__).parent)
-        )
+        script.write_text(SLOWLY)
         main = subprocess.Popen(
             [sys.executable, script], cwd=tmp_path, stderr=subprocess.DEVNULL
         )
@@ -191,7 +182,9 @@ class TestConvertAll:
                     '"skipped": {}', f'"skipped": {{"invalid pose": {count}}}'
                 )
             )
-        assert run(["a", "b"], tmp_path).skipped == {"invalid pose": 5}
+        summary = run(["a", "b"], tmp_path)
+        assert summary.skipped == {"invalid pose": 5}
+        assert str(summary).endswith("left out: 5 x invalid pose")
 
     @pytest.mark.parametrize(("names", "jobs"), [(["a", "a"], 1), (["a"], 0)])
     def test_settings_that_make_no_sense(self, tmp_path, names, jobs):
@@ -201,19 +194,40 @@ class TestConvertAll:
             run(names, tmp_path, jobs=jobs)
 
 
+class TestSummary:
+    def test_what_it_says(self):
+        summary = Summary(
+            Path("out"), ["a"], ["b", "c"], {"d": "d.sens: cut short"}
+        )
+        summary.notes.append("1 of 2 rooms are there")
+        summary.skipped.update({"missing image": 1, "invalid pose": 2})
+        assert str(summary).splitlines() == [
+            "out: 1 scenes converted, 2 kept, 1 failed; left out: 2 x invalid"
+            " pose, 1 x missing image",
+            "note: 1 of 2 rooms are there",
+            "failed: d: d.sens: cut short",
+        ]
+
+    def test_a_setting_that_no_file_can_hold(self):
+        with pytest.raises(TypeError, match="set is no setting"):
+            provenance("test", "a", {"names": {"a"}})
+        made = provenance("test", "a", {"cloud": Path("a.ply"), "size": (1, 2)})
+        assert made["settings"] == {"cloud": "a.ply", "size": [1, 2]}
+
+
 class TestChosen:
     def test_all_named_or_listed(self, tmp_path):
         split = tmp_path / "val.txt"
         split.write_text("b\n\nc \n")
         assert chosen("abc") == ["a", "b", "c"]
-        assert chosen("abc", " c,a") == ["c", "a"]
-        assert chosen("abc", "c", split) == ["c", "b"]
+        assert chosen("abc", ["c", "a"]) == ["c", "a"]
+        assert chosen("abc", ["c"], split) == ["c", "b"]
 
     def test_a_scene_that_is_not_there(self, tmp_path):
         with pytest.raises(
             ValueError, match="2 scenes are not there, first 'x'; there are 3"
         ):
-            chosen("abc", "a,x,y")
+            chosen("abc", ["a", "x", "y"])
         with pytest.raises(ValueError, match=r"val\.txt: no such file"):
             chosen("abc", split=tmp_path / "val.txt")
 
@@ -229,6 +243,15 @@ class TestTags:
             torch.tensor(labels, dtype=torch.int64), ROOMS_12, at_least
         )
         assert mask.tolist() == [labels.count(i) >= at_least for i in range(12)]
+
+    def test_own_words_go_before_a_known_set(self):
+        assert known_classes("rooms-12", ()) == ROOMS_12
+        assert known_classes("rooms-12", ("cup", "plate")).names == (
+            "cup",
+            "plate",
+        )
+        with pytest.raises(ValueError, match="unknown class 'sofa'"):
+            known_classes("rooms-12", ("cup", "plate"), ("sofa",))
 
     def test_typed_by_a_person(self, tmp_path):
         path = tmp_path / "tags.txt"

@@ -3,21 +3,29 @@ and images, frames of the world."""
 
 import json
 import math
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-import typer
+from convert_command import vlg_convert
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from killing import kill_and_go_on
 from s3dis_files import FROM_5B, text_of, write_room, write_view
-from typer.testing import CliRunner
 
 from vlg_lib.classes import IGNORE_LABEL, S3DIS_13
-from vlg_lib.convert import s3dis as convert_s3dis
-from vlg_lib.convert.s3dis import ROOMS, class_of, thin, undo_alignment
+from vlg_lib.convert.batch import Summary
+from vlg_lib.convert.s3dis import (
+    ROOMS,
+    S3disSettings,
+    S3disSource,
+    class_of,
+    convert_s3dis,
+    thin,
+    undo_alignment,
+)
 from vlg_lib.convert.s3dis_images import AREA_5B, agreement
 from vlg_lib.data.layout import read_manifest, read_point_labels, read_scene
 from vlg_lib.fusion import fuse_scene
@@ -97,10 +105,16 @@ def write_dataset(
     return root / "rooms", root / "images"
 
 
-def run(*arguments):
-    app = typer.Typer()
-    app.command()(convert_s3dis.main)
-    return CliRunner().invoke(app, [str(argument) for argument in arguments])
+def run(rooms: Path, out: Path, **given) -> Summary:
+    """Convert; what is given goes to the source or to the settings."""
+    parts = ("images", "tags", "areas", "scenes", "split")
+    source = {name: given.pop(name) for name in parts if name in given}
+    return convert_s3dis(
+        S3disSource(rooms, **source),
+        out,
+        S3disSettings(**given),
+        progress=False,
+    )
 
 
 def assert_same(found: Scene, expected: Scene) -> None:
@@ -122,9 +136,9 @@ class TestRooms:
     ):
         expected, objects, labels = room_parts()
         rooms, images = write_dataset(tmp_path)
-        result = run(rooms, tmp_path / "out", "--images", images)
-        assert result.exit_code == 0, result.output
-        assert "note: 1 of the 44 rooms of Area_1 are there" in result.output
+        result = run(rooms, tmp_path / "out", images=images)
+        assert not result.failed, str(result)
+        assert "note: 1 of the 44 rooms of Area_1 are there" in str(result)
         scene = read_scene(tmp_path / "out" / "Area_1_office_1")
         assert_same(scene, expected)
         assert torch.equal(
@@ -191,12 +205,10 @@ class TestRooms:
         result = run(
             tmp_path / "rooms",
             tmp_path / "out",
-            "--images",
-            tmp_path / "images",
-            "--areas",
-            5,
+            images=tmp_path / "images",
+            areas=(5,),
         )
-        assert result.exit_code == 0, result.output
+        assert not result.failed, str(result)
         scene = read_scene(tmp_path / "out" / "Area_5_office_1")
         order = sorted(range(4), key=lambda i: f"{i:032x}_{i}")
         assert [int(name.split("_")[1]) for name in scene.frames.names] == order
@@ -216,24 +228,21 @@ class TestRooms:
         result = run(
             tmp_path / "rooms",
             tmp_path / "out",
-            "--images",
-            tmp_path / "images",
+            images=tmp_path / "images",
         )
-        assert result.exit_code == 1
+        assert result.failed
         assert (
             "of its points lie where its depth images see a surface; is this"
-            " the aligned" in result.output
+            " the aligned" in str(result)
         )
         assert not (tmp_path / "out" / "Area_5_office_1").exists()
         result = run(
             tmp_path / "rooms",
             tmp_path / "out",
-            "--images",
-            tmp_path / "images",
-            "--least-agreement",
-            0,
+            images=tmp_path / "images",
+            least_agreement=0.0,
         )
-        assert result.exit_code == 0, result.output
+        assert not result.failed, str(result)
 
     def test_the_aligned_version_is_refused_or_undone(self, tmp_path):
         expected, objects, _ = room_parts()
@@ -255,31 +264,22 @@ class TestRooms:
         aligned = rooms.rename(
             tmp_path / "Stanford3dDataset_v1.2_Aligned_Version"
         )
-        result = run(aligned, tmp_path / "out", "--images", images)
-        assert (
-            result.exit_code,
-            "do not fit the aligned version" in result.output,
-        ) == (2, True)
+        with pytest.raises(ValueError, match="do not fit the aligned version"):
+            run(aligned, tmp_path / "out", images=images)
         secret = aligned.rename(tmp_path / "renamed")
-        result = run(secret, tmp_path / "out", "--images", images)
+        result = run(secret, tmp_path / "out", images=images)
+        assert "is this the aligned version" in result.failed["Area_1_office_1"]
+        undone = {"images": images, "undo_alignment": True}
+        result = run(secret, tmp_path / "out", **undone)
         assert (
-            result.exit_code,
-            "is this the aligned version" in result.output,
-        ) == (1, True), result.output
-        result = run(
-            secret, tmp_path / "out", "--images", images, "--undo-alignment"
+            "Area_1_alignmentAngle.txt: no such file"
+            in result.failed["Area_1_office_1"]
         )
-        assert (
-            result.exit_code,
-            "Area_1_alignmentAngle.txt: no such file" in result.output,
-        ) == (1, True)
         (secret / "Area_1" / "Area_1_alignmentAngle.txt").write_text(
             "## Angles of Area_1 ##\n\noffice_10 7\noffice_1 25\n"
         )
-        result = run(
-            secret, tmp_path / "out", "--images", images, "--undo-alignment"
-        )
-        assert result.exit_code == 0, result.output
+        result = run(secret, tmp_path / "out", **undone)
+        assert not result.failed, str(result)
         scene = read_scene(tmp_path / "out" / "Area_1_office_1")
         # millimetres were written
         assert (scene.points - expected.points).abs().max() < 2e-3
@@ -322,7 +322,7 @@ class TestRooms:
         stairs.write_bytes(text_of(np.zeros((2, 3)), np.zeros((2, 3), int)))
         (stairs.parent / ".DS_Store.txt").write_bytes(b"\x00")
         result = run(rooms, tmp_path / "out")
-        assert result.exit_code == 0, result.output
+        assert not result.failed, str(result)
         folder = tmp_path / "out" / "Area_1_office_1"
         assert read_manifest(folder)["provenance"]["faults"]["fixed line"] == 1
         labels = read_point_labels(folder)
@@ -343,7 +343,7 @@ class TestRooms:
         folder = tmp_path / "rooms" / "Area_6" / "copyRoom_1"
         # as it is called in the data set
         (folder / "copyRoom_1.txt").rename(folder / "copy_Room_1.txt")
-        assert run(tmp_path / "rooms", tmp_path / "out").exit_code == 0
+        assert not run(tmp_path / "rooms", tmp_path / "out").failed
         scene = read_scene(tmp_path / "out" / "Area_6_copyRoom_1")
         assert len(scene.points) == sum(len(points) for _, points, _ in objects)
         assert not scene.scene_labels.any()
@@ -372,27 +372,21 @@ class TestRooms:
         )
         broken.write_bytes(broken.read_bytes() + b"1.000 2.000\n")
         result = run(
-            tmp_path / "rooms", tmp_path / "out", "--areas", "1,2,3,4,6"
+            tmp_path / "rooms", tmp_path / "out", areas=(1, 2, 3, 4, 6)
         )
-        assert result.exit_code == 0
+        assert not result.failed, str(result)
         assert sorted(path.name for path in (tmp_path / "out").iterdir()) == [
             "Area_1_office_1",
             "Area_2_office_1",
         ]
-        result = run(tmp_path / "rooms", tmp_path / "test", "--areas", "5")
-        assert (result.exit_code, "wall_1.txt, line" in result.output) == (
-            1,
-            True,
-        )
-        assert "failed: Area_5_WC_1" in result.output
+        result = run(tmp_path / "rooms", tmp_path / "test", areas=(5,))
+        assert "wall_1.txt, line" in result.failed["Area_5_WC_1"]
+        assert "failed: Area_5_WC_1" in str(result)
         assert [path.name for path in (tmp_path / "test").iterdir()] == [
             "Area_5_WC_2"
         ]
-        result = run(tmp_path / "rooms", tmp_path / "test", "--areas", "7")
-        assert (result.exit_code, "areas from 1 to 6" in result.output) == (
-            2,
-            True,
-        )
+        with pytest.raises(ValueError, match="areas from 1 to 6"):
+            run(tmp_path / "rooms", tmp_path / "test", areas=(7,))
         assert sum(ROOMS.values()) == 272
 
     @pytest.mark.timeout(300)
@@ -404,14 +398,8 @@ class TestRooms:
         for name in names:
             rooms, images = write_dataset(tmp_path, room=name, parts=parts)
         out, scenes = tmp_path / "out", [f"Area_1_{name}" for name in names]
-        kill_and_go_on(
-            Path(convert_s3dis.__file__),
-            [rooms, out, "--images", images],
-            out,
-            scenes,
-            2,
-            run,
-        )
+        source = S3disSource(rooms, images)
+        kill_and_go_on(partial(convert_s3dis, source, out), out, scenes, 2)
 
 
 class TestImages:
@@ -440,8 +428,8 @@ class TestImages:
         (
             data / "pose" / poses[7].name.replace("office_1", "office_10")
         ).write_text("{}")
-        result = run(rooms, tmp_path / "out", "--images", images)
-        assert result.exit_code == 0, result.output
+        result = run(rooms, tmp_path / "out", images=images)
+        assert not result.failed, str(result)
         scene = read_scene(tmp_path / "out" / "Area_1_office_1")
         assert scene.skipped == {
             "unreadable pose": 1,
@@ -489,10 +477,9 @@ class TestImages:
         result = run(
             tmp_path / "rooms",
             tmp_path / "out",
-            "--images",
-            tmp_path / "images",
+            images=tmp_path / "images",
         )
-        assert result.exit_code == 0, result.output
+        assert not result.failed, str(result)
         scene = read_scene(tmp_path / "out" / "Area_1_hallway_1")
         assert scene.frames.camera.fx == 60.0
         wide, median, narrow = scene.frames
@@ -514,19 +501,9 @@ class TestImages:
 
     def test_every_second_image_smaller(self, tmp_path):
         rooms, images = write_dataset(tmp_path)
-        assert (
-            run(
-                rooms,
-                tmp_path / "out",
-                "--images",
-                images,
-                "--every",
-                2,
-                "--size",
-                "24x18",
-            ).exit_code
-            == 0
-        )
+        assert not run(
+            rooms, tmp_path / "out", images=images, every=2, size=(24, 18)
+        ).failed
         scene = read_scene(tmp_path / "out" / "Area_1_office_1")
         assert len(scene.frames) == 2
         assert scene.frames[0].color.shape == (18, 24, 3)
@@ -575,7 +552,7 @@ class TestThin:
     def test_labels_and_colours_stay_with_their_points(self, tmp_path):
         rooms, _ = write_dataset(tmp_path)
         run(rooms, tmp_path / "all")
-        run(rooms, tmp_path / "few", "--cell", 0.2)
+        run(rooms, tmp_path / "few", cell=0.2)
         one, few = (
             read_scene(tmp_path / which / "Area_1_office_1")
             for which in ("all", "few")
@@ -601,3 +578,60 @@ def test_words_and_their_classes():
         IGNORE_LABEL,
         IGNORE_LABEL,
     )
+
+
+def test_rooms_of_an_earlier_release_are_kept(tmp_path):
+    """The converter had another name; its settings are the same."""
+    rooms, images = write_dataset(tmp_path)
+    given = {"images": images, "size": (24, 18)}
+    assert not run(rooms, tmp_path / "out", **given).failed
+    path = tmp_path / "out" / "Area_1_office_1" / "scene.json"
+    manifest = json.loads(path.read_text())
+    assert manifest["provenance"]["converter"] == "vlg convert s3dis"
+    assert manifest["provenance"]["settings"] == {
+        "every": 1,
+        "size": "24x18",
+        "cell": 0.0,
+        "undo_alignment": False,
+        "least_agreement": 0.5,
+        "least_points": 1,
+        "tags": "",
+        "images": True,
+    }
+    manifest["provenance"]["converter"] = "data_scripts/convert_s3dis.py"
+    path.write_text(json.dumps(manifest))
+    assert run(rooms, tmp_path / "out", **given).kept == ["Area_1_office_1"]
+
+
+def test_numbers_that_no_float_holds_are_an_unreadable_pose(tmp_path):
+    rooms, images = write_dataset(tmp_path)
+    path = next((images / "area_1" / "data" / "pose").glob("*.json"))
+    content = json.loads(path.read_text())
+    content["camera_k_matrix"][0][0] = 10**400
+    path.write_text(json.dumps(content))
+    run(rooms, tmp_path / "out", images=images)
+    scene = read_scene(tmp_path / "out" / "Area_1_office_1")
+    assert scene.skipped == {"unreadable pose": 1}
+
+
+@pytest.mark.skip(reason="needs the command vlg convert")
+def test_the_options_of_the_command(tmp_path):
+    rooms, images = write_dataset(tmp_path)
+    words = ["s3dis", rooms, "--out", tmp_path / "out"]
+    result = vlg_convert(*words, "--areas", "7")
+    assert (result.exit_code, "areas from 1 to 6" in result.output) == (2, True)
+    result = vlg_convert(
+        *words,
+        "--images",
+        images,
+        "--areas",
+        "1,2",
+        "--every",
+        2,
+        "--size",
+        "24x18",
+        "--least-agreement",
+        0,
+    )
+    assert result.exit_code == 0, result.output
+    assert "note: 1 of the 44 rooms of Area_1 are there" in result.output

@@ -1,12 +1,14 @@
 """ScanNet in, the library's layout out: every number of files that the test
 wrote itself, and what goes wrong."""
 
+import json
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-import typer
+from convert_command import vlg_convert
 from killing import kill_and_go_on
 from scannet_files import (
     ALIGNMENT,
@@ -26,10 +28,14 @@ from scannet_files import (
     write_tsv,
 )
 from small_scene import floor_frame
-from typer.testing import CliRunner
 
 from vlg_lib.classes import SCANNET_20
-from vlg_lib.convert import scannet as convert_scannet
+from vlg_lib.convert.batch import Summary
+from vlg_lib.convert.scannet import (
+    ScannetSettings,
+    ScannetSource,
+    convert_scannet,
+)
 from vlg_lib.convert.scannet_labels import (
     NYU40_IDS,
     read_alignment,
@@ -51,17 +57,24 @@ from vlg_lib.rooms.scenes import room_scene
 from vlg_lib.scene import Camera, Frame, Scene
 
 
-def run(*arguments):
-    app = typer.Typer()
-    app.command()(convert_scannet.main)
-    return CliRunner().invoke(app, [str(argument) for argument in arguments])
+def run(scans: Path, out: Path, *, jobs: int = 1, **given) -> Summary:
+    """Convert; what is given goes to the source or to the settings."""
+    parts = ("images", "tsv", "tags", "scenes", "split")
+    source = {name: given.pop(name) for name in parts if name in given}
+    return convert_scannet(
+        ScannetSource(scans, **source),
+        out,
+        ScannetSettings(**given),
+        jobs=jobs,
+        progress=False,
+    )
 
 
 def converted(
-    scans: Path, out: Path, *options, name: str = "scene0000_00"
+    scans: Path, out: Path, *, name: str = "scene0000_00", **given
 ) -> Scene:
-    result = run(scans, out, "--frame-skip", 1, *options)
-    assert result.exit_code == 0, result.output
+    result = run(scans, out, frame_skip=1, **given)
+    assert not result.failed, str(result)
     return read_scene(out / name)
 
 
@@ -115,14 +128,14 @@ class TestScene:
         assert first.frames.camera.fx == 20.0
         assert second.frames.camera == Camera(25.0, 25.0, 15.5, 11.5, 32, 24)
 
-    @pytest.mark.parametrize("size", ["color", "16x12", "40x30"])
+    @pytest.mark.parametrize("size", ["color", (16, 12), (40, 30)])
     def test_other_grids(self, tmp_path, size):
         write_scan(tmp_path / "scans")
-        scene = converted(tmp_path / "scans", tmp_path / "out", "--size", size)
+        scene = converted(tmp_path / "scans", tmp_path / "out", size=size)
         expected = (
             COLOR_CAMERA
             if size == "color"
-            else resize_camera(COLOR_CAMERA, *map(int, size.split("x")))
+            else resize_camera(COLOR_CAMERA, *size)
         )
         assert scene.frames.camera == expected
         for frame in scene.frames:
@@ -141,12 +154,9 @@ class TestScene:
                 begin = int(sens._offsets[index])
                 stream[begin : begin + 200] = bytes(200)
         (folder / "scene0000_00.sens").write_bytes(stream)
-        assert (
-            run(
-                tmp_path / "scans", tmp_path / "out", "--frame-skip", 2
-            ).exit_code
-            == 0
-        )
+        assert not run(
+            tmp_path / "scans", tmp_path / "out", frame_skip=2
+        ).failed
         scene = read_scene(tmp_path / "out" / "scene0000_00")
         assert (scene.frames.names, scene.skipped) == (("0", "2", "4"), {})
 
@@ -169,7 +179,7 @@ class TestScene:
     def test_points_and_poses_turn_together(self, tmp_path):
         write_scan(tmp_path / "scans")
         raw = converted(tmp_path / "scans", tmp_path / "raw")
-        turned = converted(tmp_path / "scans", tmp_path / "turned", "--align")
+        turned = converted(tmp_path / "scans", tmp_path / "turned", align=True)
         expected = POINTS @ ALIGNMENT[:3, :3].T + ALIGNMENT[:3, 3]
         assert np.allclose(turned.points.numpy(), expected, atol=1e-6)
         assert np.allclose(
@@ -196,19 +206,13 @@ class TestScene:
 
     def test_depth_that_is_not_registered_is_refused(self, tmp_path):
         write_scan(tmp_path / "scans", extrinsic=ALIGNMENT)
-        result = run(tmp_path / "scans", tmp_path / "out", "--frame-skip", 1)
-        assert (
-            result.exit_code,
-            "expected depth registered to colour" in result.output,
-        ) == (1, True)
-        assert (
-            len(
-                converted(
-                    tmp_path / "scans", tmp_path / "out", "--ignore-extrinsics"
-                ).frames
-            )
-            == 5
+        result = run(tmp_path / "scans", tmp_path / "out", frame_skip=1)
+        assert result.failed
+        assert "expected depth registered to colour" in str(result)
+        scene = converted(
+            tmp_path / "scans", tmp_path / "out", ignore_extrinsics=True
         )
+        assert len(scene.frames) == 5
 
     def test_exported_frames_give_the_scene_of_the_stream(self, tmp_path):
         write_scan(tmp_path / "scans")
@@ -221,7 +225,7 @@ class TestScene:
         )
         first = converted(tmp_path / "scans", tmp_path / "a")
         second = converted(
-            tmp_path / "scans", tmp_path / "b", "--images", tmp_path / "images"
+            tmp_path / "scans", tmp_path / "b", images=tmp_path / "images"
         )
         assert second.frames.camera == first.frames.camera
         assert torch.allclose(
@@ -262,7 +266,7 @@ class TestScene:
             b"not taken: no multiple of 20"
         )
         result = run(tmp_path / "scans", tmp_path / "out")
-        assert result.exit_code == 0, result.output
+        assert not result.failed, str(result)
         scene = read_scene(tmp_path / "out" / "scene0000_00")
         assert scene.frames.names == ("0", "100")
         assert scene.skipped == {
@@ -291,7 +295,7 @@ class TestLabels:
             tmp_path / "a.tsv",
             [("wall", 1), ("office floor", 2), ("person", 31), ("thing", 39)],
         )
-        scene = converted(tmp_path / "scans", tmp_path / "out", "--tsv", tsv)
+        scene = converted(tmp_path / "scans", tmp_path / "out", tsv=tsv)
         assert (
             read_point_labels(tmp_path / "out" / "scene0000_00").tolist()
             == INDICES
@@ -326,7 +330,7 @@ class TestLabels:
             read_point_labels(tmp_path / "a" / "scene0000_00")
         (tmp_path / "tags.txt").write_text("scene0000_00: chair, toilet\n")
         scene = converted(
-            tmp_path / "scans", tmp_path / "a", "--tags", tmp_path / "tags.txt"
+            tmp_path / "scans", tmp_path / "a", tags=tmp_path / "tags.txt"
         )
         assert scene.class_set.present(scene.scene_labels) == (
             "chair",
@@ -335,9 +339,7 @@ class TestLabels:
 
     def test_classes_of_few_points_are_no_scene_labels(self, tmp_path):
         write_scan(tmp_path / "scans")
-        scene = converted(
-            tmp_path / "scans", tmp_path / "a", "--least-points", 2
-        )
+        scene = converted(tmp_path / "scans", tmp_path / "a", least_points=2)
         assert not scene.scene_labels.any()
 
     @pytest.mark.parametrize(
@@ -377,9 +379,9 @@ class TestManyScenes:
                 np.eye(4),
             )
         )
-        result = run(scans, out, "--frame-skip", 2)
-        assert result.exit_code == 1
-        assert "2 scenes converted, 0 kept, 4 failed" in result.output
+        result = run(scans, out, frame_skip=2)
+        assert len(result.failed) == 4
+        assert "2 scenes converted, 0 kept, 4 failed" in str(result)
         for name, what in (
             ("scene0001_00", "scene0001_00.sens: cut short in frame 4 of 5"),
             (
@@ -394,7 +396,7 @@ class TestManyScenes:
         ):
             assert any(
                 name in line and what in line
-                for line in result.output.splitlines()
+                for line in str(result).splitlines()
             ), what
         assert sorted(path.name for path in out.iterdir()) == [
             "scene0000_00",
@@ -405,21 +407,85 @@ class TestManyScenes:
         for i in range(3):
             write_scan(tmp_path / "scans", f"scene000{i}_00")
         (tmp_path / "val.txt").write_text("scene0002_00\nscene0000_00\n")
-        assert (
-            run(
-                tmp_path / "scans",
-                tmp_path / "out",
-                "--split",
-                tmp_path / "val.txt",
-            ).exit_code
-            == 0
-        )
+        assert not run(
+            tmp_path / "scans", tmp_path / "out", split=tmp_path / "val.txt"
+        ).failed
         assert sorted(path.name for path in (tmp_path / "out").iterdir()) == [
             "scene0000_00",
             "scene0002_00",
         ]
-        result = run(
+        with pytest.raises(ValueError, match="first 'scene0007_00'"):
+            run(
+                tmp_path / "scans",
+                tmp_path / "out",
+                scenes=("scene0002_00", "scene0007_00"),
+            )
+        with pytest.raises(ValueError, match="found none"):
+            run(tmp_path, tmp_path / "out")
+
+    @pytest.mark.parametrize(
+        ("given", "message"),
+        [
+            ({"frame_skip": 0}, "must be positive"),
+            ({"size": "640"}, "size like 320x240"),
+            ({"size": (0, 240)}, "size like 320x240"),
+            ({"jobs": 0}, "jobs"),
+        ],
+    )
+    def test_settings_that_make_no_sense(self, tmp_path, given, message):
+        write_scan(tmp_path / "scans")
+        with pytest.raises(ValueError, match=message):
+            run(tmp_path / "scans", tmp_path / "out", **given)
+
+    def test_scenes_of_an_earlier_release_are_kept(self, tmp_path):
+        """The converter had another name; its settings are the same."""
+        write_scan(tmp_path / "scans")
+        (tmp_path / "tags.txt").write_text("scene0000_00: chair\n")
+        given = {"size": (16, 12), "tags": tmp_path / "tags.txt"}
+        converted(tmp_path / "scans", tmp_path / "out", **given)
+        path = tmp_path / "out" / "scene0000_00" / "scene.json"
+        manifest = json.loads(path.read_text())
+        made = manifest["provenance"]
+        assert made["converter"] == "vlg convert scannet"
+        assert len(made["settings"].pop("tags")) > 8
+        assert made["settings"] == {
+            "frame_skip": 1,
+            "size": "16x12",
+            "align": False,
+            "least_points": 1,
+            "ignore_extrinsics": False,
+            "points_only": False,
+        }
+        manifest = json.loads(path.read_text())
+        manifest["provenance"]["converter"] = "data_scripts/convert_scannet.py"
+        path.write_text(json.dumps(manifest))
+        again = run(tmp_path / "scans", tmp_path / "out", frame_skip=1, **given)
+        assert again.kept == ["scene0000_00"]
+
+    @pytest.mark.timeout(300)
+    def test_a_conversion_that_is_killed_goes_on(self, tmp_path):
+        scans, out = tmp_path / "scans", tmp_path / "out"
+        names = [f"scene00{i:02d}_00" for i in range(30)]
+        for name in names:
+            write_scan(scans, name)
+        convert = partial(
+            convert_scannet,
+            ScannetSource(scans),
+            out,
+            ScannetSettings(frame_skip=1),
+        )
+        kill_and_go_on(convert, out, names, 5)
+
+
+@pytest.mark.skip(reason="needs the command vlg convert")
+class TestCommand:
+    def test_a_split_and_scenes_that_are_not_there(self, tmp_path):
+        for i in range(3):
+            write_scan(tmp_path / "scans", f"scene000{i}_00")
+        result = vlg_convert(
+            "scannet",
             tmp_path / "scans",
+            "--out",
             tmp_path / "out",
             "--scenes",
             "scene0002_00,scene0007_00",
@@ -428,8 +494,6 @@ class TestManyScenes:
             2,
             True,
         )
-        result = run(tmp_path, tmp_path / "out")
-        assert (result.exit_code, "found none" in result.output) == (2, True)
 
     @pytest.mark.parametrize(
         ("options", "message"),
@@ -441,26 +505,13 @@ class TestManyScenes:
     )
     def test_settings_that_make_no_sense(self, tmp_path, options, message):
         write_scan(tmp_path / "scans")
-        result = run(tmp_path / "scans", tmp_path / "out", *options)
+        result = vlg_convert(
+            "scannet", tmp_path / "scans", "--out", tmp_path / "out", *options
+        )
         assert (result.exit_code, message in result.output) == (
             2,
             True,
         ), result.output
-
-    @pytest.mark.timeout(300)
-    def test_a_conversion_that_is_killed_goes_on(self, tmp_path):
-        scans, out = tmp_path / "scans", tmp_path / "out"
-        names = [f"scene00{i:02d}_00" for i in range(30)]
-        for name in names:
-            write_scan(scans, name)
-        kill_and_go_on(
-            Path(convert_scannet.__file__),
-            [scans, out, "--frame-skip", 1],
-            out,
-            names,
-            5,
-            run,
-        )
 
 
 class TestRoundTrip:

@@ -8,27 +8,27 @@ import struct
 import zipfile
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-import typer
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.torch import load_file
 from small_scene import floor_scene
 from torch import Tensor
-from typer.testing import CliRunner
 
 from vlg_lib.artifacts import StoreError, load_tensors
-from vlg_lib.convert import openscene_features as convert_fused
-from vlg_lib.convert.openscene_features import read_published
+from vlg_lib.convert.openscene_features import (
+    FeatureSettings,
+    convert_features,
+    read_published,
+)
 from vlg_lib.data.embedding_files import read_fused, write_fused
-from vlg_lib.data.layout import write_scene
+from vlg_lib.data.layout import LayoutError, write_scene
 
-APP = typer.Typer()
-APP.command()(convert_fused.main)
 POINTS, DIM = 20, 6
 
 
@@ -600,32 +600,59 @@ class TestConverter:
         published(
             features_folder / "b.pt", torch.ones(POINTS).bool(), features()
         )
-        command = [str(features_folder), str(scenes), str(out)]
-        answer = CliRunner().invoke(APP, command)
-        assert answer.exit_code == 1
-        assert "1 scenes converted, 0 kept, 1 failed" in answer.output
+        command = partial(
+            convert_features, features_folder, scenes, out, progress=False
+        )
+        answer = command()
+        assert list(answer.failed) == ["b"]
+        assert "1 scenes converted, 0 kept, 1 failed" in str(answer)
         assert (
             f"failed: b: {features_folder / 'b.pt'}: expected ({points},)"
-            in answer.output
+            in str(answer)
         )
         read = read_fused(out / "a.safetensors", points, DIM)
         assert torch.allclose(read.embeddings, unit(rows), atol=1e-3)
         assert bool(read.seen.all())
         published(features_folder / "b.pt", torch.ones(points).bool(), rows)
-        assert (
-            "1 scenes converted, 1 kept, 0 failed"
-            in CliRunner().invoke(APP, command).output
-        )
-        again = CliRunner().invoke(APP, [*command, "--plain"])
-        assert "2 scenes converted, 0 kept, 0 failed" in again.output
+        assert "1 scenes converted, 1 kept, 0 failed" in str(command())
+        again = command(FeatureSettings(normalize=False))
+        assert "2 scenes converted, 0 kept, 0 failed" in str(again)
         assert torch.equal(
             read_fused(out / "a.safetensors", points, DIM).embeddings,
             rows.float(),
         )
 
-    def test_a_folder_without_scenes(self, tmp_path: Path) -> None:
-        answer = CliRunner().invoke(
-            APP, [str(tmp_path), str(tmp_path), str(tmp_path / "out")]
+    def test_files_of_an_earlier_release_are_kept(self, tmp_path: Path) -> None:
+        """The converter had another name; the file was made alike."""
+        scenes = self.scenes(tmp_path / "scenes", "a")
+        points = len(floor_scene(1).points)
+        (tmp_path / "f").mkdir()
+        published(
+            tmp_path / "f" / "a.pt",
+            torch.ones(points).bool(),
+            torch.ones(points, DIM).half(),
         )
-        assert answer.exit_code == 2
-        assert "expected folders with a scene.json" in answer.output
+        out = tmp_path / "out"
+        for converter, source, kept in (
+            ("data_scripts/convert_fused.py", "f", ["a"]),
+            ("data_scripts/convert_fused.py", "g", []),
+        ):
+            write_fused(
+                out / "a.safetensors",
+                [torch.ones(points, DIM)],
+                torch.ones(points).int(),
+                DIM,
+                {"converter": converter, "source": source, "normalize": True},
+            )
+            summary = convert_features(
+                tmp_path / "f", scenes, out, progress=False
+            )
+            assert summary.kept == kept
+        made = load_tensors(out / "a.safetensors")[1]
+        assert made["converter"] == "vlg convert openscene-features"
+
+    def test_a_folder_without_scenes(self, tmp_path: Path) -> None:
+        with pytest.raises(
+            LayoutError, match=r"expected folders with a scene\.json"
+        ):
+            convert_features(tmp_path, tmp_path, tmp_path / "out")

@@ -17,13 +17,16 @@ from pathlib import Path
 import pytest
 import torch
 
-from vlg_lib.classes import SCANNET_20
-from vlg_lib.convert.formats.rgbd_folder import Source, Up, convert, up_advice
+from vlg_lib.convert.formats.rgbd_folder import (
+    RgbdSettings,
+    convert_rgbd_folder,
+)
 from vlg_lib.data.frames import read_matrix, write_matrix
 from vlg_lib.data.layout import read_scene
 from vlg_lib.fusion import fuse_scene
 from vlg_lib.geometry.cameras import project, unproject
-from vlg_lib.geometry.poses import up_rotation
+from vlg_lib.geometry.poses import opengl_to_opencv
+from vlg_lib.geometry.upright import up_advice, up_rotation
 from vlg_lib.geometry.visibility import PUBLISHED, Visibility
 from vlg_lib.own_scan import evidence as measuring
 from vlg_lib.own_scan.correlation import color_correlation
@@ -48,7 +51,7 @@ COMMON_PIXELS = 20_000
 def folder(tmp_path_factory) -> Path:
     """The scan in the library's layout."""
     out = tmp_path_factory.mktemp("scenes") / "hololens"
-    convert(Source(Path(FOLDER), up=Up.Y), out, SCANNET_20, [])
+    convert_rgbd_folder(Path(FOLDER), out, RgbdSettings(up="y"))
     return out
 
 
@@ -65,7 +68,8 @@ def frames(scene: Scene) -> list[Frame]:
 def reprojection_errors(
     first: Frame, second: Frame, poses: tuple[torch.Tensor, torch.Tensor]
 ) -> torch.Tensor:
-    """|depth of the second frame - depth expected from the first|, metres, at the pixels that both have measured."""
+    """|depth of the second frame - depth expected from the first|, metres, at
+    the pixels that both have measured."""
     assert first.depth is not None
     assert second.depth is not None
     points, _ = unproject(first.depth, first.camera, poses[0])
@@ -238,16 +242,13 @@ def ten_times_the_depth(folder: Path) -> None:
     )
 
 
-OPENGL = torch.diag(torch.tensor([1.0, -1.0, -1.0, 1.0], dtype=torch.float64))
-
-
 @pytest.mark.parametrize(
     ("spoil", "fault"),
     [
         (every_pose(torch.linalg.inv), "the poses are inverted"),
         (ten_times_the_depth, "the depth is 10 times what fits the poses"),
         (
-            every_pose(lambda pose: pose @ OPENGL),
+            every_pose(opengl_to_opencv),
             "found right, up, backward (OpenGL",
         ),
         (
@@ -288,8 +289,8 @@ def test_check_names_aligned_points_with_raw_poses(
 
 def test_check_says_that_y_points_up(tmp_path):
     """The scan's own world has y up; converted as if it were z."""
-    convert(
-        Source(Path(FOLDER), every=2), tmp_path / "a", SCANNET_20, [], cell=0.1
+    convert_rgbd_folder(
+        Path(FOLDER), tmp_path / "a", RgbdSettings(every=2, cell=0.1)
     )
     (finding,) = check(tmp_path / "a").findings
     assert finding.fix == "convert with --up y"

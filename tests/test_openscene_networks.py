@@ -10,7 +10,7 @@ import torch
 from dense_grid import cloud
 
 from vlg_lib.artifacts import StoreError
-from vlg_lib.convert import openscene_network as convert_checkpoint
+from vlg_lib.convert.openscene_network import NetworkSettings, convert_network
 from vlg_lib.data.ply import write_points
 from vlg_lib.networks.mink_unet import create_mink_unet
 from vlg_lib.networks.openscene import load_published
@@ -181,20 +181,18 @@ def test_weights_of_another_network_are_named(small, tmp_path):
         load_published(path)
 
 
-def test_a_converted_network_predicts(small, tmp_path, capsys):
+def test_a_converted_network_predicts(small, tmp_path):
     source, out = (
         published_file(tmp_path / "model.pth.tar", small),
         tmp_path / "mine.safetensors",
     )
-    convert_checkpoint.main(
-        source,
-        out,
-        "wall, floor, chair",
+    chosen = NetworkSettings(
+        classes=("wall", "floor", "chair"),
         architecture="MinkUNetSmall",
         voxel_size=0.1,
         teacher="small-attributes",
     )
-    assert "64 numbers a point" in capsys.readouterr().out
+    assert "64 numbers a point" in str(convert_network(source, out, chosen))
     network, about = load_network(out)
     assert network.settings.voxel_size == 0.1
     assert about["class_set"]["names"] == ["wall", "floor", "chair"]
@@ -224,19 +222,22 @@ def test_a_conversion_that_fails_writes_nothing(small, tmp_path):
         tmp_path / "mine.safetensors",
     )
     for given, message in (
-        (
-            {"out": tmp_path / "mine.pth"},
-            "expected the name of a .safetensors file",
-        ),
-        ({"classes": "rooms-99"}, "unknown class set 'rooms-99'"),
+        ({"class_set": "rooms-99"}, "unknown class set 'rooms-99'"),
         ({"prompt": "a chair"}, r"must hold \{name\}"),
         ({}, "not the weights of a MinkUNet18A"),
+        ({"class_set": ""}, "name one of the two"),
+        ({"classes": ("cup", "plate")}, "name one of the two"),
     ):
-        with pytest.raises(SystemExit, match=message):
-            convert_checkpoint.main(
-                **(
-                    {"source": source, "out": out, "classes": "scannet-20"}
-                    | given
-                )
+        with pytest.raises(ValueError, match=message):
+            convert_network(
+                source,
+                out,
+                NetworkSettings(**({"class_set": "scannet-20"} | given)),
             )
+    with pytest.raises(
+        ValueError, match=r"expected the name of a \.safetensors file"
+    ):
+        convert_network(
+            source, tmp_path / "mine.pth", NetworkSettings("scannet-20")
+        )
     assert not list(tmp_path.glob("mine*"))

@@ -6,12 +6,19 @@ from pathlib import Path
 
 import pytest
 import torch
-import typer
 from scannet_files import POINTS, write_scan
-from typer.testing import CliRunner
 
-from vlg_lib.convert import scannet as convert_scannet
-from vlg_lib.convert import scannet_benchmark as export_scannet
+from vlg_lib.convert.scannet import (
+    ScannetSettings,
+    ScannetSource,
+    convert_scannet,
+)
+from vlg_lib.convert.scannet_benchmark import (
+    Submission,
+    check_archive,
+    export_submission,
+)
+from vlg_lib.data.layout import LayoutError
 from vlg_lib.data.ply import write_points
 
 
@@ -27,36 +34,23 @@ class TestExport:
                 labels=torch.tensor([0, 1, 19, -1, 12, 5]),
             )
         scans, out = tmp_path / "scans", tmp_path / "scenes"
-        convert_scannet.main(
-            scans,
+        convert_scannet(
+            ScannetSource(scans),
             out,
-            split=None,
-            images=None,
-            tsv=None,
-            tags=None,
-            size="depth",
-            align=False,
-            least_points=1,
-            frame_skip=20,
-            scenes="",
-            jobs=1,
-            ignore_extrinsics=False,
-            points_only=True,
+            ScannetSettings(points_only=True),
+            progress=False,
         )
         return tmp_path
 
-    def export(self, root: Path):
-        app = typer.Typer()
-        app.command()(export_scannet.main)
-        return CliRunner().invoke(
-            app,
-            [str(root / "found"), str(root / "scenes"), str(root / "out.zip")],
+    def export(self, root: Path) -> Submission:
+        return export_submission(
+            root / "found", root / "scenes", root / "out.zip"
         )
 
     def test_one_id_a_line_in_a_file_a_scene(self, scenes):
         result = self.export(scenes)
-        assert result.exit_code == 0, result.output
-        assert "2 scenes, checked; 2 points without a label" in result.output
+        assert result.unlabelled == {"scene0707_00": 1, "scene0708_00": 1}
+        assert "2 scenes, checked; 2 points without a label" in str(result)
         with zipfile.ZipFile(scenes / "out.zip") as packed:
             assert sorted(packed.namelist()) == [
                 "scene0707_00.txt",
@@ -71,11 +65,11 @@ class TestExport:
             torch.zeros(5, 3, dtype=torch.uint8),
             labels=torch.zeros(5, dtype=torch.int64),
         )
-        result = self.export(scenes)
-        assert (
-            result.exit_code,
-            "a label for each of the 6 points of scene0708_00" in result.output,
-        ) == (2, True)
+        with pytest.raises(
+            LayoutError,
+            match="a label for each of the 6 points of scene0708_00",
+        ):
+            self.export(scenes)
         assert not (scenes / "out.zip").exists()
 
     @pytest.mark.parametrize(
@@ -93,7 +87,7 @@ class TestExport:
             for name, text in files.items():
                 packed.writestr(name, text)
         with pytest.raises(ValueError, match=message):
-            export_scannet.check(tmp_path / "a.zip", {"a": 2})
+            check_archive(tmp_path / "a.zip", {"a": 2})
         (tmp_path / "a.zip").write_bytes(b"PK")
         with pytest.raises(ValueError, match="not a whole zip archive"):
-            export_scannet.check(tmp_path / "a.zip", {"a": 2})
+            check_archive(tmp_path / "a.zip", {"a": 2})
