@@ -34,15 +34,10 @@ Main = Callable[[], object]
 
 PROFILE = replace(
     TINY,
-    train_rooms=9,
-    test_rooms=3,
-    views=2,
-    width=64,
-    height=48,
-    adapter_steps=40,
-    adapter_points_per_room=500,
-    network_steps=4,
-    cam_steps=2,
+    rooms=replace(TINY.rooms, train=9, test=3, views=2, width=64, height=48),
+    adapter=replace(TINY.adapter, steps=40, points_per_room=500),
+    training=replace(TINY.training, steps=4),
+    cam=replace(TINY.cam, training=replace(TINY.cam.training, steps=2)),
     checkpoint_every=2,
 )
 profiles.PROFILES[PROFILE.name] = PROFILE

@@ -16,12 +16,13 @@ from vlg_lib.geometry.poses import rotation_matrix
 from vlg_lib.metrics import Scores, evaluate
 from vlg_lib.networks.point_network import TURN, point_scores
 from vlg_lib.networks.zoo import list_checkpoints, load_checkpoint
+from vlg_lib.pipeline.options import RunOptions
+from vlg_lib.pipeline.run import Run, open_run
 from vlg_lib.pipeline.scenes import SPLITS
-from vlg_lib.pipeline.table import Experiment
 
 
 def scores(
-    experiment: Experiment,
+    run: Run,
     split: str,
     rooms: int,
     name: str,
@@ -33,11 +34,11 @@ def scores(
     """
     network, _ = load_checkpoint(name)
     texts = (
-        experiment.text_embeddings()
+        run.stages.text_embeddings()
         if network.settings.output == "embeddings"
         else None
     )
-    scenes = experiment.scenes(split)[:rooms]
+    scenes = run.scenes.split(split)[:rooms]
     # point_scores turns by TURN itself
     turn = rotation_matrix(math.radians(degrees) - TURN).T
     predicted = [
@@ -52,8 +53,8 @@ def scores(
     ]
     return evaluate(
         predicted,
-        [experiment.truth(scene) for scene in scenes],
-        experiment.class_set,
+        [run.scenes.truth(scene) for scene in scenes],
+        run.scenes.class_set,
     )
 
 
@@ -78,12 +79,12 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=1)
     given = parser.parse_args()
     torch.set_num_threads(given.threads)
-    experiment = Experiment.open(given.profile, given.seed, progress=False)
+    run = open_run(given.profile, given.seed, RunOptions(progress=False))
     for name in given.networks:
         for degrees in given.degrees:
             for augmentations in given.augmentations:
                 found = scores(
-                    experiment,
+                    run,
                     given.split,
                     given.rooms,
                     name,

@@ -22,7 +22,8 @@ from vlg_lib.networks.point_network import save_network
 from vlg_lib.networks.zoo import FOLDER
 from vlg_lib.pipeline.network_facts import TAUGHT_BY, network_facts
 from vlg_lib.pipeline.networks import NETWORKS
-from vlg_lib.pipeline.table import ROWS_3D, Experiment
+from vlg_lib.pipeline.run import open_run
+from vlg_lib.pipeline.table import ROWS_3D, Row
 
 
 def curve(losses: list[float], points: int = 100) -> list[dict[str, float]]:
@@ -46,7 +47,7 @@ def card(
     kind: str,
     about: dict[str, Any],
     settings: dict[str, Any],
-    row: dict[str, Any],
+    row: Row,
 ) -> str:
     """The model card, Markdown."""
     training, recipe = about["training"], about["training"]["recipe"]
@@ -65,7 +66,7 @@ def card(
         f" {training['rooms']} generated rooms (shift {training['shift']}, seed"
         f" {training['seed']}), {training['seconds']} seconds; AdamW"
         f" {recipe['learning_rate']:g}, schedule {recipe['schedule']}, gradient"
-        f" norm {recipe['clip']:g}. The weights are those of the last step: no"
+        f" norm {recipe['max_grad_norm']:g}. The weights are those of the last step: no"
         " step was chosen by a score."
     )
     command = (
@@ -115,17 +116,14 @@ def main() -> None:
     )
     given = parser.parse_args()
     torch.set_num_threads(given.threads)
-    experiment = Experiment.open(given.profile, given.seed)
+    run = open_run(given.profile, given.seed)
     rows = {
         ROWS_3D[row["row"]]: row
-        for row in experiment.table(given.networks)
+        for row in run.table.rows(given.networks)
         if row["row"] in ROWS_3D
     }
     for kind in given.networks:
-        network, about = (
-            experiment.network(kind),
-            network_facts(experiment, kind),
-        )
+        network, about = run.networks.trained(kind), network_facts(run, kind)
         save_network(FOLDER / f"{kind}.safetensors", network.cpu(), **about)
         with atomic_write(FOLDER / f"{kind}.md") as file:
             file.write(
@@ -135,7 +133,7 @@ def main() -> None:
             json.dumps(
                 {
                     "network": kind,
-                    "curve": curve(experiment.network_losses(kind)),
+                    "curve": curve(run.networks.losses(kind)),
                 }
             ),
             flush=True,

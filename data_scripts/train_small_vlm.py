@@ -38,7 +38,7 @@ from torch.nn.functional import log_softmax, normalize
 
 from vlg_lib.artifacts import key_of, save_tensors
 from vlg_lib.rooms.scenes import RECIPE, split_seeds
-from vlg_lib.training.loop import fit
+from vlg_lib.training.loop import FitSettings, Optimization, fit
 from vlg_lib.vision_language.small import VisualTower, text_tower
 from vlg_lib.vision_language.small_tokenizer import tokenize
 
@@ -349,14 +349,18 @@ def train(
         towers,
         batches,
         loss,
-        steps=recipe.steps,
-        optimizer=optimizer,
-        schedule=one_cycle,
-        seed=recipe.seed,
-        checkpoint=folder / "checkpoint.safetensors",
-        checkpoint_every=CHECKPOINT_EVERY,
-        max_grad_norm=1.0,
-        progress="training",
+        Optimization(
+            optimizer,
+            steps=recipe.steps,
+            schedule=one_cycle,
+            max_grad_norm=1.0,
+        ),
+        FitSettings(
+            seed=recipe.seed,
+            checkpoint=folder / "checkpoint.safetensors",
+            checkpoint_every=CHECKPOINT_EVERY,
+            progress="training",
+        ),
     )
     return towers, losses
 

@@ -5,6 +5,7 @@ import torch
 from torch.nn.functional import cross_entropy, normalize
 
 from vlg_lib.adapter import (
+    AdapterSettings,
     AffineAdapter,
     ResidualMLPAdapter,
     adapt,
@@ -14,6 +15,7 @@ from vlg_lib.adapter import (
 )
 from vlg_lib.classes import IGNORE_LABEL
 from vlg_lib.scene import PointEmbeddings
+from vlg_lib.training.loop import FitSettings
 
 DIM, CLASSES = 16, 4
 TEXTS = torch.eye(DIM)[:CLASSES]
@@ -70,7 +72,7 @@ def test_the_residual_adapter_starts_as_the_identity_and_is_not_affine_after() -
     x, y = torch.randn(2, 5, DIM, generator=torch.Generator().manual_seed(0))
     assert torch.equal(adapter(x), x)
     room = tilted_room(0)
-    train_adapter(adapter, [room], TEXTS, steps=20)
+    train_adapter(adapter, [room], TEXTS, AdapterSettings(steps=20))
     assert not torch.allclose(
         adapter((x + y) / 2), (adapter(x) + adapter(y)) / 2, atol=1e-3
     )
@@ -131,8 +133,7 @@ def test_training_mends_a_systematic_error_also_in_an_unseen_room(
         adapter,
         [tilted_room(0), tilted_room(1, 300), tilted_room(2)],
         TEXTS,
-        steps=150,
-        batch_rooms=2,
+        AdapterSettings(steps=150, batch_rooms=2),
     )
     points, labels = tilted_room(9)
     assert losses[-1] < 0.5 * losses[0]
@@ -144,7 +145,10 @@ def test_text_embeddings_and_inputs_stay_frozen() -> None:
     texts, (points, labels) = TEXTS.clone(), tilted_room(0)
     before = points.embeddings.clone()
     train_adapter(
-        create_adapter("affine", DIM), [(points, labels)], texts, steps=5
+        create_adapter("affine", DIM),
+        [(points, labels)],
+        texts,
+        AdapterSettings(steps=5),
     )
     assert torch.equal(texts, TEXTS)
     assert torch.equal(points.embeddings, before)
@@ -153,7 +157,7 @@ def test_text_embeddings_and_inputs_stay_frozen() -> None:
 def test_adapted_embeddings_are_unit_where_seen_and_zero_elsewhere() -> None:
     points, labels = tilted_room(0)
     adapter = create_adapter("affine", DIM)
-    train_adapter(adapter, [(points, labels)], TEXTS, steps=3)
+    train_adapter(adapter, [(points, labels)], TEXTS, AdapterSettings(steps=3))
     adapted = adapt(adapter, points)
     torch.testing.assert_close(
         adapted.embeddings.norm(dim=1), points.seen.float()
@@ -173,7 +177,7 @@ def test_training_draws_only_labelled_points_of_the_rooms_it_is_given(
         create_adapter("affine", DIM),
         [(PointEmbeddings(poisoned, points.view_counts), labels)],
         TEXTS,
-        steps=5,
+        AdapterSettings(steps=5),
     )
     assert len(losses) == 5
     nothing = torch.full_like(labels, IGNORE_LABEL)
@@ -181,11 +185,14 @@ def test_training_draws_only_labelled_points_of_the_rooms_it_is_given(
         create_adapter("affine", DIM),
         [(points, nothing), (points, labels)],
         TEXTS,
-        steps=2,
+        AdapterSettings(steps=2),
     )
     with pytest.raises(ValueError, match="none of the 1 rooms"):
         train_adapter(
-            create_adapter("affine", DIM), [(points, nothing)], TEXTS, steps=2
+            create_adapter("affine", DIM),
+            [(points, nothing)],
+            TEXTS,
+            AdapterSettings(steps=2),
         )
 
 
@@ -196,8 +203,9 @@ def test_the_checkpoint_continues_the_training(tmp_path: Path) -> None:
         create_adapter("affine", DIM),
         create_adapter("affine", DIM, seed=5),
     )
-    losses = train_adapter(first, rooms, TEXTS, steps=10, checkpoint=path)
+    brief, kept = AdapterSettings(steps=10), FitSettings(checkpoint=path)
+    losses = train_adapter(first, rooms, TEXTS, brief, fit_settings=kept)
     assert (
-        train_adapter(again, rooms, TEXTS, steps=10, checkpoint=path) == losses
+        train_adapter(again, rooms, TEXTS, brief, fit_settings=kept) == losses
     )
     assert torch.equal(first.up.weight, again.up.weight)

@@ -17,6 +17,7 @@ from torch.nn.functional import binary_cross_entropy_with_logits
 from vlg_lib.baselines import train_classifier
 from vlg_lib.class_activation_maps import (
     POOLINGS,
+    CamSettings,
     mil_loss,
     pool_scores,
     sub_clouds,
@@ -29,6 +30,7 @@ from vlg_lib.networks.point_network import (
     point_scores,
 )
 from vlg_lib.training.augmentation import NO_AUGMENTATION
+from vlg_lib.training.loop import FitSettings
 from vlg_lib.training.point_batches import Cloud, TrainingSettings
 
 
@@ -325,7 +327,10 @@ def trained():
     rooms = [block_room(index, index % 2 == 0) for index in range(8)]
     network = PointNetwork(SMALL)
     losses = train_mil(
-        network, [room[0] for room in rooms], [room[1] for room in rooms], BRIEF
+        network,
+        [room[0] for room in rooms],
+        [room[1] for room in rooms],
+        CamSettings(BRIEF),
     )
     return network.eval(), losses, rooms
 
@@ -349,7 +354,7 @@ def test_a_crop_inherits_the_tags_of_its_room():
     where its class scores highest."""
     rooms = [block_room(index, index % 2 == 0) for index in range(8)]
     network = PointNetwork(SMALL)
-    crops = replace(BRIEF, crop=0.5)
+    crops = CamSettings(replace(BRIEF, crop=0.5))
     losses = train_mil(
         network, [room[0] for room in rooms], [room[1] for room in rooms], crops
     )
@@ -391,15 +396,27 @@ def test_a_class_in_every_room_is_called_everywhere(trained):
 def test_the_same_seed_gives_the_same_network_and_another_does_not(tmp_path):
     rooms = [block_room(index, index % 2 == 0) for index in range(4)]
     clouds, tags = [room[0] for room in rooms], [room[1] for room in rooms]
-    brief = TrainingSettings(steps=3, batch_rooms=2, crop=None)
+    brief = CamSettings(TrainingSettings(steps=3, batch_rooms=2, crop=None))
     runs = [
-        train_mil(PointNetwork(SMALL), clouds, tags, brief, seed=seed)
+        train_mil(
+            PointNetwork(SMALL),
+            clouds,
+            tags,
+            brief,
+            fit_settings=FitSettings(seed=seed),
+        )
         for seed in (0, 0, 1)
     ]
     assert runs[0] == runs[1] != runs[2]
     stored = tmp_path / "cam.safetensors"
     assert (
-        train_mil(PointNetwork(SMALL), clouds, tags, brief, checkpoint=stored)
+        train_mil(
+            PointNetwork(SMALL),
+            clouds,
+            tags,
+            brief,
+            fit_settings=FitSettings(checkpoint=stored),
+        )
         == runs[0]
     )
     assert stored.is_file()
@@ -407,7 +424,7 @@ def test_the_same_seed_gives_the_same_network_and_another_does_not(tmp_path):
 
 def test_what_train_mil_refuses():
     cloud, tags, _ = block_room(0, True)
-    whole = TrainingSettings(steps=1, crop=None)
+    whole = CamSettings(TrainingSettings(steps=1, crop=None))
     with pytest.raises(ValueError, match="scene labels of 2 rooms for 1 rooms"):
         train_mil(PointNetwork(SMALL), [cloud], [tags, tags], whole)
     with pytest.raises(
@@ -423,7 +440,12 @@ def test_what_train_mil_refuses():
     with pytest.raises(ValueError, match="this one gives embeddings"):
         train_mil(embeddings, [cloud], [tags], whole)
     with pytest.raises(ValueError, match="unknown pooling"):
-        train_mil(PointNetwork(SMALL), [cloud], [tags], whole, pooling="median")
+        train_mil(
+            PointNetwork(SMALL),
+            [cloud],
+            [tags],
+            replace(whole, pooling="median"),
+        )
 
 
 def test_labels_for_every_point_teach_the_classifier_more():

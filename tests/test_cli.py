@@ -277,7 +277,11 @@ def test_info_prints_profiles_and_models(
 ) -> None:
     monkeypatch.setenv("VLG_CACHE", str(tmp_path))
     text = invoke("info").output
-    for part in ("fast, train_rooms=", "small-attributes", str(tmp_path)):
+    for part in (
+        "profile fast\n  rooms: train=",
+        "small-attributes",
+        str(tmp_path),
+    ):
         assert part in text
 
 

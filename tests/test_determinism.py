@@ -4,10 +4,17 @@ pseudo labels, adapter, scores."""
 from pathlib import Path
 
 import pytest
-from tiny import TINY, contents, run_in_new_processes, same, scores
+from tiny import (
+    TINY,
+    contents,
+    quiet,
+    run_in_new_processes,
+    same,
+    scores,
+)
 
 from vlg_lib.artifacts import read_json
-from vlg_lib.pipeline.table import Experiment
+from vlg_lib.pipeline.run import open_run
 
 
 @pytest.mark.timeout(300)
@@ -19,11 +26,10 @@ def test_two_processes_with_empty_folders_make_the_same_run(
         for process in run_in_new_processes(tmp_path / "one", [])
     ] == [0]
     one, two = (
-        Experiment.open(TINY, 0, tmp_path / name, device="cpu", progress=False)
-        for name in ("one", "two")
+        open_run(TINY, 0, quiet(tmp_path / name)) for name in ("one", "two")
     )
     assert not (tmp_path / "two").exists()
-    second = two.table()
+    second = two.table.rows()
     assert scores(read_json(tmp_path / "one" / "out" / "table.json")) == scores(
         second
     )
@@ -38,15 +44,15 @@ def test_two_processes_with_empty_folders_make_the_same_run(
 
 
 def test_another_seed_makes_another_run(tmp_path: Path) -> None:
-    one, other = (
-        Experiment.open(TINY, seed, tmp_path, device="cpu", progress=False)
-        for seed in (0, 1)
+    one, other = (open_run(TINY, seed, quiet(tmp_path)) for seed in (0, 1))
+    assert {scene.name for scene in one.scenes.split("train")}.isdisjoint(
+        scene.name for scene in other.scenes.split("train")
     )
-    assert {scene.name for scene in one.scenes()}.isdisjoint(
-        scene.name for scene in other.scenes()
+    one_room, other_room = (
+        one.scenes.split("train")[0],
+        other.scenes.split("train")[0],
     )
-    one_room, other_room = one.scenes()[0], other.scenes()[0]
     assert len(one_room.points) != len(
         other_room.points
     ) or not one_room.points.equal(other_room.points)
-    assert one._adapter_path() != other._adapter_path()
+    assert one.stages.adapter_artifact != other.stages.adapter_artifact

@@ -19,6 +19,7 @@ from vlg_lib.networks.point_network import (
     point_scores,
 )
 from vlg_lib.training.augmentation import NO_AUGMENTATION
+from vlg_lib.training.loop import FitSettings
 from vlg_lib.training.point_batches import Cloud, TrainingSettings
 
 
@@ -230,7 +231,11 @@ def train(
     )
     targets = [(3 * WORDS[labels]).half() for _, labels in rooms]
     losses = distill(
-        network, [cloud for cloud, _ in rooms], targets, recipe, **options
+        network,
+        [cloud for cloud, _ in rooms],
+        targets,
+        recipe,
+        fit_settings=FitSettings(**options),
     )  # type: ignore[arg-type]
     return network, losses
 

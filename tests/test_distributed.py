@@ -9,13 +9,13 @@ from pathlib import Path
 
 import pytest
 import torch
-from tiny import scores
+from tiny import quiet, room_folder, scores
 from together import FIVE, together
 from torch import nn
 
 from vlg_lib.artifacts import load_tensors, read_json, save_tensors
 from vlg_lib.pipeline.networks import NETWORKS
-from vlg_lib.pipeline.table import Experiment
+from vlg_lib.pipeline.run import Run, open_run
 from vlg_lib.training import distributed
 
 pytestmark = pytest.mark.timeout(1500)
@@ -210,23 +210,19 @@ def test_bad_items_are_named_by_all_processes_and_the_rest_is_done(
         )
 
 
-def opened(root: Path, name: str) -> Experiment:
-    return Experiment.open(
-        FIVE, 0, root / name / "cache", device="cpu", progress=False
-    )
+def opened(root: Path, name: str) -> Run:
+    return open_run(FIVE, 0, quiet(root / name / "cache"))
 
 
 def test_stage_1_of_five_scenes_is_exactly_that_of_one_process(done) -> None:
     root, _ = done
     one, two = opened(root, "run-1"), opened(root, "run-2")
     for split, count in (("train", 5), ("test", 1)):
-        assert len(one.scenes(split)) == count
+        assert len(one.scenes.split(split)) == count
         for scene, other in zip(
-            one.scenes(split), two.scenes(split), strict=True
+            one.scenes.split(split), two.scenes.split(split), strict=True
         ):
-            folders = [
-                experiment._folder_of(scene) for experiment in (one, two)
-            ]
+            folders = [room_folder(run, scene) for run in (one, two)]
             files = [
                 {
                     path.relative_to(folder): path.read_bytes()
@@ -237,13 +233,13 @@ def test_stage_1_of_five_scenes_is_exactly_that_of_one_process(done) -> None:
             assert files[0] == files[1]
             for name in ("embeddings", "view_counts"):
                 assert torch.equal(
-                    getattr(one.fused(scene), name),
-                    getattr(two.fused(other), name),
+                    getattr(one.stages.fused(scene), name),
+                    getattr(two.stages.fused(other), name),
                 )
             for name in ("labels", "confidence"):
                 assert torch.equal(
-                    getattr(one.pseudo_labels(scene), name),
-                    getattr(two.pseudo_labels(other), name),
+                    getattr(one.stages.pseudo_labels(scene), name),
+                    getattr(two.stages.pseudo_labels(other), name),
                 )
 
 

@@ -13,6 +13,7 @@ from torch.nn.functional import grid_sample, normalize
 from vlg_lib import fusion
 from vlg_lib.classes import ROOMS_12
 from vlg_lib.fusion import (
+    FusionSettings,
     ViewAverager,
     fuse_scene,
     sample_embeddings,
@@ -88,7 +89,9 @@ def test_fusing_a_scene_equals_the_definition(
 ) -> None:
     monkeypatch.setattr(fusion, "ROWS_AT_A_TIME", rows_at_a_time)
     scene = wall_scene(5, torch.Generator().manual_seed(0))
-    fused = fuse_scene(scene, pixel_values, normalize=normalized)
+    fused = fuse_scene(
+        scene, pixel_values, settings=FusionSettings(normalize=normalized)
+    )
     means, counts = average_by_loop(scene, normalized)
     # some points are seen and some are not
     assert 0 < int(fused.seen.sum()) < len(scene.points)
@@ -140,8 +143,12 @@ def test_the_order_of_views_does_not_matter(
 ) -> None:
     scene = wall_scene(4, torch.Generator().manual_seed(seed))
     backwards = Scene(**{**vars(scene), "frames": scene.frames[::-1]})
-    one = fuse_scene(scene, pixel_values, normalize=normalized)
-    other = fuse_scene(backwards, pixel_values, normalize=normalized)
+    one = fuse_scene(
+        scene, pixel_values, settings=FusionSettings(normalize=normalized)
+    )
+    other = fuse_scene(
+        backwards, pixel_values, settings=FusionSettings(normalize=normalized)
+    )
     assert torch.equal(one.view_counts, other.view_counts)
     assert torch.allclose(one.embeddings, other.embeddings, atol=1e-6)
     if normalized:
@@ -286,8 +293,7 @@ def test_a_coarse_map_may_be_read_between_its_cells() -> None:
         fuse_scene(
             scene,
             lambda color: torch.tensor([[[1.0], [2.0]]]),
-            normalize=False,
-            sampling=sampling,
+            settings=FusionSettings(normalize=False, sampling=sampling),
         )
         for sampling in ("nearest", "bilinear")
     ]
@@ -330,7 +336,7 @@ def test_embeddings_that_are_not_finite_are_refused(
         fuse_scene(
             scene,
             lambda color: torch.full((4, 8, 2), value),
-            normalize=normalized,
+            settings=FusionSettings(normalize=normalized),
         )
 
 
@@ -338,8 +344,15 @@ def test_embeddings_that_are_not_finite_are_refused(
 @pytest.mark.parametrize("sampling", ["nearest", "bilinear"])
 def test_cuda_fuses_the_same(sampling: str) -> None:
     scene = wall_scene(4, torch.Generator().manual_seed(0))
-    here = fuse_scene(scene, pixel_values, sampling=sampling)
-    there = fuse_scene(scene, pixel_values, sampling=sampling, device="cuda")
+    here = fuse_scene(
+        scene, pixel_values, settings=FusionSettings(sampling=sampling)
+    )
+    there = fuse_scene(
+        scene,
+        pixel_values,
+        settings=FusionSettings(sampling=sampling),
+        device="cuda",
+    )
     assert there.embeddings.is_cuda
     assert torch.equal(here.view_counts, there.view_counts.cpu())
     assert torch.allclose(here.embeddings, there.embeddings.cpu(), atol=1e-5)

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from vlg_lib.classes import ROOMS_12
 from vlg_lib.data.embedding_files import read_fused
-from vlg_lib.fusion import ViewAverager, fuse_scene
+from vlg_lib.fusion import FusionSettings, ViewAverager, fuse_scene
 from vlg_lib.geometry.visibility import visible_points
 from vlg_lib.scene import Camera, Frame, Scene
 
@@ -81,8 +81,14 @@ def kilobytes_in_memory() -> list[int]:
 
 @pytest.mark.parametrize("normalize", [True, False])
 def test_the_result_is_the_same_to_the_bit(normalize: bool) -> None:
-    whole = fuse_scene(wall(), embed, normalize=normalize)
-    parts = fuse_scene(wall(), embed, normalize=normalize, max_memory=LITTLE)
+    whole = fuse_scene(
+        wall(), embed, settings=FusionSettings(normalize=normalize)
+    )
+    parts = fuse_scene(
+        wall(),
+        embed,
+        settings=FusionSettings(normalize=normalize, max_memory=LITTLE),
+    )
     assert 0 < int(whole.seen.sum()) < POINTS
     assert torch.equal(whole.embeddings, parts.embeddings)
     assert torch.equal(whole.view_counts, parts.view_counts)

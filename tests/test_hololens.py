@@ -23,7 +23,7 @@ from vlg_lib.convert.formats.rgbd_folder import (
 )
 from vlg_lib.data.frames import read_matrix, write_matrix
 from vlg_lib.data.layout import read_scene
-from vlg_lib.fusion import fuse_scene
+from vlg_lib.fusion import FusionSettings, fuse_scene
 from vlg_lib.geometry.cameras import project, unproject
 from vlg_lib.geometry.poses import opengl_to_opencv
 from vlg_lib.geometry.upright import up_advice, up_rotation
@@ -161,7 +161,10 @@ def fused_correlation(
     """Correlation of fused and own colours, and the share of points seen."""
     scene = replace(scene, frames=frames)
     fused = fuse_scene(
-        scene, lambda image: image.float(), visibility, normalize=False
+        scene,
+        lambda image: image.float(),
+        visibility,
+        FusionSettings(normalize=False),
     )
     return color_correlation(
         fused.embeddings[fused.seen], scene.colors[fused.seen]

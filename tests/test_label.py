@@ -23,6 +23,7 @@ from vlg_lib.own_scan.correlation import color_correlation
 from vlg_lib.own_scan.fuse import fuse_colors
 from vlg_lib.own_scan.label import label_scan, train_on_scan
 from vlg_lib.pipeline import networks
+from vlg_lib.pipeline.options import RunOptions
 from vlg_lib.pipeline.profiles import get_profile
 from vlg_lib.rooms.scenes import room_scene
 from vlg_lib.scene import Scene
@@ -269,18 +270,16 @@ def test_tags_of_ones_own(tmp_path):
     assert not (tmp_path / "other").exists()
 
 
+FAST = get_profile("fast")
 TINY = replace(
-    get_profile("fast"),
+    FAST,
     name="tiny",
-    adapter_steps=20,
-    adapter_points_per_room=500,
-    network_steps=32,
-    voxel_size=0.2,
-    network_crop=None,
-    network_learning_rate=0.01,
+    adapter=replace(FAST.adapter, steps=20, points_per_room=500),
+    network=replace(FAST.network, voxel_size=0.2),
+    training=replace(FAST.training, steps=32, crop=None, learning_rate=0.01),
     checkpoint_every=15,
 )
-NOW = {"sizes": TINY, "device": "cpu", "progress": False}
+QUIET = RunOptions(device="cpu", progress=False)
 
 
 @pytest.fixture(scope="module")
@@ -300,9 +299,7 @@ def trained(
             root,
             room,
             truth,
-            train_on_scan(
-                root / "a", root / "out", tags, "small-attributes", **NOW
-            ),
+            train_on_scan(root / "a", root / "out", tags, TINY, QUIET),
         )
 
 
@@ -380,10 +377,8 @@ def test_a_training_on_a_scan_goes_on_where_it_was(
 
     def run(name: str) -> PointNetwork:
         monkeypatch.setenv("VLG_CACHE", str(tmp_path / "cache" / name))
-        few = {**NOW, "sizes": replace(TINY, network_steps=3)}
-        train_on_scan(
-            root / "a", tmp_path / name, tags, "small-attributes", **few
-        )
+        few = replace(TINY, training=replace(TINY.training, steps=3))
+        train_on_scan(root / "a", tmp_path / name, tags, few, QUIET)
         return load_network(tmp_path / name / "network.safetensors")[0]
 
     whole = run("whole")

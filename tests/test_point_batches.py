@@ -17,7 +17,7 @@ from vlg_lib.networks.point_network import (
     scaled_colors,
 )
 from vlg_lib.training.augmentation import NO_AUGMENTATION
-from vlg_lib.training.loop import constant
+from vlg_lib.training.loop import FitSettings
 from vlg_lib.training.point_batches import (
     Cloud,
     CloudBatch,
@@ -213,7 +213,7 @@ def test_the_same_room_is_voxelised_anew_each_time() -> None:
 def test_the_loss_of_a_tiny_problem_falls(norm: str) -> None:
     model = network(norm=norm)
     recipe = replace(
-        RECIPE, steps=12, schedule=constant, augmentation=NO_AUGMENTATION
+        RECIPE, steps=12, schedule="constant", augmentation=NO_AUGMENTATION
     )
     losses = train_network(model, ROOMS, colour_loss, recipe)
     assert len(losses) == 12
@@ -226,7 +226,7 @@ def test_in_mixed_precision_the_losses_are_nearly_those_of_float32(
 ) -> None:
     """Later steps differ in float16: the scaler leaves out the first, while it
     looks for its scale."""
-    recipe = replace(RECIPE, steps=3, schedule=constant)
+    recipe = replace(RECIPE, steps=3, schedule="constant")
     expected = train_network(network(), ROOMS, colour_loss, recipe)
     monkeypatch.setenv("ACCELERATE_MIXED_PRECISION", precision)
     losses = train_network(network(), ROOMS, colour_loss, recipe)
@@ -247,7 +247,11 @@ def test_a_stopped_run_continues_bit_for_bit(tmp_path: Path) -> None:
 
     with pytest.raises(KeyboardInterrupt):
         train_network(
-            network(), ROOMS, stops, RECIPE, checkpoint=path, checkpoint_every=2
+            network(),
+            ROOMS,
+            stops,
+            RECIPE,
+            FitSettings(checkpoint=path, checkpoint_every=2),
         )
     # Whatever weights it starts from: those of the checkpoint count.
     resumed = network(seed=9)
@@ -257,8 +261,7 @@ def test_a_stopped_run_continues_bit_for_bit(tmp_path: Path) -> None:
             ROOMS,
             colour_loss,
             RECIPE,
-            checkpoint=path,
-            checkpoint_every=2,
+            FitSettings(checkpoint=path, checkpoint_every=2),
         )
         == losses
     )
@@ -269,10 +272,16 @@ def test_a_stopped_run_continues_bit_for_bit(tmp_path: Path) -> None:
 def test_a_checkpoint_of_another_run_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "run.safetensors"
     recipe = replace(RECIPE, steps=1)
-    train_network(network(), ROOMS, colour_loss, recipe, checkpoint=path)
+    train_network(
+        network(), ROOMS, colour_loss, recipe, FitSettings(checkpoint=path)
+    )
     with pytest.raises(StoreError, match="another run"):
         train_network(
-            network(), ROOMS, colour_loss, recipe, checkpoint=path, seed=1
+            network(),
+            ROOMS,
+            colour_loss,
+            recipe,
+            FitSettings(checkpoint=path, seed=1),
         )
     with pytest.raises(StoreError, match="another model"):
         train_network(
@@ -280,7 +289,7 @@ def test_a_checkpoint_of_another_run_is_refused(tmp_path: Path) -> None:
             ROOMS,
             colour_loss,
             recipe,
-            checkpoint=path,
+            FitSettings(checkpoint=path),
         )
 
 

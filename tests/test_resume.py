@@ -6,10 +6,10 @@ import signal
 from pathlib import Path
 
 import pytest
-from tiny import TINY, run_in_new_processes, scores
+from tiny import TINY, quiet, run_in_new_processes, scores
 
 from vlg_lib.artifacts import read_json
-from vlg_lib.pipeline.table import Experiment
+from vlg_lib.pipeline.run import open_run
 
 # Where each process dies, in order, and what it must have left behind.
 STAGES = [
@@ -64,7 +64,5 @@ def test_a_run_killed_in_every_stage_ends_with_the_scores_of_a_whole_run(
         )
     assert "out/table.json" not in killed[-1]["files"]
     assert last["status"] == 0
-    whole = Experiment.open(
-        TINY, 0, tmp_path / "whole", device="cpu", progress=False
-    ).table()
+    whole = open_run(TINY, 0, quiet(tmp_path / "whole")).table.rows()
     assert scores(read_json(cache / "out" / "table.json")) == scores(whole)

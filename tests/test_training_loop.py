@@ -6,6 +6,8 @@ from torch import Tensor, nn
 
 from vlg_lib.artifacts import StoreError, load_tensors, save_tensors
 from vlg_lib.training.loop import (
+    FitSettings,
+    Optimization,
     constant,
     fit,
     load_model,
@@ -66,13 +68,8 @@ def train(
         model,
         interrupted,
         squared,
-        steps=steps,
-        optimizer=optimizer,
-        schedule=poly_decay,
-        seed=seed,
-        checkpoint=checkpoint,
-        checkpoint_every=7,
-        max_grad_norm=1.0,
+        Optimization(optimizer, steps, poly_decay, max_grad_norm=1.0),
+        FitSettings(seed, checkpoint, checkpoint_every=7),
     )
     return model, losses
 
@@ -83,8 +80,7 @@ def test_losses_fall_on_a_linear_problem() -> None:
         model,
         draw,
         squared,
-        steps=300,
-        optimizer=torch.optim.Adam(model.parameters(), lr=0.05),
+        Optimization(torch.optim.Adam(model.parameters(), lr=0.05), steps=300),
     )
     assert losses[-1] < 1e-3 * losses[0]
     torch.testing.assert_close(model.weight.detach(), TARGET, atol=0.05, rtol=0)
@@ -137,8 +133,7 @@ def test_the_global_random_state_is_left_alone() -> None:
         model,
         draw,
         squared,
-        steps=2,
-        optimizer=torch.optim.SGD(model.parameters(), lr=0.1),
+        Optimization(torch.optim.SGD(model.parameters(), lr=0.1), steps=2),
     )
     assert torch.equal(torch.rand(1), expected)
 
@@ -150,9 +145,11 @@ def test_the_schedule_scales_the_rate_of_each_step() -> None:
         model,
         lambda step, generator: None,
         lambda m, batch: -m.weight.sum(),
-        steps=4,
-        optimizer=torch.optim.SGD(model.parameters(), lr=1.0),
-        schedule=lambda progress: 1 - progress,
+        Optimization(
+            torch.optim.SGD(model.parameters(), lr=1.0),
+            steps=4,
+            schedule=lambda progress: 1 - progress,
+        ),
     )
     # slope 1: the weight sums the rates
     assert model.weight.item() == pytest.approx(1 + 0.75 + 0.5 + 0.25)
@@ -174,9 +171,11 @@ def test_clipping_limits_a_step() -> None:
         model,
         lambda step, generator: None,
         lambda m, batch: -1000 * m.weight.sum(),
-        steps=1,
-        optimizer=torch.optim.SGD(model.parameters(), lr=1.0),
-        max_grad_norm=0.5,
+        Optimization(
+            torch.optim.SGD(model.parameters(), lr=1.0),
+            steps=1,
+            max_grad_norm=0.5,
+        ),
     )
     assert model.weight.item() == pytest.approx(0.5, rel=1e-4)
 
@@ -195,8 +194,7 @@ def test_a_loss_that_is_not_finite_stops_with_its_step(tmp_path: Path) -> None:
             model,
             draw,
             loss,
-            steps=5,
-            optimizer=torch.optim.SGD(model.parameters(), lr=0.1),
+            Optimization(torch.optim.SGD(model.parameters(), lr=0.1), steps=5),
         )
 
 

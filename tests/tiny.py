@@ -8,29 +8,39 @@ import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 
+from vlg_lib.adapter import AdapterSettings
+from vlg_lib.class_activation_maps import CamSettings
+from vlg_lib.networks.point_network import NetworkSettings
 from vlg_lib.pipeline.networks import NETWORKS
+from vlg_lib.pipeline.options import RunOptions
 from vlg_lib.pipeline.profiles import Profile
-from vlg_lib.pipeline.run import run
-from vlg_lib.pipeline.table import Experiment
+from vlg_lib.pipeline.run import Run, run_pipeline
+from vlg_lib.rooms.scenes import RoomsSettings
+from vlg_lib.scene import Scene
+from vlg_lib.training.point_batches import TrainingSettings
 
 TINY = Profile(
     "tiny",
-    train_rooms=2,
-    test_rooms=1,
-    views=3,
-    width=80,
-    height=60,
-    adapter_steps=120,
-    network_steps=8,
-    network_batch_rooms=2,
-    network_crop=1.6,
-    cam_steps=4,
-    voxel_size=0.16,
+    rooms=RoomsSettings(train=2, test=1, views=3, width=80, height=60),
+    adapter=AdapterSettings(steps=120),
+    network=NetworkSettings(norm="instance", voxel_size=0.16),
+    training=TrainingSettings(
+        steps=8, batch_rooms=2, crop=1.6, learning_rate=3e-3
+    ),
+    cam=CamSettings(
+        TrainingSettings(steps=4, batch_rooms=4, learning_rate=3e-3)
+    ),
     checkpoint_every=6,
 )
+
+
+def quiet(cache: Path, **more: Any) -> RunOptions:
+    """A run on the CPU, without bars, with its artefacts in ``cache``."""
+    return RunOptions(cache_folder=cache, device="cpu", progress=False, **more)
 
 
 def scores(rows: list[dict]) -> list[dict]:
@@ -68,20 +78,25 @@ def run_in_new_processes(
     return [json.loads(line) for line in result.stdout.splitlines()]
 
 
-def contents(experiment: Experiment) -> dict[str, bytes | torch.Tensor]:
+def room_folder(run: Run, scene: Scene) -> Path:
+    """The folder of a made room: the key of a room is its path there."""
+    return run.cache.folder / run.scenes.key(scene)
+
+
+def contents(run: Run) -> dict[str, bytes | torch.Tensor]:
     """Every byte of the rooms, and every tensor that is made from them without
     point labels."""
     found: dict[str, bytes | torch.Tensor] = {}
     for split in ("train", "test"):
-        for scene in experiment.scenes(split):
-            folder = experiment._folder_of(scene)
+        for scene in run.scenes.split(split):
+            folder = room_folder(run, scene)
             found |= {
                 f"{folder.name}/{p.relative_to(folder)}": p.read_bytes()
                 for p in folder.rglob("*.*")
             }
             fused, labels = (
-                experiment.fused(scene),
-                experiment.pseudo_labels(scene),
+                run.stages.fused(scene),
+                run.stages.pseudo_labels(scene),
             )
             found |= {
                 f"{scene.name} fused": fused.embeddings,
@@ -93,12 +108,12 @@ def contents(experiment: Experiment) -> dict[str, bytes | torch.Tensor]:
             }
     found |= {
         f"adapter {name}": tensor
-        for name, tensor in experiment.adapter().state_dict().items()
+        for name, tensor in run.stages.adapter.state_dict().items()
     }
     for kind in NETWORKS[:-1]:  # the last is the fully supervised one
         found |= {
             f"{kind} {name}": tensor
-            for name, tensor in experiment.network(kind).state_dict().items()
+            for name, tensor in run.networks.trained(kind).state_dict().items()
         }
     return found
 
@@ -134,15 +149,7 @@ def _run_and_die(cache: Path, name: str, occasion: int) -> dict:
     if child == 0:
         if name:
             _die_at(name, occasion)
-        run(
-            "rooms",
-            TINY,
-            0,
-            cache / "out",
-            cache_folder=cache,
-            device="cpu",
-            progress=False,
-        )
+        run_pipeline("rooms", TINY, 0, cache / "out", quiet(cache))
         os._exit(0)
     status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
     files = {

@@ -22,32 +22,28 @@ from pathlib import Path
 
 import accelerate  # noqa: F401  so that the processes of the jobs have it already
 import torch
-from tiny import TINY
+from tiny import TINY, quiet
 from torch import Tensor, nn
 
 from vlg_lib import cli
 from vlg_lib.artifacts import load_tensors, save_tensors, write_json
 from vlg_lib.pipeline import profiles
-from vlg_lib.pipeline.run import run
-from vlg_lib.pipeline.table import Experiment
+from vlg_lib.pipeline.run import open_run, run_pipeline
 from vlg_lib.training import distributed
-from vlg_lib.training.loop import fit
+from vlg_lib.training.loop import FitSettings, Optimization, fit
 
 # Five scenes to learn from and one to test on: neither can be halved. Batch
 # norm, whose moments have to be joined.
 FIVE = replace(
     TINY,
     name="five",
-    train_rooms=5,
-    test_rooms=1,
-    views=2,
-    adapter_steps=20,
-    adapter_batch_rooms=3,
-    network_norm="batch",
-    network_steps=2,
-    network_batch_rooms=3,
-    cam_steps=2,
-    cam_batch_rooms=2,
+    rooms=replace(TINY.rooms, train=5, test=1, views=2),
+    adapter=replace(TINY.adapter, steps=20, batch_rooms=3),
+    network=replace(TINY.network, norm="batch"),
+    training=replace(TINY.training, steps=2, batch_rooms=3),
+    cam=replace(
+        TINY.cam, training=replace(TINY.cam.training, steps=2, batch_rooms=2)
+    ),
     checkpoint_every=1,
 )
 
@@ -109,13 +105,9 @@ def learn(
         model,
         draw,
         loss,
+        Optimization(optimizer, steps=12, max_grad_norm=1.0),
+        FitSettings(seed=2, checkpoint=checkpoint, checkpoint_every=4),
         collate=collate,
-        steps=12,
-        optimizer=optimizer,
-        seed=2,
-        max_grad_norm=1.0,
-        checkpoint=checkpoint,
-        checkpoint_every=4,
     )
 
 
@@ -129,31 +121,18 @@ def kept(folder: Path, model: nn.Module, losses: list[float]) -> None:
 
 def job_run(folder: Path) -> None:
     """The whole pipeline."""
-    run(
-        "rooms",
-        FIVE,
-        0,
-        folder / "out",
-        cache_folder=folder / "cache",
-        device="cpu",
-        progress=False,
-    )
+    run_pipeline("rooms", FIVE, 0, folder / "out", quiet(folder / "cache"))
 
 
 def job_bad_scene(folder: Path) -> None:
     """The whole pipeline on the scenes of a folder, of which the second is
     bad."""
-    run(
-        "layout",
-        FIVE,
-        0,
-        folder / "out",
+    options = quiet(
+        folder / "cache",
         scenes_folder=folder / "scenes",
         fused_folder=folder / "fused",
-        cache_folder=folder / "cache",
-        device="cpu",
-        progress=False,
     )
+    run_pipeline("layout", FIVE, 0, folder / "out", options)
 
 
 def job_forget(folder: Path) -> None:
@@ -164,9 +143,7 @@ def job_forget(folder: Path) -> None:
 
 def job_table(folder: Path) -> None:
     """What each process takes for the table of a run."""
-    table = Experiment.open(
-        FIVE, 0, folder / "cache", device="cpu", progress=False
-    ).table()
+    table = open_run(FIVE, 0, quiet(folder / "cache")).table.rows()
     write_json(folder / f"table-{distributed.rank()}.json", table)
 
 
@@ -218,7 +195,7 @@ def job_norm(folder: Path) -> None:
     ):
         norm = nn.BatchNorm1d(3)
         wrapped = distributed.wrap(norm)
-        distributed.SyncedBatchNorm1d.counts = counts
+        distributed.count_rows(wrapped, counts)
         own = inputs[share].clone().requires_grad_()
         outputs = wrapped(own)
         (

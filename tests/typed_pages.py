@@ -13,21 +13,9 @@ from typer.testing import CliRunner
 
 from vlg_lib import cli, vision_language
 from vlg_lib.pipeline import profiles
-from vlg_lib.pipeline.table import Experiment
+from vlg_lib.pipeline.profiles import Profile
+from vlg_lib.pipeline.table import Table
 from vlg_lib.vision_language import VisionLanguageModel
-
-SMALL = {
-    "adapter_steps": 3,
-    "adapter_points_per_room": 500,
-    "network": "MinkUNetSmall",
-    "network_steps": 1,
-    "network_batch_rooms": 2,
-    "voxel_size": 0.2,
-    "augmentations": 1,
-    "cam_steps": 1,
-    "cam_batch_rooms": 2,
-}
-"""Sizes that take seconds, in place of those of a profile."""
 
 ASKED: list[str] = []
 """The 2D models that were asked for."""
@@ -58,17 +46,32 @@ class Guess(VisionLanguageModel):
         )
 
 
+def small(profile: Profile) -> Profile:
+    """The profile with trainings of seconds."""
+    short = {"steps": 1, "batch_rooms": 2}
+    return replace(
+        profile,
+        adapter=replace(profile.adapter, steps=3, points_per_room=500),
+        network=replace(
+            profile.network, architecture="MinkUNetSmall", voxel_size=0.2
+        ),
+        training=replace(profile.training, **short),
+        cam=replace(
+            profile.cam, training=replace(profile.cam.training, **short)
+        ),
+        evaluation=replace(profile.evaluation, augmentations=1),
+    )
+
+
 def stand_in(monkeypatch: pytest.MonkeyPatch, *names: str) -> None:
     """Small sizes for the profiles of these names, a model that guesses for
     OpenSeg and those of open_clip, and one 3D network in the table."""
     for name in names:
-        small = replace(profiles.PROFILES[name], **SMALL)
-        monkeypatch.setitem(profiles.PROFILES, name, small)
-    table = Experiment.table
+        short = small(profiles.PROFILES[name])
+        monkeypatch.setitem(profiles.PROFILES, name, short)
+    rows = Table.rows
     # others: test_pipeline.py
-    monkeypatch.setattr(
-        Experiment, "table", lambda self: table(self, ["3dss-vlg"])
-    )
+    monkeypatch.setattr(Table, "rows", lambda self: rows(self, ["3dss-vlg"]))
     ASKED.clear()
 
     def from_the_web(rest: str, **_) -> Guess:

@@ -22,7 +22,9 @@ from chapters import ROOT
 
 from vlg_lib.artifacts import write_json
 from vlg_lib.pipeline.networks import NETWORKS
-from vlg_lib.pipeline.table import Experiment
+from vlg_lib.pipeline.options import RunOptions
+from vlg_lib.pipeline.run import open_run
+from vlg_lib.pipeline.table import Row
 
 PACKAGES = ("torch", "numpy", "open_clip_torch", "embreex")
 
@@ -67,15 +69,18 @@ def record_pipeline(
     summary.
     """
     found = circumstances()
-    tables: dict[int, list[dict[str, Any]]] = {}
+    tables: dict[int, list[Row]] = {}
     for seed in seeds:
-        tables[seed] = Experiment.open(profile, seed, progress=True).table(
-            networks
-        )
+        run = open_run(profile, seed, RunOptions(progress=True))
+        tables[seed] = run.table.rows(networks)
     summary = []
     for rows in zip(*tables.values(), strict=True):
-        for share in ("miou", "miou_train", "accuracy"):
-            values = [row[share] for row in rows]
+        shares = {
+            "miou": [row["miou"] for row in rows],
+            "miou_train": [row["miou_train"] for row in rows],
+            "accuracy": [row["accuracy"] for row in rows],
+        }
+        for share, values in shares.items():
             spread = {
                 "mean": statistics.mean(values),
                 "least": min(values),

@@ -9,8 +9,8 @@ import torch
 
 import vlg_lib
 from vlg_lib.networks.zoo import list_checkpoints, load_checkpoint
+from vlg_lib.pipeline.cache import default_cache
 from vlg_lib.pipeline.profiles import PROFILES, get_profile
-from vlg_lib.pipeline.scenes import default_cache
 from vlg_lib.vision_language import list_models
 from vlg_lib.vision_language.readouts import READOUTS
 

@@ -1,9 +1,9 @@
 """What 3DSS-VLG is compared with: the same network, rooms and budget, another
 source of supervision (chapters 05, 09).
 
-* :func:`train_mil`: scene labels alone, by multiple-instance learning; its
-  class scores at the points are the class activation map (the conventional way:
-  Fig. 1a of the paper).
+* :func:`vlg_lib.class_activation_maps.train_mil`: scene labels alone, by
+  multiple-instance learning; its class scores at the points are the class
+  activation map (the conventional way: Fig. 1a of the paper).
 * :func:`train_classifier`: cross-entropy on a label for every point: pseudo
   labels, or true ones (the upper bound).
 * OpenScene is :func:`vlg_lib.distill.distill` with P^2D as targets: no scene
@@ -11,7 +11,6 @@ source of supervision (chapters 05, 09).
 """
 
 from collections.abc import Sequence
-from typing import Unpack
 
 import torch
 from jaxtyping import Float, Int
@@ -19,8 +18,8 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy
 
 from vlg_lib.classes import IGNORE_LABEL
-from vlg_lib.networks.point_network import PointNetwork, _check_classes
-from vlg_lib.training.loop import FitOptions
+from vlg_lib.networks.point_network import PointNetwork, check_scores
+from vlg_lib.training.loop import FitSettings
 from vlg_lib.training.point_batches import (
     Cloud,
     CloudBatch,
@@ -36,14 +35,15 @@ def train_classifier(
     settings: TrainingSettings,
     *,
     class_weights: Float[Tensor, " K"] | None = None,
-    **options: Unpack[FitOptions],
+    fit_settings: FitSettings | None = None,
 ) -> list[float]:
     """Train a network of scores in place with cross-entropy on the rooms' point
     labels; the loss of each step.
 
     ``labels``: for each room (N,) int64, ``IGNORE_LABEL`` where a point has
-    none. ``class_weights``: how much each class counts. ValueError where shapes
-    do not fit, and where no point has a label.
+    none. ``settings``: budget and recipe. ``class_weights``: how much each
+    class counts. ``fit_settings``: seed, checkpoint and bar. ValueError where
+    shapes do not fit, and where no point has a label.
     """
     if [len(cloud.points) for cloud in clouds] != [
         len(part) for part in labels
@@ -61,7 +61,7 @@ def train_classifier(
             f"labels reach {highest}, the network scores"
             f" {network.settings.channels} classes"
         )
-    _check_classes(network, set())
+    check_scores(network, set())
 
     def loss(
         outputs: Float[Tensor, "V K"], batch: CloudBatch
@@ -80,4 +80,4 @@ def train_classifier(
         total = counts.sum() if weight is None else weight[wanted[counts]].sum()
         return summed / total.clamp(min=torch.finfo(summed.dtype).tiny), total
 
-    return train_network(network, clouds, loss, settings, **options)
+    return train_network(network, clouds, loss, settings, fit_settings)

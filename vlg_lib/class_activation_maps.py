@@ -3,15 +3,15 @@
 """
 
 from collections.abc import Sequence
-from typing import Unpack
+from dataclasses import dataclass
 
 import torch
 from jaxtyping import Bool, Float, Int, Int64
 from torch import Tensor
 from torch.nn.functional import binary_cross_entropy_with_logits
 
-from vlg_lib.networks.point_network import PointNetwork, _check_classes
-from vlg_lib.training.loop import FitOptions
+from vlg_lib.networks.point_network import PointNetwork, check_scores
+from vlg_lib.training.loop import FitSettings
 from vlg_lib.training.point_batches import (
     Cloud,
     CloudBatch,
@@ -22,6 +22,28 @@ from vlg_lib.training.point_batches import (
 POOLINGS = ("average", "max", "log-sum-exp")
 """How the scores of a bag's members become the score of the bag; see
 :func:`pool_scores`."""
+
+
+@dataclass(frozen=True)
+class CamSettings:
+    """How a network learns from scene labels alone (:func:`train_mil`).
+
+    The paper shows the maps of other methods and gives no settings: all of
+    these are this book's.
+    """
+
+    training: TrainingSettings
+    """Its budget and recipe. A crop inherits the tags of its room; with
+    ``crop`` None a bag is a whole room."""
+    norm: str = "batch"
+    """What its network normalises over, ``batch`` or ``instance``: a norm over
+    each cloud by itself would hide what the bags differ in."""
+    pooling: str = "log-sum-exp"
+    """How the scores of a bag's members become its own, one of
+    :data:`POOLINGS`."""
+    cells: int | None = None
+    """The side, in voxels from 1, of the columns whose scores are averaged
+    before they are pooled; None pools the voxels themselves."""
 
 
 def pool_scores(
@@ -42,8 +64,11 @@ def pool_scores(
     without members scores 0. ValueError for another pooling.
 
     >>> scores, bags = torch.tensor([[0.0], [4.0]]), torch.tensor([0, 0])
-    >>> [round(float(pool_scores(scores, bags, 1, name)), 2) for name in POOLINGS]
-    [2.0, 4.0, 3.33]
+    >>> for name in POOLINGS:
+    ...     print(round(float(pool_scores(scores, bags, 1, name)), 2))
+    2.0
+    4.0
+    3.33
     """
     if pooling not in POOLINGS:
         raise ValueError(
@@ -122,25 +147,25 @@ def train_mil(
     network: PointNetwork,
     clouds: Sequence[Cloud],
     scene_labels: Sequence[Bool[Tensor, " K"]],
-    settings: TrainingSettings,
+    settings: CamSettings,
     *,
-    pooling: str = "log-sum-exp",
-    cells: int | None = None,
-    **options: Unpack[FitOptions],
+    fit_settings: FitSettings | None = None,
 ) -> list[float]:
     """Train a network of scores in place from scene labels alone; the loss of
     each step.
 
-    Bags are whole rooms where ``settings.crop`` is None. Otherwise a bag is a
-    crop that inherits the tags of its room: some of them are wrong for it, but
-    there are many more bags than rooms, and no bag shows the whole room.
-    ValueError where the tags do not fit the rooms or the network.
+    ``scene_labels``: for each room (K,) bool. ``fit_settings``: seed,
+    checkpoint and bar. Bags are whole rooms where ``settings.training.crop`` is
+    None. Otherwise a bag is a crop that inherits the tags of its room: some of
+    them are wrong for it, but there are many more bags than rooms, and no bag
+    shows the whole room. ValueError where the tags do not fit the rooms or the
+    network.
     """
     if len(clouds) != len(scene_labels):
         raise ValueError(
             f"scene labels of {len(scene_labels)} rooms for {len(clouds)} rooms"
         )
-    _check_classes(network, {len(labels) for labels in scene_labels})
+    check_scores(network, {len(labels) for labels in scene_labels})
     tags = torch.stack(list(scene_labels))
 
     def loss(
@@ -151,8 +176,8 @@ def train_mil(
             outputs,
             batch.inputs.coordinates,
             of_batch,
-            pooling=pooling,
-            cells=cells,
+            pooling=settings.pooling,
+            cells=settings.cells,
         ), len(of_batch)
 
-    return train_network(network, clouds, loss, settings, **options)
+    return train_network(network, clouds, loss, settings.training, fit_settings)

@@ -7,7 +7,6 @@ the 2D side got wrong at random it cannot copy either, and that is its chance.
 """
 
 from collections.abc import Sequence
-from typing import Unpack
 
 import torch
 from jaxtyping import Float, Int, Int64, Shaped
@@ -16,7 +15,7 @@ from torch.nn.functional import normalize
 
 from vlg_lib.classes import IGNORE_LABEL
 from vlg_lib.networks.point_network import PointNetwork
-from vlg_lib.training.loop import FitOptions
+from vlg_lib.training.loop import FitSettings
 from vlg_lib.training.point_batches import (
     Cloud,
     CloudBatch,
@@ -40,7 +39,8 @@ def cosine_loss(
     ``weights``: how much each point counts, relative to the others. Without any
     target the loss is 0.
 
-    >>> cosine_loss(torch.tensor([[2.0, 0.0], [1.0, 0.0]]), torch.tensor([[0.0, 3.0], [0.0, 0.0]]))
+    >>> predicted = torch.tensor([[2.0, 0.0], [1.0, 0.0]])
+    >>> cosine_loss(predicted, torch.tensor([[0.0, 3.0], [0.0, 0.0]]))
     tensor(1.)
     """
     counts = (targets != 0).any(dim=1).to(predicted.dtype)
@@ -86,14 +86,15 @@ def distill(
     settings: TrainingSettings,
     *,
     weights: Sequence[Float[Tensor, " _"]] | None = None,
-    **options: Unpack[FitOptions],
+    fit_settings: FitSettings | None = None,
 ) -> list[float]:
     """Train a network of embeddings in place on the rooms' targets; the loss of
     each step.
 
     ``targets``: for each room (N, D), float16 or float32, a row for each of its
     points and zeros where there is none: A^3D for 3DSS-VLG, P^2D for OpenScene.
-    ``weights``: for each room (N,) float32. Every point is compared with its
+    ``weights``: for each room (N,) float32. ``settings``: budget and recipe;
+    ``fit_settings``: seed, checkpoint and bar. Every point is compared with its
     own target, and all points of a voxel pull at the one vector they share.
     Targets may be mapped files: a step reads the rows that it draws. ValueError
     where shapes do not fit.
@@ -114,7 +115,7 @@ def distill(
             per_point[(wanted != 0).any(dim=1)].sum(),
         )
 
-    return train_network(network, clouds, loss, settings, **options)
+    return train_network(network, clouds, loss, settings, fit_settings)
 
 
 def _check(

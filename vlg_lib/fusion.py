@@ -13,6 +13,7 @@ import mmap
 import os
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
@@ -35,6 +36,22 @@ Embed = Callable[[UInt8[Tensor, "height width 3"]], Float[Tensor, "h w D"]]
 (often coarser than the image) out."""
 
 Sampling = Literal["nearest", "bilinear"]
+
+
+@dataclass(frozen=True)
+class FusionSettings:
+    """How the views of a point become one embedding."""
+
+    normalize: bool = True
+    """Whether each view, and their mean, is brought to length one, so that a
+    view is one vote. The paper's release: a plain mean."""
+    sampling: Sampling = "nearest"
+    """How a map is read at a pixel: the ``nearest`` cell, or ``bilinear``, a
+    mean of the four around it. The paper's release: nearest."""
+    max_memory: int | None = None
+    """Bytes for the sums, None for no limit; larger ones are kept in a
+    temporary file (:class:`ViewAverager`). The result is the same."""
+
 
 ROWS_AT_A_TIME = 2048
 """Rows gathered before they are added: few enough to be still in the
@@ -103,10 +120,11 @@ def sample_embeddings(
     map that covers that image.
 
     >>> camera = Camera(fx=4.0, fy=4.0, cx=1.5, cy=0.5, width=4, height=2)
-    >>> dense = torch.tensor([[[1.0], [2.0]]])  # one row of two cells, each two pixels wide
-    >>> sample_embeddings(dense, torch.tensor([[0, 0], [1, 0], [2, 1]]), camera).flatten()
+    >>> dense = torch.tensor([[[1.0], [2.0]]])  # two cells of two pixels each
+    >>> pixels = torch.tensor([[0, 0], [1, 0], [2, 1]])
+    >>> sample_embeddings(dense, pixels, camera).flatten()
     tensor([1., 1., 2.])
-    >>> sample_embeddings(dense, torch.tensor([[0, 0], [1, 0], [2, 1]]), camera, "bilinear").flatten()
+    >>> sample_embeddings(dense, pixels, camera, "bilinear").flatten()
     tensor([1.0000, 1.2500, 1.7500])
     """
     height, width, dim = dense.shape
@@ -272,23 +290,30 @@ def fuse_scene(
     scene: Scene,
     embed: Embed,
     visibility: Visibility | None = None,
+    settings: FusionSettings | None = None,
     *,
-    normalize: bool = True,
-    sampling: Sampling = "nearest",
     device: torch.device | str = "cpu",
-    max_memory: int | None = None,
     progress: bool = False,
 ) -> PointEmbeddings:
     """P^2D of a scene: at each point, the mean over the frames that see it of
     the embedding at its pixel (Sec. 3.1).
 
-    ``embed`` turns an image (height, width, 3) uint8 into a map (h, w, D).
-    Frames are loaded, embedded and forgotten one after another. The result, (N,
-    D) float32 and (N,) int32 view counts, is on ``device``; with
-    ``max_memory``, see :class:`ViewAverager`, it may be a file mapped into
-    memory. Raises ValueError for a scene without frames and for embeddings that
-    are not finite or change their dimension.
+    ``embed`` turns an image (height, width, 3) uint8 into a map (h, w, D);
+    ``visibility`` says which points a frame sees, ``settings`` how views are
+    averaged (None: the defaults of both). Frames are loaded, embedded and
+    forgotten one after another, with a bar where ``progress`` says so. The
+    result, (N, D) float32 and (N,) int32 view counts, is on ``device``; with
+    ``settings.max_memory`` it may be a file mapped into memory. Raises
+    ValueError for a scene without frames and for embeddings that are not finite
+    or change their dimension.
+
+    >>> from vlg_lib.rooms.scenes import room_scene
+    >>> scene, _ = room_scene(0, views=2, width=40, height=30)
+    >>> fused = fuse_scene(scene, lambda image: image.float())
+    >>> tuple(fused.embeddings.shape) == (len(scene.points), 3)
+    True
     """
+    settings = settings or FusionSettings()
     points = scene.points.to(device)
     averager: ViewAverager | None = None
     for frame in tqdm(
@@ -301,15 +326,15 @@ def fuse_scene(
         averager = averager or ViewAverager(
             len(points),
             dense.shape[2],
-            normalize=normalize,
+            normalize=settings.normalize,
             device=device,
-            max_memory=max_memory,
+            max_memory=settings.max_memory,
         )
         averager.add_view(
             dense,
             visible_points(points, frame, visibility),
             frame.camera,
-            sampling,
+            settings.sampling,
         )
     if averager is None:
         raise ValueError(

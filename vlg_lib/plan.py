@@ -335,9 +335,9 @@ def _adapter_rate(record: dict[str, Any]) -> dict[str, float]:
 
 def _adapter_points(profile: Profile) -> int:
     return (
-        profile.adapter_steps
-        * profile.adapter_batch_rooms
-        * profile.adapter_points_per_room
+        profile.adapter.steps
+        * profile.adapter.batch_rooms
+        * profile.adapter.points_per_room
     )
 
 
@@ -379,19 +379,19 @@ def make_job(source: str, given: Given = Given()) -> Job:
             f"unknown source {source!r}; known: {', '.join(SOURCES)}"
         )
     profile = PROFILES[SOURCES[source].profile]
-    teacher = given.teacher or profile.teacher
+    teacher = given.teacher or profile.teacher.name
     points = SOURCES[source].points if given.points is None else given.points
     average = Job(
-        scenes=profile.train_rooms + profile.test_rooms,
+        scenes=profile.rooms.train + profile.rooms.test,
         points=points,
         frames=SOURCES[source].frames,
-        width=profile.width,
-        height=profile.height,
+        width=profile.rooms.width,
+        height=profile.rooms.height,
         dim=SMALL_DIM if teacher.startswith("small") else 768,
         teacher=teacher,
-        network=profile.network,
+        network=profile.network.architecture,
         adapter_points=_adapter_points(profile),
-        network_scenes=profile.network_steps * profile.network_batch_rooms,
+        network_scenes=profile.training.steps * profile.training.batch_rooms,
         voxels=points,
     )
     said = {

@@ -18,6 +18,16 @@ from vlg_lib.scene import PointEmbeddings
 
 
 @dataclass(frozen=True)
+class PseudoLabelSettings:
+    """How similarities with class names become probabilities."""
+
+    temperature: float = 0.05
+    """What cosines are divided by before the softmax, above 0. It does not move
+    a label, only its confidence; stage 2 learns with the same one. The paper's
+    release: 1, none."""
+
+
+@dataclass(frozen=True)
 class PseudoLabels:
     """Pseudo labels of a point cloud: Y of the paper (Sec. 3.1).
 
@@ -44,7 +54,8 @@ def compute_logits(
     The released code of the paper uses no temperature. ValueError for a
     temperature that is not above zero.
 
-    >>> compute_logits(torch.tensor([[2.0, 0.0]]), torch.eye(2), temperature=0.5)
+    >>> point = torch.tensor([[2.0, 0.0]])
+    >>> compute_logits(point, torch.eye(2), temperature=0.5)
     tensor([[2., 0.]])
     """
     if not temperature > 0:

@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 
 from vlg_lib.cli import options
+from vlg_lib.cli.words import templates_of, worded_profile
 
 
 def check(folder: options.SceneFolder) -> None:
@@ -111,12 +112,19 @@ def label(
     A training that was stopped goes on where it was: what is made is kept in
     VLG_CACHE (or ~/.cache/vlg_lib). --profile chooses its sizes.
     """
+    from vlg_lib.own_scan.label import label_scan, train_on_scan
+    from vlg_lib.pipeline.options import RunOptions
+
     typed = options.split_words(tags) or _own_tags(folder)
-    counts = (
-        _train(folder, out, typed, teacher, prompts, profile, device, quiet)
-        if train
-        else _label(folder, out, typed, teacher, prompts, quiet)
-    )
+    if train:
+        sizes = worded_profile(profile, teacher, prompts)
+        settings = RunOptions(device=device, progress=not quiet)
+        counts = train_on_scan(folder, out, typed, sizes, settings)
+    else:
+        templates = templates_of(prompts)
+        counts = label_scan(
+            folder, out, typed, teacher, templates, progress=not quiet
+        )
     found = ", ".join(f"{name} {count}" for name, count in counts.items())
     typer.echo(f"labels: {found}")
     if teacher.startswith("small-"):
@@ -260,41 +268,3 @@ def _own_tags(folder: Path) -> tuple[str, ...]:
             " type the classes that are in the scene with --tags"
         )
     return tags
-
-
-def _label(
-    folder: Path,
-    out: Path,
-    tags: tuple[str, ...],
-    teacher: str,
-    prompts: str | None,
-    quiet: bool,
-) -> dict[str, int]:
-    from vlg_lib.own_scan.label import label_scan
-
-    return label_scan(folder, out, tags, teacher, prompts, progress=not quiet)
-
-
-def _train(
-    folder: Path,
-    out: Path,
-    tags: tuple[str, ...],
-    teacher: str,
-    prompts: str | None,
-    profile: str,
-    device: str | None,
-    quiet: bool,
-) -> dict[str, int]:
-    from vlg_lib.own_scan.label import train_on_scan
-    from vlg_lib.pipeline.profiles import get_profile
-
-    return train_on_scan(
-        folder,
-        out,
-        tags,
-        teacher,
-        prompts,
-        sizes=get_profile(profile),
-        device=device,
-        progress=not quiet,
-    )

@@ -3,14 +3,15 @@ them.
 """
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from vlg_lib.cli import options
+from vlg_lib.cli.words import worded_profile
 
 if TYPE_CHECKING:
-    from vlg_lib.pipeline.profiles import Profile
+    from vlg_lib.pipeline.table import Row
 
 
 def run(
@@ -80,21 +81,20 @@ def run(
     that the adapter learnt from. Rows with a mask use the tags of the scene
     they are scored on.
     """
-    from vlg_lib.pipeline.run import run as run_experiment
+    from vlg_lib.pipeline.options import RunOptions
+    from vlg_lib.pipeline.run import run_pipeline
     from vlg_lib.training import distributed
 
-    rows = run_experiment(
-        source,
-        _profile(profile, teacher, prompts, synonyms),
-        seed,
-        out,
+    chosen = worded_profile(profile, teacher, prompts, synonyms)
+    settings = RunOptions(
+        cache_folder=cache,
         scenes_folder=scenes,
         fused_folder=fused,
-        cache_folder=cache,
         keep_gb=keep_frames,
         device=device,
         progress=not quiet,
     )
+    rows = run_pipeline(source, chosen, seed, out, settings)
     if distributed.rank() == 0:
         typer.echo(_table(rows))
         typer.echo(f"table: {out / 'table.json'}")
@@ -148,20 +148,21 @@ def predict_scenes(
       OUT/network.safetensors   the network, for vlg predict --checkpoint
     """
     from vlg_lib.data.layout import scene_folders
+    from vlg_lib.pipeline.options import RunOptions
     from vlg_lib.pipeline.predict_scenes import predict_scenes as write_labels
-    from vlg_lib.pipeline.run import Experiment
+    from vlg_lib.pipeline.run import open_run
 
-    experiment = Experiment.open(
-        _profile(profile, teacher, prompts, synonyms),
-        seed,
-        cache,
+    chosen = worded_profile(profile, teacher, prompts, synonyms)
+    settings = RunOptions(
+        cache_folder=cache,
         scenes_folder=scenes,
         fused_folder=fused,
         device=device,
         progress=not quiet,
     )
+    trained = open_run(chosen, seed, settings)
     folders = scene_folders(folder)
-    write_labels(experiment, network, folders, out, progress=not quiet)
+    write_labels(trained, network, folders, out, progress=not quiet)
     typer.echo(
         f"{out}: {len(folders)} scenes labelled, and network.safetensors"
     )
@@ -273,24 +274,7 @@ def experiment() -> None:
     raise typer.Exit(2)
 
 
-def _profile(
-    name: str, teacher: str | None, prompts: str | None, synonyms: str
-) -> "Profile":
-    """The profile of a name, with what was typed in place of its own."""
-    from dataclasses import replace
-
-    from vlg_lib.pipeline.profiles import get_profile
-
-    profile = get_profile(name)
-    return replace(
-        profile,
-        teacher=teacher or profile.teacher,
-        prompt_template=prompts or profile.prompt_template,
-        synonyms=synonyms or profile.synonyms,
-    )
-
-
-def _table(rows: list[dict[str, Any]]) -> str:
+def _table(rows: "list[Row]") -> str:
     """The table as aligned text."""
     lines = [
         f"{'row':24} {'mIoU':>6} {'95 % interval':>14} {'accuracy':>9}"

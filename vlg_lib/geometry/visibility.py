@@ -22,15 +22,21 @@ class Visibility:
     """When a frame sees a point of z-depth Z: where its depth map d agrees,
     ``|d - Z| <= slack + tolerance d``.
 
-    ``tolerance``: relative to the depth. ``slack``: metres. ``border``: pixels
-    cut off at each side of the image. ``point_radius``: metres, the size of a
-    point where the depth map must be made from the points themselves.
+    ValueError for a setting below 0.
     """
 
     tolerance: float = 0.01
+    """How far depths may differ, as a share of the measured depth; from 0.
+    OpenScene and the paper's release: 0.25."""
     slack: float = 0.05
+    """How far depths may differ at any distance, metres; from 0. OpenScene and
+    the paper's release: 0."""
     border: int = 0
+    """Pixels cut off at each side of the image; from 0. OpenScene and the
+    paper's release: 10."""
     point_radius: float = 0.01
+    """The size of a point, metres, where the depth map must be made from the
+    points themselves; from 0."""
 
     def __post_init__(self) -> None:
         if min(self.tolerance, self.slack, self.border, self.point_radius) < 0:

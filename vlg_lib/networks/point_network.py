@@ -37,19 +37,26 @@ class NetworkSettings:
     """What a network is built from: enough to build it again before its weights
     are loaded.
 
-    ``architecture``: see ``vlg_lib.networks.mink_unet.ARCHITECTURES``.
-    ``voxel_size``: metres. ``norm``: ``batch`` or ``instance``. ``height``: a
-    fourth input channel, the height above the cloud's floor. ``output``: one of
-    OUTPUTS, ``channels``: how many numbers a point gets. The paper's network
-    sees colours alone, in voxels of 2 cm.
+    ValueError for an unknown output.
     """
 
     architecture: str = "MinkUNetSmall"
+    """A name in ``vlg_lib.networks.mink_unet.ARCHITECTURES``. The paper:
+    MinkUNet18A."""
     channels: int = 64
+    """How many numbers a point gets: the dimension of the text embeddings, or
+    the number of classes."""
     voxel_size: float = 0.08
+    """The side of a voxel, metres; above 0. The paper: 0.02."""
     norm: str = "batch"
+    """What is normalised over: ``batch``, or ``instance`` for each cloud by
+    itself. The paper: batch."""
     height: bool = True
+    """Whether there is a fourth input channel, the height above the cloud's
+    floor. The paper's network sees colours alone."""
     output: str = "embeddings"
+    """What the numbers are, one of OUTPUTS: ``embeddings`` to compare with
+    text, or ``scores`` of a fixed set of classes."""
 
     def __post_init__(self) -> None:
         if self.output not in OUTPUTS:
@@ -155,10 +162,10 @@ def point_scores(
 
     ``text_embeddings`` is needed by a network of embeddings and refused by one
     of scores. The cloud is first turned off its axes (:data:`TURN`) and moved
-    to the origin, so its place does not matter. With more passes than one it is
-    also turned about z by as many even steps and moved at random within a
-    voxel, and the scores are averaged (test-time augmentation; the paper adds
-    up five). ValueError for fewer passes than one.
+    to the origin, so its place does not matter. With more ``augmentations``
+    than one it is also turned about z by as many even steps and moved at random
+    within a voxel, and the scores are averaged (test-time augmentation; the
+    paper adds up five). ValueError for fewer than one.
     """
     _check_text(network, text_embeddings)
     if augmentations < 1:
@@ -272,7 +279,12 @@ def _full(tensor: Tensor) -> Tensor:
     return tensor.float() if tensor.is_floating_point() else tensor
 
 
-def _check_classes(network: PointNetwork, counts: set[int]) -> None:
+def check_scores(network: PointNetwork, counts: set[int]) -> None:
+    """ValueError unless the network gives scores, and as many as each of the
+    ``counts`` of classes.
+
+    >>> check_scores(PointNetwork(NetworkSettings(output="scores")), {64})
+    """
     settings = network.settings
     if settings.output != "scores":
         raise ValueError(

@@ -16,7 +16,7 @@ from torch import Tensor
 from vlg_lib.classes import UNLABELLED_COLOR
 from vlg_lib.data.layout import read_scene
 from vlg_lib.data.ply import write_points
-from vlg_lib.fusion import fuse_scene
+from vlg_lib.fusion import FusionSettings, fuse_scene
 from vlg_lib.geometry.visibility import Visibility
 from vlg_lib.own_scan.correlation import color_correlation
 from vlg_lib.scene import PointEmbeddings, Scene
@@ -74,7 +74,7 @@ def fuse_colors(
         scene,
         lambda image: image.float(),
         visibility,
-        normalize=False,
+        FusionSettings(normalize=False),
         progress=progress,
     )
     if not bool(fused.seen.any()):

@@ -15,13 +15,18 @@ from vlg_lib.data.layout import read_scene
 from vlg_lib.data.point_clouds import write_labelled
 from vlg_lib.fusion import fuse_scene
 from vlg_lib.networks.point_network import save_network
+from vlg_lib.pipeline.options import RunOptions
 from vlg_lib.pipeline.profiles import Profile
-from vlg_lib.pipeline.scenes import SPLITS
-from vlg_lib.pipeline.table import Experiment
+from vlg_lib.pipeline.run import open_run
+from vlg_lib.pipeline.scenes import Scenes, folder_key
 from vlg_lib.pseudo_labels import PseudoLabels, make_pseudo_labels, mask_logits
 from vlg_lib.scene import Scene
 from vlg_lib.vision_language import create_model
-from vlg_lib.vision_language.prompts import class_embeddings
+from vlg_lib.vision_language.prompts import (
+    PromptSettings,
+    class_embeddings,
+    join_templates,
+)
 from vlg_lib.viz import save_page3d
 
 
@@ -30,7 +35,7 @@ def label_scan(
     out: Path,
     tags: Sequence[str],
     model: str = "small-attributes",
-    prompts: str | None = None,
+    templates: Sequence[str] | None = None,
     *,
     progress: bool = True,
 ) -> dict[str, int]:
@@ -39,15 +44,17 @@ def label_scan(
 
     Writes ``out/labelled.ply`` (the class colours, ``label`` and ``score``) and
     ``out/labelled.html``. ``model``: a name of
-    :func:`vlg_lib.vision_language.create_model`; ``prompts``: the templates
-    (:func:`vlg_lib.vision_language.prompts.split_templates`). Returns the
-    points of each class, "not seen" for none. Tags that are not all in the
-    scene's class set make a class set of their own. ValueError for no tags and
-    for words that the model does not know; then nothing is written.
+    :func:`vlg_lib.vision_language.create_model`; ``templates``: the prompts,
+    ``a {name}`` for None. Returns the points of each class, "not seen" for
+    none. Tags that are not all in the scene's class set make a class set of
+    their own. ValueError for no tags and for words that the model does not
+    know; then nothing is written.
     """
     scene, teacher = _tagged(folder, tags), create_model(model)
     texts = class_embeddings(
-        teacher, scene.class_set.names, prompts or "a {name}"
+        teacher,
+        scene.class_set.names,
+        templates or PromptSettings().templates,
     )
     fused = fuse_scene(scene, teacher.dense_embeddings, progress=progress)
     found = make_pseudo_labels(fused, texts, scene.scene_labels)
@@ -60,56 +67,49 @@ def train_on_scan(
     folder: Path,
     out: Path,
     tags: Sequence[str],
-    model: str,
-    prompts: str | None = None,
-    *,
-    sizes: Profile,
-    device: str | None,
-    progress: bool,
+    profile: Profile,
+    options: RunOptions | None = None,
 ) -> dict[str, int]:
     """Stages 1 to 3 on a single scan: labels from ``tags``, then an adapter and
     a 3D network that learn from them.
 
     Writes what :func:`label_scan` writes; ``out/trained.ply`` and ``.html``,
     the labels of the 3D network, which sees points and colours only, chosen
-    among the tags; and ``out/network.safetensors``, for ``python -m vlg_lib
-    predict``. ``sizes``: those of the trainings, and the templates where
-    ``prompts`` is None. What is made on the way is kept in the cache folder
-    (VLG_CACHE), so a stopped run goes on. Returns the points of each class,
-    from the network. ValueError as in :func:`label_scan`.
+    among the tags; and ``out/network.safetensors``, which
+    :func:`vlg_lib.own_scan.predict.predict` takes. ``profile``: the teacher,
+    the prompts and the sizes of the trainings. What is made on the way is kept
+    in the cache folder of ``options``, so a stopped run goes on. Returns the
+    points of each class, from the network. ValueError as in :func:`label_scan`.
     """
-    sizes = replace(
-        sizes, teacher=model, prompt_template=prompts or sizes.prompt_template
+    scene, teacher = _tagged(folder, tags), profile.teacher.name
+    scenes = Scenes.in_memory(
+        [scene], [scene], keys={scene.name: folder_key(folder)}
     )
-    scene, kind = _tagged(folder, tags), "3dss-vlg"
-    experiment = Experiment.open(
-        sizes, scenes_folder=folder, device=device, progress=progress
-    )
-    # the scene as tagged here, whatever its own scene.json says
-    experiment._folders[scene.name] = folder
-    experiment._loaded |= {split: [scene] for split in SPLITS}
+    run = open_run(profile, options=options, scenes=scenes)
     _write_labels(
         out / "labelled.ply",
         scene,
-        experiment.pseudo_labels(scene),
-        f"labels from {model} and tags",
+        run.stages.pseudo_labels(scene),
+        f"labels from {teacher} and tags",
     )
-    scores = (
-        mask_logits(experiment.scores_3d(kind, scene).cpu(), scene.scene_labels)
-        / sizes.temperature
+    scores = mask_logits(
+        run.networks.scores("3dss-vlg", scene).cpu(), scene.scene_labels
     )
-    confidence, labels = scores.softmax(dim=1).max(dim=1)
-    network, known = experiment.network(kind).cpu(), scene.class_set
+    temperature = profile.pseudo_labels.temperature
+    confidence, labels = (scores / temperature).softmax(dim=1).max(dim=1)
     save_network(
         out / "network.safetensors",
-        network,
-        class_set={"name": known.name, "names": list(known.names)},
-        teacher=model,
-        prompt_template=sizes.prompt_template,
+        run.networks.trained("3dss-vlg").cpu(),
+        class_set={
+            "name": scene.class_set.name,
+            "names": list(scene.class_set.names),
+        },
+        teacher=teacher,
+        prompt_template=join_templates(profile.prompts.templates),
         training={
             "scan": scene.name,
             "tags": list(tags),
-            "profile": str(sizes),
+            "profile": str(profile),
         },
     )
     return _write_labels(

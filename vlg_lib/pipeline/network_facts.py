@@ -8,8 +8,8 @@ from typing import Any
 import torch
 
 import vlg_lib
-from vlg_lib.artifacts import load_tensors
-from vlg_lib.pipeline.table import Experiment
+from vlg_lib.pipeline.run import Run
+from vlg_lib.vision_language.prompts import join_templates
 
 TAUGHT_BY = {
     "cam": "the tags of each room alone (multiple-instance learning)",
@@ -24,34 +24,31 @@ TAUGHT_BY = {
 """What each 3D network of a run learns from, in words."""
 
 
-def network_facts(experiment: Experiment, kind: str) -> dict[str, Any]:
+def network_facts(run: Run, kind: str) -> dict[str, Any]:
     """What :func:`vlg_lib.networks.point_network.save_network` is told of the
     network ``kind`` of a run, which must be trained.
     """
-    classes = experiment.class_set
+    profile, classes = run.profile, run.scenes.class_set
     return {
         "class_set": {"name": classes.name, "names": list(classes.names)},
-        "teacher": experiment.profile.teacher,
-        "prompt_template": experiment.profile.prompt_template,
-        "training": _training_facts(experiment, kind),
+        "teacher": profile.teacher.name,
+        "prompt_template": join_templates(profile.prompts.templates),
+        "training": _training_facts(run, kind),
     }
 
 
-def _training_facts(experiment: Experiment, kind: str) -> dict[str, Any]:
-    profile = experiment.profile
-    recipe = asdict(experiment.training_settings(kind))
-    recipe["schedule"] = recipe["schedule"].__name__
-    told = load_tensors(experiment.network_path(kind))[1]
+def _training_facts(run: Run, kind: str) -> dict[str, Any]:
+    made = run.cache.manifest(run.networks.artifact(kind))
     return {
         "kind": kind,
         "taught_by": TAUGHT_BY[kind],
-        "profile": profile.name,
-        "seed": experiment.seed,
-        "rooms": profile.train_rooms,
-        "shift": profile.shift,
-        "recipe": recipe,
-        "balance": profile.balance,
-        "seconds": round(told["seconds"]),
+        "profile": run.profile.name,
+        "seed": run.seed,
+        "rooms": run.profile.rooms.train,
+        "shift": run.profile.rooms.shift,
+        "recipe": asdict(run.networks.recipe(kind)),
+        "balance": run.profile.balance,
+        "seconds": round(made.seconds),
         "versions": {
             "vlg_lib": vlg_lib.__version__,
             "torch": torch.__version__,

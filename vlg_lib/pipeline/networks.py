@@ -2,8 +2,8 @@
 supervision, on one recipe and one budget.
 """
 
-import hashlib
-from dataclasses import asdict
+from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +11,7 @@ import torch
 from jaxtyping import Float, Float16, Int
 from torch import Tensor
 
-from vlg_lib.artifacts import code_key, key_of, load_tensors, once
+from vlg_lib.artifacts import code_key, key_of
 from vlg_lib.baselines import train_classifier
 from vlg_lib.class_activation_maps import train_mil
 from vlg_lib.classes import IGNORE_LABEL
@@ -21,9 +21,11 @@ from vlg_lib.networks.point_network import (
     PointNetwork,
     point_scores,
 )
+from vlg_lib.pipeline.cache import Artifact
+from vlg_lib.pipeline.scenes import hash_tensor
 from vlg_lib.pipeline.stages import Stages
 from vlg_lib.scene import Scene
-from vlg_lib.training.loop import SCHEDULES, load_model
+from vlg_lib.training.loop import FitSettings, Progress, load_model
 from vlg_lib.training.point_batches import Cloud, TrainingSettings
 
 NETWORKS = ("cam", "openscene", "cross-entropy", "3dss-vlg", "supervised")
@@ -36,67 +38,78 @@ _EMBEDDINGS = ("openscene", "3dss-vlg")
 classes."""
 
 
-class Networks(Stages):
+@dataclass(frozen=True)
+class TrainedNetwork:
+    """A 3D network of a run, on its device, and how its training went."""
+
+    module: PointNetwork
+    progress: Progress
+
+
+@dataclass(frozen=True)
+class _Lesson:
+    """What the classes of the training rooms say about their points.
+
+    ``labels``: for each room. ``by_class``: how much a class counts.
+    ``weights``: how much each point counts, for each room. ``clouds``: the
+    rooms, with how likely each point is to be the centre of a crop.
+    """
+
+    labels: list[Int[Tensor, " _"]]
+    by_class: Float[Tensor, " K"]
+    weights: list[Float[Tensor, " _"]]
+    clouds: list[Cloud]
+
+
+class Networks:
     """What a point cloud alone gives, after training: embeddings or scores of
     every point.
     """
+
+    def __init__(self, stages: Stages) -> None:
+        self.stages = stages
+        self._trained: dict[str, TrainedNetwork] = {}
+        self._truth_keys: dict[str, str] = {}
 
     def cloud(self, scene: Scene) -> Cloud:
         """What a 3D network sees of a scene: no image and no tag."""
         return Cloud(scene.points, scene.colors)
 
-    def network_settings(self, kind: str) -> NetworkSettings:
+    def settings(self, kind: str) -> NetworkSettings:
         """The network of a kind, one of NETWORKS; ValueError for another."""
+        network = self._body(kind)
+        if network.output == "embeddings":
+            channels = self.stages.text_embeddings().shape[1]
+        else:
+            channels = len(self.stages.scenes.class_set)
+        return replace(network, channels=channels)
+
+    def _body(self, kind: str) -> NetworkSettings:
+        """The network of a kind, whatever the number of its outputs."""
         if kind not in NETWORKS:
             raise ValueError(
                 f"unknown 3D network {kind!r}; known: {', '.join(NETWORKS)}"
             )
-        profile = self.profile
-        output = "embeddings" if kind in _EMBEDDINGS else "scores"
-        channels = (
-            self.text_embeddings().shape[1]
-            if output == "embeddings"
-            else len(self.class_set)
-        )
-        return NetworkSettings(
+        profile = self.stages.profile
+        return replace(
             profile.network,
-            channels,
-            profile.voxel_size,
-            self._norm(kind),
-            profile.network_height,
-            output,
+            norm=profile.cam.norm if kind == "cam" else profile.network.norm,
+            output="embeddings" if kind in _EMBEDDINGS else "scores",
         )
 
-    def _norm(self, kind: str) -> str:
-        return (
-            self.profile.cam_norm
-            if kind == "cam"
-            else self.profile.network_norm
-        )
-
-    def training_settings(self, kind: str) -> TrainingSettings:
-        """The recipe of a kind: CAM has its own steps and crops, all others
-        share theirs.
+    def recipe(self, kind: str) -> TrainingSettings:
+        """The budget and recipe of a kind: CAM has its own, all others share
+        theirs.
         """
-        profile = self.profile
-        cam = kind == "cam"
-        return TrainingSettings(
-            steps=profile.cam_steps if cam else profile.network_steps,
-            batch_rooms=(
-                profile.cam_batch_rooms if cam else profile.network_batch_rooms
-            ),
-            crop=profile.cam_crop if cam else profile.network_crop,
-            learning_rate=profile.network_learning_rate,
-            weight_decay=profile.network_weight_decay,
-            max_grad_norm=profile.network_clip,
-            schedule=SCHEDULES[profile.network_schedule],
-        )
+        profile = self.stages.profile
+        return profile.cam.training if kind == "cam" else profile.training
 
     def targets(self, kind: str, scene: Scene) -> Float16[Tensor, "N D"]:
         """What the points of a scene are to become: P^2D for ``openscene``,
         A^3D for ``3dss-vlg``; zero if unseen.
 
         The tensor is a mapped file: rows are read when they are asked for.
+        ValueError for another kind.
         """
         if kind not in _EMBEDDINGS:
             raise ValueError(
@@ -104,149 +117,168 @@ class Networks(Stages):
                 f" {kind!r}"
             )
         if kind == "openscene":
-            return self._fused_rows(scene).embeddings
-        key = key_of(
-            fused=self._fused_key(scene), adapter=self._adapter_path().name
-        )
-        path = self.folder / "adapted" / f"{scene.name}-{key}.safetensors"
-        return once(
-            path,
-            lambda: ({"embeddings": self.adapted(scene).embeddings.half()}, {}),
-        )["embeddings"]
+            return self.stages.fused_rows(scene).embeddings
+        return self.stages.adapted_rows(scene).embeddings
 
-    def _balance(self, kind: str, scene: Scene) -> Int[Tensor, " N"]:
+    def known_labels(self, kind: str, scene: Scene) -> Int[Tensor, " N"]:
         """The labels that say how frequent a class is: never more than what the
         kind may know.
         """
-        if kind == "openscene":
-            return self.pseudo_labels(scene, masked=False).labels
-        return (
-            self.truth(scene)
-            if kind == "supervised"
-            else self.pseudo_labels(scene).labels
-        )
+        if kind == "supervised":
+            return self.stages.scenes.truth(scene)
+        masked = kind != "openscene"
+        return self.stages.pseudo_labels(scene, masked=masked).labels
 
-    def network_path(self, kind: str) -> Path:
-        """Where the checkpoint of a kind's training is kept; the name follows
-        all that it depends on.
+    def artifact(self, kind: str) -> Artifact:
+        """The checkpoint of a kind's training, and all that it depends on;
+        ValueError for an unknown kind.
         """
-        scenes, profile = self.scenes("train"), self.profile
-        sources: dict[str, Any] = {
-            "rooms": [self._scene_key(scene) for scene in scenes]
-        }
-        if kind == "cam":
-            sources |= {
-                "tags": [
-                    scene.class_set.present(scene.scene_labels)
-                    for scene in scenes
-                ]
-            }
-            sources |= {
-                "pooling": profile.cam_pooling,
-                "cells": profile.cam_cells,
-            }
-        elif kind == "supervised":
-            sources["labels"] = [self._truth_key(scene) for scene in scenes]
-        elif kind == "openscene":
-            sources["fused"] = [self._fused_key(scene) for scene in scenes]
-        else:
-            sources["pseudo"] = [self._pseudo_key(scene) for scene in scenes]
-            sources["adapter"] = (
-                self._adapter_path().name if kind == "3dss-vlg" else None
-            )
-        recipe = asdict(self.training_settings(kind))
-        recipe["schedule"] = recipe["schedule"].__name__
+        stages, modules = self.stages, ["vlg_lib.distill"]
+        if kind not in _EMBEDDINGS:
+            modules += ["vlg_lib.baselines", "vlg_lib.class_activation_maps"]
         key = key_of(
             kind=kind,
-            seed=self.seed,
-            recipe=recipe,
-            balance=profile.balance,
-            classes=self.class_set.names,
-            network=[
-                profile.network,
-                profile.voxel_size,
-                self._norm(kind),
-                profile.network_height,
-            ],
-            code=code_key(
-                "vlg_lib.distill",
-                *([] if kind in _EMBEDDINGS else ["vlg_lib.baselines"]),
-            ),
-            **sources,
+            seed=stages.seed,
+            network=asdict(self._body(kind)),
+            recipe=asdict(self.recipe(kind)),
+            balance=stages.profile.balance,
+            classes=stages.scenes.class_set.names,
+            sources=self._sources(kind),
+            code=code_key(*modules),
         )
-        return self.folder / "network" / f"{kind}-{key}.safetensors"
+        return Artifact("network", kind, key)
+
+    def _sources(self, kind: str) -> dict[str, Any]:
+        """What teaches a network of a kind, by its keys."""
+        stages, cam = self.stages, self.stages.profile.cam
+        scenes = stages.scenes.split("train")
+        found: dict[str, Any] = {
+            "rooms": [stages.scenes.key(scene) for scene in scenes]
+        }
+        if kind == "cam":
+            found["tags"] = [
+                scene.class_set.present(scene.scene_labels) for scene in scenes
+            ]
+            found["bags"] = [cam.pooling, cam.cells]
+        elif kind == "supervised":
+            found["labels"] = [self._truth_key(scene) for scene in scenes]
+        elif kind == "openscene":
+            found["fused"] = [
+                stages.fused_artifact(scene).key for scene in scenes
+            ]
+        else:
+            found["pseudo"] = [
+                stages.pseudo_labels_artifact(scene).key for scene in scenes
+            ]
+        if kind == "3dss-vlg":
+            found["adapter"] = stages.adapter_artifact.key
+        return found
 
     def _truth_key(self, scene: Scene) -> str:
-        keys: dict[str, str] = self._loaded.setdefault("truth keys", {})
-        if scene.name not in keys:
-            keys[scene.name] = hashlib.sha256(
-                self.truth(scene).numpy().tobytes()
-            ).hexdigest()[:12]
-        return keys[scene.name]
+        if scene.name not in self._truth_keys:
+            truth = self.stages.scenes.truth(scene)
+            self._truth_keys[scene.name] = hash_tensor(truth)
+        return self._truth_keys[scene.name]
 
-    def network(self, kind: str) -> PointNetwork:
+    def checkpoint(self, kind: str) -> Path:
+        """Where the checkpoint of a kind's training is kept, whether it is
+        there or not.
+        """
+        return self.stages.cache.path(self.artifact(kind))
+
+    def trained(self, kind: str) -> PointNetwork:
         """The trained 3D network of a kind, one of NETWORKS, in evaluation mode
-        on the experiment's device.
+        on the device of the run.
 
         Only ``supervised`` opens point labels. LayoutError from it where a
         scene has none.
         """
-        networks: dict[str, PointNetwork] = self._loaded.setdefault(
-            "networks", {}
-        )
-        if kind not in networks:
-            path = self.network_path(kind)
-            network = PointNetwork(
-                self.network_settings(kind), seed=self.seed
-            ).to(self.device)
-            if not (
-                path.is_file()
-                and load_tensors(path)[1]["step"]
-                == self.training_settings(kind).steps
-            ):
-                self._train(kind, network, path)
-            load_model(path, network)
-            networks[kind] = network
-        return networks[kind]
+        return self._result(kind).module
 
-    def _train(self, kind: str, network: PointNetwork, path: Path) -> None:
-        scenes, recipe = self.scenes("train"), self.training_settings(kind)
-        options: dict[str, Any] = {
-            "seed": self.seed,
-            "checkpoint": path,
-            "checkpoint_every": self.profile.checkpoint_every,
-            "progress": kind if self.progress else None,
-        }
+    def losses(self, kind: str) -> list[float]:
+        """The loss of each step of a network's training."""
+        return self._result(kind).progress.losses
+
+    def _result(self, kind: str) -> TrainedNetwork:
+        if kind not in self._trained:
+            stages, artifact = self.stages, self.artifact(kind)
+            network = PointNetwork(self.settings(kind), seed=stages.seed)
+            network = network.to(stages.device)
+            made = artifact in stages.cache
+            if not made:
+                self._train(kind, network, stages.fit_settings(artifact, kind))
+            progress = load_model(stages.cache.path(artifact), network)
+            if not made:
+                stages.finish_training(artifact, progress)
+            self._trained[kind] = TrainedNetwork(network, progress)
+        return self._trained[kind]
+
+    def _train(
+        self, kind: str, network: PointNetwork, fit_settings: FitSettings
+    ) -> None:
+        """Train a network, from what may teach its kind."""
         if kind == "cam":
-            clouds, tags = (
-                [self.cloud(scene) for scene in scenes],
-                [scene.scene_labels for scene in scenes],
-            )
-            pooling, cells = self.profile.cam_pooling, self.profile.cam_cells
-            train_mil(
-                network,
-                clouds,
-                tags,
-                recipe,
-                pooling=pooling,
-                cells=cells,
-                **options,
-            )
-            return
+            self._train_cam(network, fit_settings)
+        elif kind in _EMBEDDINGS:
+            self._train_embeddings(kind, network, fit_settings)
+        else:
+            self._train_classes(kind, network, fit_settings)
+
+    def _train_cam(
+        self, network: PointNetwork, fit_settings: FitSettings
+    ) -> None:
+        scenes = self.stages.scenes.split("train")
+        train_mil(
+            network,
+            [self.cloud(scene) for scene in scenes],
+            [scene.scene_labels for scene in scenes],
+            self.stages.profile.cam,
+            fit_settings=fit_settings,
+        )
+
+    def _train_classes(
+        self, kind: str, network: PointNetwork, fit_settings: FitSettings
+    ) -> None:
+        lesson = self._lesson(kind)
+        train_classifier(
+            network,
+            lesson.clouds,
+            lesson.labels,
+            self.recipe(kind),
+            class_weights=lesson.by_class,
+            fit_settings=fit_settings,
+        )
+
+    def _train_embeddings(
+        self, kind: str, network: PointNetwork, fit_settings: FitSettings
+    ) -> None:
+        stages = self.stages
         if kind == "3dss-vlg":
-            self.adapter()
-        self._each(
-            f"labels of {kind}",
-            scenes,
-            lambda scene: len(self._balance(kind, scene)),
+            # all processes train it, so before they share work that needs it
+            _ = stages.adapter
+        lesson, scenes = self._lesson(kind), stages.scenes.split("train")
+        stages.share(f"targets of {kind}", scenes, partial(self.targets, kind))
+        distill(
+            network,
+            lesson.clouds,
+            [self.targets(kind, scene) for scene in scenes],
+            self.recipe(kind),
+            weights=lesson.weights,
+            fit_settings=fit_settings,
         )
-        labels = [self._balance(kind, scene) for scene in scenes]
-        classes = len(self.class_set)
-        by_class = (
-            class_weights(labels, classes)
-            if self.profile.balance
-            else torch.ones(classes)
+
+    def _lesson(self, kind: str) -> _Lesson:
+        """What the classes of the training rooms say about their points."""
+        stages = self.stages
+        scenes = stages.scenes.split("train")
+        classes = len(stages.scenes.class_set)
+        stages.share(
+            f"labels of {kind}", scenes, partial(self.known_labels, kind)
         )
+        labels = [self.known_labels(kind, scene) for scene in scenes]
+        by_class = torch.ones(classes)
+        if stages.profile.balance:
+            by_class = class_weights(labels, classes)
         weights = [
             by_class[part.clamp(min=0)] * (part != IGNORE_LABEL)
             for part in labels
@@ -254,56 +286,30 @@ class Networks(Stages):
         # Weights go with 1 / sqrt(frequency), their squares with 1 / frequency:
         # crops show all classes alike often.
         clouds = [
-            Cloud(s.points, s.colors, part.square())
-            for s, part in zip(scenes, weights, strict=True)
+            Cloud(scene.points, scene.colors, part.square())
+            for scene, part in zip(scenes, weights, strict=True)
         ]
-        if kind in ("cross-entropy", "supervised"):
-            train_classifier(
-                network,
-                clouds,
-                labels,
-                recipe,
-                class_weights=by_class,
-                **options,
-            )
-        else:
-            self._each(
-                f"targets of {kind}",
-                scenes,
-                lambda scene: len(self.targets(kind, scene)),
-            )
-            targets = [self.targets(kind, scene) for scene in scenes]
-            distill(
-                network, clouds, targets, recipe, weights=weights, **options
-            )
+        return _Lesson(labels, by_class, weights, clouds)
 
-    def network_losses(self, kind: str) -> list[float]:
-        """The loss of each step of a network's training."""
-        self.network(kind)
-        return [
-            float(loss)
-            for loss in load_tensors(self.network_path(kind))[0]["losses"]
-        ]
-
-    def scores_3d(self, kind: str, scene: Scene) -> Float[Tensor, "N K"]:
+    def scores(self, kind: str, scene: Scene) -> Float[Tensor, "N K"]:
         """The scores of a 3D network at the points of a scene: from points and
         colours alone.
         """
-        network, profile = self.network(kind), self.profile
+        network, settings = self.trained(kind), self.stages.profile.evaluation
         texts = None
         if network.settings.output == "embeddings":
-            texts = self.text_embeddings(profile.evaluation_template)
+            texts = self.stages.text_embeddings(settings.templates)
         return point_scores(
             network,
             scene.points,
             scene.colors,
             texts,
-            augmentations=profile.augmentations,
-            seed=self.seed,
+            augmentations=settings.augmentations,
+            seed=self.stages.seed,
         )
 
-    def predict_3d(self, kind: str, scene: Scene) -> Int[Tensor, " N"]:
+    def predict(self, kind: str, scene: Scene) -> Int[Tensor, " N"]:
         """The labels that a 3D network gives to the points of a scene, (N,)
         int64, from points and colours alone.
         """
-        return torch.argmax(self.scores_3d(kind, scene), dim=1)
+        return torch.argmax(self.scores(kind, scene), dim=1)

@@ -11,11 +11,11 @@ from vlg_lib.data.layout import read_scene
 from vlg_lib.data.ply import write_points
 from vlg_lib.networks.point_network import save_network
 from vlg_lib.pipeline.network_facts import network_facts
-from vlg_lib.pipeline.table import Experiment
+from vlg_lib.pipeline.run import Run
 
 
 def predict_scenes(
-    experiment: Experiment,
+    run: Run,
     kind: str,
     folders: Sequence[Path],
     out: Path,
@@ -31,23 +31,23 @@ def predict_scenes(
     ValueError where the run has not trained the network, and for a scene of
     other classes.
     """
-    _check_trained(experiment, kind)
-    network = experiment.network(kind)
+    _check_trained(run, kind)
+    network = run.networks.trained(kind)
     save_network(
         out / "network.safetensors",
         network.cpu(),
         half=False,
-        **network_facts(experiment, kind),
+        **network_facts(run, kind),
     )
-    network.to(experiment.device)
+    network.to(run.stages.device)
     for folder in tqdm(
         folders, "labels", unit="scene", disable=None if progress else True
     ):
-        _predict_scene(experiment, kind, folder, out)
+        _predict_scene(run, kind, folder, out)
 
 
-def _check_trained(experiment: Experiment, kind: str) -> None:
-    path = experiment.network_path(kind)
+def _check_trained(run: Run, kind: str) -> None:
+    path = run.networks.checkpoint(kind)
     if not path.is_file():
         raise ValueError(
             f"{path}: no such file; train it first (vlg run), with the same"
@@ -55,16 +55,14 @@ def _check_trained(experiment: Experiment, kind: str) -> None:
         )
 
 
-def _predict_scene(
-    experiment: Experiment, kind: str, folder: Path, out: Path
-) -> None:
-    scene, classes = read_scene(folder), experiment.class_set
+def _predict_scene(run: Run, kind: str, folder: Path, out: Path) -> None:
+    scene, classes = read_scene(folder), run.scenes.class_set
     if scene.class_set != classes:
         raise ValueError(
             f"{folder}: expected the classes {classes.name}, found"
             f" {scene.class_set.name}"
         )
-    labels = experiment.predict_3d(kind, scene).cpu()
+    labels = run.networks.predict(kind, scene).cpu()
     write_points(
         out / f"{scene.name}.ply",
         scene.points,

@@ -1,105 +1,152 @@
 """Stages 1 and 2 of a run: fused embeddings, pseudo labels and the adapter,
-each kept in a file and made once.
+each kept in the cache and made once.
 """
 
 import time
-from dataclasses import asdict
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from functools import cached_property
 from pathlib import Path
-from typing import Any
 
 from jaxtyping import Float
 from torch import Tensor, nn
 
 from vlg_lib import vision_language
 from vlg_lib.adapter import adapt, create_adapter, train_adapter
-from vlg_lib.artifacts import StoreError, code_key, key_of, load_tensors, once
+from vlg_lib.artifacts import StoreError, code_key, key_of, load_tensors
 from vlg_lib.data.embedding_files import read_fused
 from vlg_lib.fusion import fuse_scene
-from vlg_lib.geometry.visibility import Visibility
+from vlg_lib.pipeline.cache import Artifact, Cache
+from vlg_lib.pipeline.options import RunOptions
+from vlg_lib.pipeline.profiles import Profile
 from vlg_lib.pipeline.scenes import Scenes
 from vlg_lib.pseudo_labels import PseudoLabels, make_pseudo_labels
 from vlg_lib.scene import PointEmbeddings, Scene
-from vlg_lib.training.loop import load_model
+from vlg_lib.training import distributed
+from vlg_lib.training.loop import FitSettings, Progress, load_model
 from vlg_lib.vision_language.cache import CachedModel
-from vlg_lib.vision_language.prompts import class_embeddings, split_synonyms
+from vlg_lib.vision_language.prompts import class_embeddings
 
 
-class Stages(Scenes):
+@dataclass(frozen=True)
+class TrainedAdapter:
+    """The adapter of a run, on the CPU, and how its training went."""
+
+    module: nn.Module
+    progress: Progress
+
+
+class Stages:
     """What images and tags give: P^2D, the pseudo labels, the adapter and
-    A^3D.
+    A^3D of the scenes of a run.
+
+    Nothing is made until it is asked for; what is made is kept in ``cache``.
     """
 
+    def __init__(
+        self,
+        scenes: Scenes,
+        profile: Profile,
+        cache: Cache,
+        seed: int = 0,
+        options: RunOptions | None = None,
+    ) -> None:
+        self.scenes, self.profile, self.cache = scenes, profile, cache
+        self.seed = seed
+        self.options = options or RunOptions()
+        self.device = self.options.torch_device
+        self.progress = self.options.has_bars(profile.name)
+        self._texts: dict[tuple[str, ...], Tensor] = {}
+
+    def bar(self, title: str) -> str | None:
+        """The title of a progress bar, or None where the run shows none."""
+        return title if self.progress else None
+
+    def share(
+        self,
+        title: str,
+        scenes: Sequence[Scene],
+        work: Callable[[Scene], object],
+    ) -> None:
+        """Do work on scenes, which the processes of a run share. What it makes
+        goes through files; it may not ask for work to share.
+        """
+
+        def done(scene: Scene) -> bool:
+            work(scene)
+            return True
+
+        distributed.each(scenes, done, self.bar(title))
+
+    @cached_property
     def model(self) -> vision_language.VisionLanguageModel:
         """The frozen 2D vision-language model of the profile."""
-        if "model" not in self._loaded:
-            made = vision_language.create_model(
-                self.profile.teacher, device=self.device
-            )
-            frames = self.folder / "frames"
-            self._loaded["model"] = (
-                CachedModel(made, frames, int(1e9 * self.keep_gb))
-                if self.keep_gb
-                else made
-            )
-        model: vision_language.VisionLanguageModel = self._loaded["model"]
-        return model
+        made = vision_language.create_model(
+            self.profile.teacher.name, device=self.device
+        )
+        limit = int(1e9 * self.options.keep_gb)
+        if not limit:
+            return made
+        return CachedModel(made, self.cache.folder / "frames", limit)
+
+    @cached_property
+    def _weights(self) -> str:
+        """What tells the weights of the 2D model from others of its name."""
+        return vision_language.weights_key(self.profile.teacher.name)
 
     def text_embeddings(
-        self, template: str | None = None
+        self, templates: tuple[str, ...] | None = None
     ) -> Float[Tensor, "K D"]:
         """F^C of the paper: the embeddings of the class names, (K, D) float32
         of unit length, on the CPU.
 
-        ``template`` defaults to the profile's ``prompt_template``; the
-        profile's ``synonyms`` are averaged in.
+        ``templates`` default to the profile's; its synonyms are averaged in.
         """
-        texts: dict[str, Tensor] = self._loaded.setdefault("texts", {})
-        template = template or self.profile.prompt_template
-        if template not in texts:
-            texts[template] = class_embeddings(
-                self.model(),
-                self.class_set.names,
-                template,
-                split_synonyms(self.profile.synonyms),
+        templates = templates or self.profile.prompts.templates
+        if templates not in self._texts:
+            self._texts[templates] = class_embeddings(
+                self.model,
+                self.scenes.class_set.names,
+                templates,
+                self.profile.prompts.synonyms,
             ).cpu()
-        return texts[template]
+        return self._texts[templates]
 
-    def _fused_key(self, scene: Scene) -> str:
-        """What P^2D of a scene depends on. Its tags and its point labels are
-        not among it.
+    def fused_artifact(self, scene: Scene) -> Artifact:
+        """P^2D of a scene, and what it depends on: its tags and its point
+        labels are not among it.
         """
-        if self.fused_folder is not None:
-            path = self._path("fused", scene, "")
-            if not path.is_file():
-                raise StoreError(
-                    f"{path}: no such file: a folder of fused embeddings has"
-                    " one for each scene"
-                )
-            return key_of(
-                path=str(path.resolve()),
-                size=path.stat().st_size,
-                time=path.stat().st_mtime_ns,
-            )
-        if "weights" not in self._loaded:  # it is asked for with every scene
-            self._loaded["weights"] = vision_language.weights_key(
-                self.profile.teacher
-            )
-        return key_of(
-            scene=self._scene_key(scene),
+        if self.options.fused_folder is not None:
+            return Artifact("fused", scene.name, self._given_key(scene))
+        profile = self.profile
+        key = key_of(
+            scene=self.scenes.key(scene),
             code=code_key("vlg_lib.fusion", "vlg_lib.vision_language"),
             teacher=[
-                self.profile.teacher,
-                self._loaded["weights"],
-                self.keep_gb > 0,
+                asdict(profile.teacher),
+                self._weights,
+                self.options.keep_gb > 0,
             ],
-            visibility=asdict(self._visibility()),
-            normalize=self.profile.normalize_views,
+            visibility=asdict(profile.visibility),
+            fusion=[profile.fusion.normalize, profile.fusion.sampling],
         )
+        return Artifact("fused", scene.name, key)
 
-    def _visibility(self) -> Visibility:
-        profile = self.profile
-        return Visibility(
-            profile.depth_tolerance, profile.depth_slack, profile.image_border
+    def _given_file(self, scene: Scene) -> Path:
+        assert self.options.fused_folder is not None
+        path = self.options.fused_folder / f"{scene.name}.safetensors"
+        if not path.is_file():
+            raise StoreError(
+                f"{path}: no such file: a folder of fused embeddings has one"
+                " for each scene"
+            )
+        return path
+
+    def _given_key(self, scene: Scene) -> str:
+        path = self._given_file(scene)
+        stat = path.stat()
+        return key_of(
+            path=str(path.resolve()), size=stat.st_size, time=stat.st_mtime_ns
         )
 
     def fused(self, scene: Scene) -> PointEmbeddings:
@@ -107,44 +154,61 @@ class Stages(Scenes):
         on the CPU.
 
         They are kept in half precision; what is returned has been rounded to
-        it, the first time as every other time. StoreError where
-        ``fused_folder`` is given and its file is missing or is not of this
+        it, the first time as every other time. StoreError where a folder of
+        fused embeddings is given and its file is missing or is not of this
         scene and this teacher.
         """
-        if self.fused_folder is not None:
+        if self.options.fused_folder is not None:
             return read_fused(
-                self._path("fused", scene, ""),
+                self._given_file(scene),
                 len(scene.points),
                 self.text_embeddings().shape[1],
             )
-        stored = self._fused_rows(scene)
-        return PointEmbeddings(stored.embeddings.float(), stored.view_counts)
+        rows = self.fused_rows(scene)
+        return PointEmbeddings(rows.embeddings.float(), rows.view_counts)
 
-    def _fused_rows(self, scene: Scene) -> PointEmbeddings:
+    def fused_rows(self, scene: Scene) -> PointEmbeddings:
         """The same as it is stored: float16 in a mapped file, of which no more
         is read than is asked for.
         """
-
-        def make() -> tuple[dict[str, Tensor], dict[str, Any]]:
+        if self.options.fused_folder is not None:
+            tensors, _ = load_tensors(self._given_file(scene))
+            return PointEmbeddings(
+                tensors["embeddings"], tensors["view_counts"]
+            )
+        artifact = self.fused_artifact(scene)
+        if artifact not in self.cache:
             started = time.perf_counter()
-            fused = fuse_scene(
+            made = fuse_scene(
                 scene,
-                self.model().dense_embeddings,
-                self._visibility(),
-                normalize=self.profile.normalize_views,
+                self.model.dense_embeddings,
+                self.profile.visibility,
+                self.profile.fusion,
                 device=self.device,
             )
-            tensors = {
-                "embeddings": fused.embeddings.half(),
-                "view_counts": fused.view_counts,
-            }
-            return tensors, {
-                "scene": scene.name,
-                "seconds": time.perf_counter() - started,
-            }
+            self.cache.write_embeddings(
+                artifact, made, time.perf_counter() - started
+            )
+        return self.cache.read_embeddings(artifact)
 
-        tensors = once(self._path("fused", scene, self._fused_key(scene)), make)
-        return PointEmbeddings(tensors["embeddings"], tensors["view_counts"])
+    def pseudo_labels_artifact(
+        self, scene: Scene, *, masked: bool = True
+    ) -> Artifact:
+        """The pseudo labels of a scene, and what they depend on."""
+        prompts, tags = self.profile.prompts, None
+        if masked:
+            tags = scene.class_set.present(scene.scene_labels)
+        key = key_of(
+            fused=self.fused_artifact(scene).key,
+            code=code_key(
+                "vlg_lib.pseudo_labels", "vlg_lib.vision_language.prompts"
+            ),
+            classes=scene.class_set.names,
+            prompts=asdict(prompts),
+            tags=tags,
+            temperature=self.profile.pseudo_labels.temperature,
+        )
+        return Artifact("pseudo_labels", scene.name, key)
 
     def pseudo_labels(
         self, scene: Scene, *, masked: bool = True
@@ -154,121 +218,107 @@ class Stages(Scenes):
 
         ``masked=False``: without the tags, the zero-shot labels.
         """
-
-        def make() -> tuple[dict[str, Tensor], dict[str, Any]]:
-            fused, tags = (
-                self.fused(scene),
-                (scene.scene_labels if masked else None),
-            )
+        artifact = self.pseudo_labels_artifact(scene, masked=masked)
+        if artifact not in self.cache:
+            fused, texts = self.fused(scene), self.text_embeddings()
             started = time.perf_counter()
             made = make_pseudo_labels(
-                fused, self.text_embeddings(), tags, self.profile.temperature
+                fused,
+                texts,
+                scene.scene_labels if masked else None,
+                self.profile.pseudo_labels.temperature,
             )
-            tensors = {"labels": made.labels, "confidence": made.confidence}
-            return tensors, {
-                "scene": scene.name,
-                "seconds": time.perf_counter() - started,
-            }
+            self.cache.write_pseudo_labels(
+                artifact, made, time.perf_counter() - started
+            )
+        return self.cache.read_pseudo_labels(artifact)
 
-        tensors = once(
-            self._path("pseudo_labels", scene, self._pseudo_key(scene, masked)),
-            make,
-        )
-        return PseudoLabels(tensors["labels"], tensors["confidence"])
-
-    def _pseudo_key(self, scene: Scene, masked: bool = True) -> str:
-        return key_of(
-            fused=self._fused_key(scene),
-            code=code_key("vlg_lib.pseudo_labels"),
-            prompts=[
-                scene.class_set.names,
-                self.profile.prompt_template,
-                self.profile.synonyms,
+    @cached_property
+    def adapter_artifact(self) -> Artifact:
+        """The checkpoint of the adapter's training, and what it depends on."""
+        key = key_of(
+            rooms=[
+                self.pseudo_labels_artifact(scene).key
+                for scene in self.scenes.split("train")
             ],
-            tags=(
-                scene.class_set.present(scene.scene_labels) if masked else None
-            ),
-            temperature=self.profile.temperature,
+            code=code_key("vlg_lib.adapter"),
+            seed=self.seed,
+            settings=asdict(self.profile.adapter),
         )
+        return Artifact("adapter", "adapter", key)
 
-    def _path(self, stage: str, scene: Scene, key: str) -> Path:
-        if stage == "fused" and self.fused_folder is not None:
-            return self.fused_folder / f"{scene.name}.safetensors"
-        return self.folder / stage / f"{scene.name}-{key}.safetensors"
-
-    def _adapter_path(self) -> Path:
-        # it is asked for with every scene
-        if "adapter path" not in self._loaded:
-            settings = {
-                name: value
-                for name, value in asdict(self.profile).items()
-                if name.startswith("adapter")
-            }
-            rooms = [self._pseudo_key(scene) for scene in self.scenes("train")]
-            key = key_of(
-                rooms=rooms,
-                code=code_key("vlg_lib.adapter"),
-                seed=self.seed,
-                **settings,
-            )
-            self._loaded["adapter path"] = (
-                self.folder / "adapter" / f"adapter-{key}.safetensors"
-            )
-        return Path(self._loaded["adapter path"])
-
+    @property
     def adapter(self) -> nn.Module:
         """The trained adapter of stage 2 (ESS), on the CPU, from the pseudo
         labels of the training scenes.
         """
-        profile = self.profile
-        if "adapter" not in self._loaded:
-            texts = self.text_embeddings().to(self.device)
-            adapter = create_adapter(
-                profile.adapter, texts.shape[1], seed=self.seed
-            ).to(self.device)
-            path = self._adapter_path()
-            if not (
-                path.is_file()
-                and load_tensors(path)[1]["step"] == profile.adapter_steps
-            ):
-                scenes = self.scenes("train")
-                self._each(
-                    "stage 1",
-                    scenes,
-                    lambda scene: len(self.pseudo_labels(scene).labels),
-                )
-                rooms = [
-                    (self._fused_rows(scene), self.pseudo_labels(scene).labels)
-                    for scene in scenes
-                ]
-                train_adapter(
-                    adapter,
-                    rooms,
-                    texts,
-                    temperature=profile.temperature,
-                    steps=profile.adapter_steps,
-                    batch_rooms=profile.adapter_batch_rooms,
-                    points_per_room=profile.adapter_points_per_room,
-                    learning_rate=profile.adapter_learning_rate,
-                    weight_decay=profile.adapter_weight_decay,
-                    seed=self.seed,
-                    checkpoint=path,
-                    checkpoint_every=profile.checkpoint_every,
-                    progress="adapter" if self.progress else None,
-                )
-            load_model(path, adapter)
-            self._loaded["adapter"] = adapter.cpu()
-        trained: nn.Module = self._loaded["adapter"]
-        return trained
+        return self._trained_adapter.module
 
     def adapter_losses(self) -> list[float]:
         """The loss of each step of the adapter's training."""
-        self.adapter()
-        return [
-            float(loss)
-            for loss in load_tensors(self._adapter_path())[0]["losses"]
-        ]
+        return self._trained_adapter.progress.losses
+
+    @cached_property
+    def _trained_adapter(self) -> TrainedAdapter:
+        settings, artifact = self.profile.adapter, self.adapter_artifact
+        texts = self.text_embeddings().to(self.device)
+        adapter = create_adapter(
+            settings.kind, texts.shape[1], seed=self.seed
+        ).to(self.device)
+        made = artifact in self.cache
+        if not made:
+            scenes = self.scenes.split("train")
+            self.share("stage 1", scenes, self.pseudo_labels)
+            train_adapter(
+                adapter,
+                [
+                    (self.fused_rows(scene), self.pseudo_labels(scene).labels)
+                    for scene in scenes
+                ],
+                texts,
+                settings,
+                temperature=self.profile.pseudo_labels.temperature,
+                fit_settings=self.fit_settings(artifact, "adapter"),
+            )
+        progress = load_model(self.cache.path(artifact), adapter)
+        if not made:
+            self.finish_training(artifact, progress)
+        return TrainedAdapter(adapter.cpu(), progress)
+
+    def fit_settings(self, artifact: Artifact, title: str) -> FitSettings:
+        """What the training of an artefact takes beside its recipe."""
+        return FitSettings(
+            self.seed,
+            self.cache.path(artifact),
+            self.profile.checkpoint_every,
+            self.bar(title),
+        )
+
+    def finish_training(self, artifact: Artifact, progress: Progress) -> None:
+        """Say that a training is done: the main process writes its manifest,
+        the others wait for it.
+        """
+        if distributed.rank() == 0:
+            self.cache.finish(artifact, progress.seconds, len(progress.losses))
+        distributed.barrier()
 
     def adapted(self, scene: Scene) -> PointEmbeddings:
         """A^3D of the paper: the adapted embeddings of a scene's points."""
-        return adapt(self.adapter(), self.fused(scene))
+        return adapt(self.adapter, self.fused(scene))
+
+    def adapted_rows(self, scene: Scene) -> PointEmbeddings:
+        """The same, kept: float16 in a mapped file, of which no more is read
+        than is asked for.
+        """
+        key = key_of(
+            fused=self.fused_artifact(scene).key,
+            adapter=self.adapter_artifact.key,
+        )
+        artifact = Artifact("adapted", scene.name, key)
+        if artifact not in self.cache:
+            started = time.perf_counter()
+            made = self.adapted(scene)
+            self.cache.write_embeddings(
+                artifact, made, time.perf_counter() - started
+            )
+        return self.cache.read_embeddings(artifact)

@@ -9,6 +9,7 @@ evaluation only.
 """
 
 from collections.abc import Iterable
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -255,3 +256,22 @@ def _is_made(folder: Path, provenance: dict[str, object]) -> bool:
         return bool(read_manifest(folder)["provenance"] == provenance)
     except LayoutError:
         return False
+
+
+@dataclass(frozen=True)
+class RoomsSettings:
+    """How many made rooms there are, and how each is photographed."""
+
+    train: int = 8
+    """Rooms to learn from; 0 to 5,000."""
+    test: int = 4
+    """Rooms that nothing is learnt from; 0 to 5,000."""
+    views: int = 12
+    """Photographs of each room; from 1."""
+    width: int = 160
+    """Pixels across a photograph; from 1."""
+    height: int = 120
+    """Pixels down a photograph; from 1."""
+    shift: float = 0.5
+    """The share of object colours that the small 2D models never saw; 0 to
+    1."""

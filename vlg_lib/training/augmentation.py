@@ -21,21 +21,25 @@ class Augmentation:
     """How far a cloud may be changed; every amount is drawn evenly from its
     range.
 
-    ``turn``: about z, radians either way. ``tilt``: about x and about y,
-    radians either way. ``scale``: relative. ``flip``: chance of mirroring x.
-    ``gain``: of each colour channel, relative; ``offset``: of all three
-    channels and ``noise`` (standard deviation, each point by itself) on colours
-    in [-1, 1]. The paper's release: half a turn, pi / 64, 0.1, flips and colour
-    jitter.
+    The paper's release: half a turn, pi / 64, 0.1, flips and colour jitter.
     """
 
     turn: float = math.pi
+    """The largest angle about z, either way; radians."""
     tilt: float = math.pi / 64
+    """The largest angle about x and about y, either way; radians."""
     scale: float = 0.1
+    """The largest relative change of size, either way."""
     flip: float = 0.5
+    """How likely x is mirrored; 0 to 1."""
     gain: float = 0.05
+    """The largest relative change of each colour channel, either way."""
     offset: float = 0.05
+    """The largest shift of all three channels, either way; colours lie in
+    [-1, 1]."""
     noise: float = 0.02
+    """The standard deviation of each point's own noise on colours in
+    [-1, 1]."""
 
 
 NO_AUGMENTATION = Augmentation(

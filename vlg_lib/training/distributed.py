@@ -173,19 +173,31 @@ def wrap(model: nn.Module) -> nn.Module:
         if type(module) is nn.BatchNorm1d:
             # weights and statistics stay where optimizer and files find them
             module.__class__ = SyncedBatchNorm1d
-    return nn.distributed.DistributedDataParallel(model)
+    count_rows(model, True)
+    return nn.parallel.DistributedDataParallel(model)
+
+
+def count_rows(model: nn.Module, counted: bool) -> None:
+    """Tell the batch norms of a model from :func:`wrap` whether the rows that
+    this process shows them next are its own, and count.
+
+    A process without a share of a batch runs along on borrowed rows, since the
+    others wait for it in every batch norm. In one process this does nothing.
+    """
+    for module in model.modules():
+        if isinstance(module, SyncedBatchNorm1d):
+            module.counted = counted
 
 
 class SyncedBatchNorm1d(nn.BatchNorm1d):
     """Batch normalisation of (N, C) rows by mean and variance over the rows of
     all processes, on any device.
 
-    PyTorch's SyncBatchNorm does the same on CUDA alone.
+    PyTorch's SyncBatchNorm does the same on CUDA alone. ``counted``: whether
+    this process's rows are; :func:`count_rows` says so.
     """
 
-    counts = True
-    """Whether this process's rows do. One without a share runs along on
-    borrowed rows: the others wait for it here."""
+    counted: bool
 
     def forward(self, input: Float[Tensor, "N C"]) -> Float[Tensor, "N C"]:
         """Normalise each channel. In training all processes must call it
@@ -199,7 +211,7 @@ class SyncedBatchNorm1d(nn.BatchNorm1d):
         moments = torch.cat(
             [mean, variance + mean.square(), mean.new_ones(1)]
         ).double()
-        *sums, rows = all_reduce(moments * (len(input) * self.counts)).split(
+        *sums, rows = all_reduce(moments * (len(input) * self.counted)).split(
             [*[len(mean)] * 2, 1]
         )
         mean = sums[0] / rows

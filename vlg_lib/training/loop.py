@@ -9,10 +9,11 @@ continues bit for bit on a CPU, and a checkpoint needs no random state.
 
 import math
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import nullcontext
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypedDict, TypeVar
+from typing import Any, Generic, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -30,17 +31,6 @@ joined, how much the mean stands for."""
 Schedule = Callable[[float], float]
 """A learning-rate schedule: from progress (step / steps, in [0, 1)) to a factor
 on the optimizer's own rate."""
-
-
-class FitOptions(TypedDict, total=False):
-    """The options of :func:`fit` that every training takes and passes on, with
-    the defaults they have there.
-    """
-
-    seed: int
-    checkpoint: Path | None
-    checkpoint_every: int
-    progress: str | None
 
 
 def constant(progress: float) -> float:
@@ -78,6 +68,52 @@ SCHEDULES: dict[str, Schedule] = {
 """The schedules by name."""
 
 
+@dataclass(frozen=True)
+class FitSettings:
+    """What every training takes beside its recipe: where its random draws
+    start, and where its state is kept.
+    """
+
+    seed: int = 0
+    """Where the random draws start; from 0."""
+    checkpoint: Path | None = None
+    """The file that keeps the state: a training that finds one goes on from
+    it. None: nothing is kept."""
+    checkpoint_every: int = 100
+    """Steps between two stored states; from 1. The last step is stored
+    always."""
+    progress: str | None = None
+    """The title of a progress bar; None shows none."""
+
+
+@dataclass(frozen=True)
+class Optimization:
+    """How a training moves the weights."""
+
+    optimizer: Optimizer
+    """An optimizer of the model's parameters, at its full learning rate."""
+    steps: int
+    """How many steps are taken; from 0."""
+    schedule: Schedule = constant
+    """What the learning rate is multiplied with in the course of it."""
+    max_grad_norm: float | None = None
+    """The largest norm of the gradient; None for any."""
+    half_precision: bool = False
+    """Whether the model runs in float16. Then the loss is scaled up before it
+    is differentiated, lest small gradients become zero, and a step whose
+    gradients overflow is left out."""
+
+
+@dataclass(frozen=True)
+class Progress:
+    """How far a training has come."""
+
+    losses: list[float]
+    """The loss of each step so far."""
+    seconds: float
+    """What these steps took, wherever the training was continued."""
+
+
 def step_seed(seed: int, step: int) -> int:
     """The seed of one step: distinct for every (seed, step) with step <
     1,000,003; a resumed run meets it again.
@@ -89,29 +125,17 @@ def fit(
     model: nn.Module,
     batches: Callable[[int, torch.Generator], Any],
     loss: Loss[Batch],
+    optimization: Optimization,
+    fit_settings: FitSettings | None = None,
     *,
     collate: Callable[[Any], Batch] | None = None,
-    steps: int,
-    optimizer: Optimizer,
-    schedule: Schedule = constant,
-    seed: int = 0,
-    checkpoint: Path | None = None,
-    checkpoint_every: int = 100,
-    max_grad_norm: float | None = None,
-    half_precision: bool = False,
-    progress: str | None = None,
 ) -> list[float]:
-    """Train ``model`` in place for ``steps`` steps and return the loss of each.
+    """Train ``model`` in place and return the loss of each step.
 
     ``batches(step, generator)`` makes the batch of a step, with a CPU generator
-    that is seeded for that step; ``loss(model, batch)`` returns a scalar.
-    ``max_grad_norm`` limits the gradient's norm. ``half_precision``: the model
-    runs in float16, so the loss is scaled up before it is differentiated, lest
-    small gradients become zero, and a step whose gradients overflow is left
-    out. ``progress`` titles a progress bar; None shows none. With
-    ``checkpoint`` the state is stored there every ``checkpoint_every`` steps
-    and after the last, and a run that finds a stored state continues from it (a
-    finished one only loads).
+    that is seeded for that step; ``loss(model, batch)`` returns a scalar. With
+    ``fit_settings.checkpoint`` the state is stored there, and a run that finds
+    a stored state continues from it (a finished one only loads).
 
     With ``collate`` the batch of a step is a list, and ``collate`` makes what
     ``loss`` takes of some of its items. Then the processes of a run share the
@@ -123,115 +147,172 @@ def fit(
 
     Raises ValueError for a loss that is not finite, and StoreError for a
     checkpoint of another model, seed or length.
+
+    >>> model = nn.Linear(1, 1)
+    >>> sgd = torch.optim.SGD(model.parameters(), lr=0.1)
+    >>> losses = fit(
+    ...     model,
+    ...     lambda step, generator: torch.randn(8, 1, generator=generator),
+    ...     lambda model, batch: (model(batch) - 2 * batch).square().mean(),
+    ...     Optimization(sgd, steps=50),
+    ... )
+    >>> len(losses), losses[-1] < losses[0]
+    (50, True)
     """
-    wrapped = distributed.wrap(model)
-    rates = [float(group["lr"]) for group in optimizer.param_groups]
-    run = {"seed": seed, "steps": steps}
-    losses: list[float] = []
-    spent = 0.0
-    if checkpoint is not None and checkpoint.exists():
-        losses, spent = _resume(checkpoint, model, optimizer, run)
+    settings = fit_settings or FitSettings()
+    run = {"seed": settings.seed, "steps": optimization.steps}
+    stepper = _Stepper(model, loss, optimization)
+    before = Progress([], 0.0)
+    if settings.checkpoint is not None and settings.checkpoint.exists():
+        before = _resume(
+            settings.checkpoint, model, optimization.optimizer, run
+        )
+    losses = list(before.losses)
     model.train()
-    started = time.perf_counter() - spent
-    devices = sorted(
-        {
-            parameter.device.index or 0
-            for parameter in model.parameters()
-            if parameter.is_cuda
-        }
-    )
-    kind = next(model.parameters()).device.type
-    # disabled, it does nothing
-    scaler = torch.amp.GradScaler(kind, enabled=half_precision)
+    started = time.perf_counter() - before.seconds
     bar = tqdm(
-        total=steps,
+        total=optimization.steps,
         initial=len(losses),
-        desc=progress,
-        disable=progress is None,
+        desc=settings.progress,
+        disable=settings.progress is None,
         leave=False,
     )
-    with bar, torch.random.fork_rng(devices=devices):
-        for step in range(len(losses), steps):
-            torch.manual_seed(step_seed(seed, step))
-            drawn = batches(
-                step, torch.Generator().manual_seed(step_seed(seed, step))
-            )
-            for group, rate in zip(optimizer.param_groups, rates, strict=True):
-                group["lr"] = rate * schedule(step / steps)
-            optimizer.zero_grad(set_to_none=True)
-            parts = (
-                [(drawn, True, True)]
-                if collate is None
-                else _parts(drawn, collate)
-            )
-            losses.append(value := _differentiate(wrapped, loss, parts, scaler))
-            if not math.isfinite(value):
-                raise ValueError(
-                    f"the loss is {value} at step {step}: lower the learning"
-                    " rate or look for bad input"
-                )
-            if max_grad_norm is not None:
-                scaler.unscale_(optimizer)
-                nn.utils.clip_grad_norm_(model.parameters(), max_grad_norm)
-            scaler.step(optimizer)
-            scaler.update()
+    with bar, torch.random.fork_rng(devices=_cuda_devices(model)):
+        for step in range(len(losses), optimization.steps):
+            seed = step_seed(settings.seed, step)
+            torch.manual_seed(seed)
+            drawn = batches(step, torch.Generator().manual_seed(seed))
+            losses.append(stepper.take(step, _parts(drawn, collate)))
             bar.update()
-            if (
-                checkpoint
-                and distributed.rank() == 0
-                and ((step + 1) % checkpoint_every == 0 or step + 1 == steps)
-            ):
+            if _is_stored(settings, step + 1, optimization.steps):
+                assert settings.checkpoint is not None
                 _store(
-                    checkpoint,
+                    settings.checkpoint,
                     model,
-                    optimizer,
+                    optimization.optimizer,
                     run,
-                    losses,
-                    time.perf_counter() - started,
+                    Progress(losses, time.perf_counter() - started),
                 )
     distributed.barrier()
     model.eval()
     return losses
 
 
+def _cuda_devices(model: nn.Module) -> list[int]:
+    """The numbers of the GPUs that hold parameters."""
+    return sorted(
+        {
+            parameter.device.index or 0
+            for parameter in model.parameters()
+            if parameter.is_cuda
+        }
+    )
+
+
+def _is_stored(settings: FitSettings, done: int, steps: int) -> bool:
+    """Whether this process stores the state after so many steps."""
+    return (
+        settings.checkpoint is not None
+        and distributed.rank() == 0
+        and (done % settings.checkpoint_every == 0 or done == steps)
+    )
+
+
+@dataclass(frozen=True)
+class _Part(Generic[Batch]):
+    """What a process does at a time in a step: a batch, whether it counts or
+    its items are only borrowed, and whether it is the last.
+    """
+
+    batch: Batch
+    counts: bool
+    last: bool
+
+
 def _parts(
-    drawn: Sequence[Any], collate: Callable[[Any], Batch]
-) -> Iterator[tuple[Batch, bool, bool]]:
-    """What a process does of a step: (a batch, whether it counts or is only
-    borrowed, whether it is the last).
+    drawn: Any, collate: Callable[[Any], Batch] | None
+) -> Iterator[_Part[Batch]]:
+    """The parts of a step for this process.
 
     All processes have equally many, since they wait for each other in each of
     them.
     """
+    if collate is None:
+        yield _Part(drawn, True, True)
+        return
     processes = distributed.world_size()
     parts = min(distributed.accumulation(), math.ceil(len(drawn) / processes))
     for part in range(parts):
         share = drawn[
             part * processes + distributed.rank() :: parts * processes
         ]
-        yield collate(share or drawn[:1]), bool(share), part + 1 == parts
+        yield _Part(collate(share or drawn[:1]), bool(share), part + 1 == parts)
+
+
+class _Stepper(Generic[Batch]):
+    """Takes the steps of a training: rate, gradients, their limit, update."""
+
+    def __init__(
+        self, model: nn.Module, loss: Loss[Batch], optimization: Optimization
+    ) -> None:
+        self.model, self.loss, self.how = model, loss, optimization
+        self.wrapped = distributed.wrap(model)
+        self.rates = [
+            float(group["lr"]) for group in optimization.optimizer.param_groups
+        ]
+        # disabled, it does nothing
+        self.scaler = torch.amp.GradScaler(
+            next(model.parameters()).device.type,
+            enabled=optimization.half_precision,
+        )
+
+    def take(self, step: int, parts: Iterable[_Part[Batch]]) -> float:
+        """Take a step and return its loss; ValueError where it is not
+        finite.
+        """
+        optimizer = self.how.optimizer
+        factor = self.how.schedule(step / self.how.steps)
+        for group, rate in zip(optimizer.param_groups, self.rates, strict=True):
+            group["lr"] = rate * factor
+        optimizer.zero_grad(set_to_none=True)
+        value = _differentiate(self.wrapped, self.loss, parts, self.scaler)
+        if not math.isfinite(value):
+            raise ValueError(
+                f"the loss is {value} at step {step}: lower the learning rate"
+                " or look for bad input"
+            )
+        if self.how.max_grad_norm is not None:
+            self.scaler.unscale_(optimizer)
+            nn.utils.clip_grad_norm_(
+                self.model.parameters(), self.how.max_grad_norm
+            )
+        self.scaler.step(optimizer)
+        self.scaler.update()
+        return value
 
 
 def _differentiate(
     model: nn.Module,
     loss: Loss[Batch],
-    parts: Iterable[tuple[Batch, bool, bool]],
+    parts: Iterable[_Part[Batch]],
     scaler: torch.amp.GradScaler,
 ) -> float:
     """The loss of a step, the mean over all processes' parts by their weights;
     its gradients are left in the model.
     """
     scale = weights = summed = torch.zeros(())
-    for batch, counts, last in parts:
-        distributed.SyncedBatchNorm1d.counts = counts
+    for part in parts:
+        distributed.count_rows(model, part.counts)
         with (
-            nullcontext() if last else getattr(model, "no_sync", nullcontext)()
+            nullcontext()
+            if part.last
+            else getattr(model, "no_sync", nullcontext)()
         ):
-            result = loss(model, batch)
+            result = loss(model, part.batch)
             value, weight = (
                 result if isinstance(result, tuple) else (result, 1.0)
             )
-            weight = torch.as_tensor(weight).to(value) * counts
+            weight = torch.as_tensor(weight).to(value) * part.counts
             weights = weights + distributed.all_reduce(weight)
             # what later parts weigh is not known yet: all is scaled again at
             # the end
@@ -253,8 +334,7 @@ def _store(
     model: nn.Module,
     optimizer: Optimizer,
     run: dict[str, int],
-    losses: list[float],
-    seconds: float,
+    progress: Progress,
 ) -> None:
     """Write the state. The optimizer's tensors are flattened to names; its
     settings are JSON: no pickle.
@@ -268,11 +348,11 @@ def _store(
             f"optimizer.{index}.{name}": torch.as_tensor(value)
             for name, value in values.items()
         }
-    tensors["losses"] = torch.tensor(losses, dtype=torch.float64)
+    tensors["losses"] = torch.tensor(progress.losses, dtype=torch.float64)
     manifest = {
         "run": run,
-        "step": len(losses),
-        "seconds": seconds,
+        "step": len(progress.losses),
+        "seconds": progress.seconds,
         "groups": state["param_groups"],
     }
     save_tensors(path, tensors, manifest)
@@ -280,9 +360,9 @@ def _store(
 
 def _resume(
     path: Path, model: nn.Module, optimizer: Optimizer, run: dict[str, int]
-) -> tuple[list[float], float]:
+) -> Progress:
     """Read what :func:`_store` wrote into the model and the optimizer; the
-    losses and the seconds so far.
+    progress so far.
     """
     tensors, manifest = load_tensors(path)
     if manifest.get("run") != run:
@@ -290,7 +370,7 @@ def _resume(
             f"{path}: checkpoint of another run ({manifest.get('run')},"
             f" expected {run}); delete or move it"
         )
-    load_model(path, model)
+    _set_weights(path, model, tensors)
     state: dict[int, dict[str, Any]] = {}
     for name, tensor in tensors.items():
         if name.startswith("optimizer."):
@@ -301,16 +381,24 @@ def _resume(
         for group in manifest["groups"]
     ]
     optimizer.load_state_dict({"state": state, "param_groups": groups})
-    return [float(value) for value in tensors["losses"]], float(
-        manifest["seconds"]
-    )
+    return _progress(tensors, manifest)
 
 
-def load_model(path: Path, model: nn.Module) -> None:
-    """Load the model of a checkpoint that :func:`fit` stored, in place;
-    StoreError where it is another model's.
+def load_model(path: Path, model: nn.Module) -> Progress:
+    """Load the model of a checkpoint that :func:`fit` stored, in place, in
+    evaluation mode; the progress of its training.
+
+    StoreError where the checkpoint is another model's.
     """
-    tensors, _ = load_tensors(path)
+    tensors, manifest = load_tensors(path)
+    _set_weights(path, model, tensors)
+    model.eval()
+    return _progress(tensors, manifest)
+
+
+def _set_weights(
+    path: Path, model: nn.Module, tensors: dict[str, Tensor]
+) -> None:
     stored = {
         name.removeprefix("model."): tensor
         for name, tensor in tensors.items()
@@ -322,4 +410,7 @@ def load_model(path: Path, model: nn.Module) -> None:
         raise StoreError(
             f"{path}: checkpoint of another model; delete or move it ({error})"
         ) from error
-    model.eval()
+
+
+def _progress(tensors: dict[str, Tensor], manifest: dict[str, Any]) -> Progress:
+    return Progress(tensors["losses"].tolist(), float(manifest["seconds"]))

@@ -7,7 +7,7 @@ in their loss and in nothing else.
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Unpack
+from typing import Any
 
 import torch
 from jaxtyping import Float, Int64, Shaped, UInt8
@@ -22,7 +22,7 @@ from vlg_lib.networks.point_network import (
 from vlg_lib.sparse import VoxelTensor
 from vlg_lib.training.augmentation import Augmentation, augment, crop
 from vlg_lib.training.distributed import mixed_precision
-from vlg_lib.training.loop import FitOptions, Schedule, fit, one_cycle
+from vlg_lib.training.loop import SCHEDULES, FitSettings, Optimization, fit
 
 
 @dataclass(frozen=True)
@@ -71,20 +71,38 @@ class CloudBatch:
 class TrainingSettings:
     """The budget and the recipe that all 3D networks of one table share.
 
-    ``crop``: side of the square column cut from a room, in metres; None takes
-    whole rooms. ``max_grad_norm``: largest norm of the gradient, None for any.
     The paper: Adam at 1e-3 with the poly schedule, 8 whole scenes a batch, 2 cm
-    voxels.
+    voxels. ValueError for an unknown schedule.
     """
 
     steps: int
+    """How many batches are learnt from; from 0. The paper, for ScanNet:
+    75,062."""
     batch_rooms: int = 4
+    """Rooms in a batch; from 1. The paper: 8."""
     crop: float | None = 2.6
+    """The side of the square column that is cut from a room, metres, above 0;
+    None takes whole rooms, as the paper does."""
     learning_rate: float = 4e-3
+    """Adam's rate at its highest, above 0. The paper: 1e-3."""
     weight_decay: float = 1e-4
+    """How much weights shrink in a step, times the rate; from 0. The paper's
+    release: 0."""
     max_grad_norm: float | None = 5.0
+    """The largest norm of the gradient; None for any, as in the paper's
+    release."""
     augmentation: Augmentation = field(default_factory=Augmentation)
-    schedule: Schedule = one_cycle
+    """How far rooms are changed at random."""
+    schedule: str = "one_cycle"
+    """How the rate changes, a name in
+    :data:`vlg_lib.training.loop.SCHEDULES`. The paper: ``poly_decay``."""
+
+    def __post_init__(self) -> None:
+        if self.schedule not in SCHEDULES:
+            raise ValueError(
+                f"unknown schedule {self.schedule!r}; known:"
+                f" {', '.join(SCHEDULES)}"
+            )
 
 
 def draw_batch(
@@ -148,10 +166,10 @@ def train_network(
         Tensor | tuple[Tensor, Tensor | float],
     ],
     settings: TrainingSettings,
-    **options: Unpack[FitOptions],
+    fit_settings: FitSettings | None = None,
 ) -> list[float]:
-    """Train a network in place and return the loss of each step; ``loss(outputs
-    of the voxels, batch)``.
+    """Train a network in place on rooms and return the loss of each step;
+    ``loss(outputs of the voxels, batch)``.
 
     The loss is a mean, or a mean and what it weighs beside those of other parts
     of a step (:func:`vlg_lib.training.loop.fit`). Precision:
@@ -176,15 +194,17 @@ def train_network(
         network,
         lambda step, generator: _draw(network, clouds, settings, generator),
         batch_loss,
-        collate=lambda crops: _collate(network, crops),
-        steps=settings.steps,
-        optimizer=torch.optim.AdamW(
-            network.parameters(),
-            lr=settings.learning_rate,
-            weight_decay=settings.weight_decay,
+        Optimization(
+            torch.optim.AdamW(
+                network.parameters(),
+                lr=settings.learning_rate,
+                weight_decay=settings.weight_decay,
+            ),
+            settings.steps,
+            SCHEDULES[settings.schedule],
+            settings.max_grad_norm,
+            half_precision=precision is torch.float16,
         ),
-        schedule=settings.schedule,
-        max_grad_norm=settings.max_grad_norm,
-        half_precision=precision is torch.float16,
-        **options,
+        fit_settings,
+        collate=lambda crops: _collate(network, crops),
     )

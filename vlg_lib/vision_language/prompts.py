@@ -7,6 +7,7 @@ prompt gives a direction; their mean is the class's.
 """
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 
 import torch
 from jaxtyping import Float
@@ -21,6 +22,28 @@ SCENE = "a {name} in a scene"
 ``SCENE``."""
 IMAGENET = "imagenet"
 """What stands for CLIP's 80 templates where templates are named in one text."""
+
+
+@dataclass(frozen=True)
+class TeacherSettings:
+    """The frozen 2D vision-language model."""
+
+    name: str = "small-attributes"
+    """What :func:`vlg_lib.vision_language.create_model` takes. The paper:
+    ``openseg``."""
+
+
+@dataclass(frozen=True)
+class PromptSettings:
+    """What stands for a class: all prompts of a class are averaged
+    (:func:`class_embeddings`).
+    """
+
+    templates: tuple[str, ...] = ("a {name}",)
+    """Texts with ``{name}`` where a class name goes. The paper's stage 1: the
+    bare name, ``{name}``."""
+    synonyms: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    """Further names of some classes, by class name."""
 
 
 def imagenet_templates() -> tuple[str, ...]:
@@ -43,6 +66,16 @@ def split_templates(text: str) -> tuple[str, ...]:
         if text == IMAGENET
         else tuple(part.strip() for part in text.split("|"))
     )
+
+
+def join_templates(templates: Sequence[str]) -> str:
+    """Templates as one text, which :func:`split_templates` takes apart: the
+    form that the file of a network holds.
+
+    >>> join_templates(("a {name}", "a photo of a {name}"))
+    'a {name} | a photo of a {name}'
+    """
+    return " | ".join(templates)
 
 
 def split_synonyms(text: str) -> dict[str, tuple[str, ...]]:
