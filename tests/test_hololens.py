@@ -205,7 +205,7 @@ def test_the_command_on_the_scan(folder, tmp_path):
     print(report)
     assert (report.frames, report.skipped) == (47, {})
     assert report.correlation == pytest.approx(0.955, abs=0.015)
-    assert (tmp_path / "scan.html").stat().st_size > 1_000_000
+    assert (tmp_path / "fused.html").stat().st_size > 1_000_000
 
 
 def test_check_finds_no_fault(folder):

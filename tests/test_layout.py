@@ -319,8 +319,14 @@ def test_only_the_evaluation_opens_the_door_to_point_labels():
         if "labels.ply" in path.read_text()
     }
     # The table asks when the file was written; the command line's help has a
-    # file of this name as an example.
-    assert opened <= {"data/layout.py", "pipeline/table.py", "cli/own_scan.py"}
+    # file of this name as an example. Converters read files of this name that
+    # others made, and nothing of the method imports a converter.
+    converters = {path for path in opened if path.startswith("convert/")}
+    assert opened - converters <= {
+        "data/layout.py",
+        "pipeline/table.py",
+        "cli/own_scan.py",
+    }
 
 
 class TestFrameFolder:
