@@ -13,17 +13,26 @@ export OMP_WAIT_POLICY ?= passive
 export OMP_NUM_THREADS ?= 1
 export PYTHONWARNINGS ?= ignore::DeprecationWarning:jupyter_client
 
-.PHONY: help env book test lint unit notebooks nbval site browser lab times sync lock minkowski clean
+.PHONY: help env book test lint unit notebooks nbval site browser robustness lab times sync lock minkowski clean
 
 help:
-	@echo "make book       run every chapter and build the site into _build/html"
-	@echo "make test       lint, tests, chapters, nbval, strict site, browser checks"
-	@echo "make lab        open the chapters in JupyterLab"
-	@echo "make minkowski  build MinkowskiEngine for the CPU (Linux; minutes, once) and install it into .venv"
-	@echo "make times      run the chapters, time them and write the times into their headers"
-	@echo "make sync       regenerate what notebooks share (setup cell, links) and the student notebooks"
-	@echo "make lock       resolve requirements.in into requirements.txt"
-	@echo "options:        PROFILE=auto|fast|colab|book|full  SEED=0  PYTHON=python3.12  TORCH_INDEX=URL"
+	@echo "make book        run every chapter and build the site into _build/html"
+	@echo "make test        lint, tests, chapters, nbval, strict site, browser checks: each is also a target of its own:"
+	@echo "  make lint        linters, types, floors, file tree, reference pages, stored notebooks"
+	@echo "  make unit        the tests, without the browser"
+	@echo "  make notebooks   run the chapters that have changed"
+	@echo "  make nbval       compare the chapters' pinned outputs"
+	@echo "  make site        build the site from the chapters as they ran"
+	@echo "  make browser     check the built site in a headless browser"
+	@echo "make robustness  kills, full disks, damaged scenes and malformed files at the sizes that results/ records"
+	@echo "make lab         open the chapters in JupyterLab"
+	@echo "make minkowski   build MinkowskiEngine for the CPU (Linux; minutes, once) and install it into .venv"
+	@echo "make times       run the chapters, time them and write the times into their headers"
+	@echo "make sync        regenerate what notebooks share, student notebooks, the README's file tree, reference pages"
+	@echo "make lock        resolve requirements.in into requirements.txt"
+	@echo "make env         set up .venv, as every command does first"
+	@echo "make clean       remove what was built, but not .venv"
+	@echo "options:         PROFILE=auto|fast|colab|book|full  SEED=0  PYTHON=python3.12  TORCH_INDEX=URL"
 
 env: .venv/.installed
 
@@ -38,9 +47,11 @@ test: lint unit notebooks nbval site browser
 
 lint: env
 	$(BIN)/ruff check .
-	$(BIN)/ruff format --check vlg_lib tests tools data_scripts benchmarks book
+	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+	$(BIN)/python tools/file_tree.py --check
+	$(BIN)/python tools/reference.py --check
 	$(BIN)/python tools/notebooks.py check
 	$(BIN)/nbstripout --verify --keep-id --keep-count --extra-keys "$(STRIP_KEYS)" notebooks/[0-9]*.ipynb notebooks/student/*.ipynb
 
@@ -66,6 +77,16 @@ site: notebooks
 browser: site
 	$(BIN)/python -m pytest -m book tests
 
+ROBUSTNESS := PYTHONPATH=tests $(BIN)/python tests/robustness
+# Far more of what `make test` tries in small. The full disk is a small one that root mounts.
+robustness: env
+	$(ROBUSTNESS)/fuzz.py --inputs 110000 --seed 0
+	$(ROBUSTNESS)/faults.py kill --kills 20 --seed 0
+	$(ROBUSTNESS)/faults.py convert --kills 20 --seed 0
+	$(ROBUSTNESS)/fault_damage.py scenes
+	@if [ "$$(id -u)" = 0 ]; then $(ROBUSTNESS)/fault_damage.py disk --sizes 4; \
+	else echo "left out: the full disk, which needs root to mount one"; fi
+
 lab: env
 	$(BIN)/jupyter lab notebooks
 
@@ -75,6 +96,8 @@ times: env
 
 sync: env
 	$(BIN)/python tools/notebooks.py sync
+	$(BIN)/python tools/reference.py
+	$(BIN)/python tools/file_tree.py
 
 minkowski: env
 	$(BIN)/python data_scripts/build_minkowski.py --cpu

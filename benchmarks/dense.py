@@ -40,7 +40,7 @@ import torch
 from torch import Tensor
 
 from vlg_lib.vision_language import create_model
-from vlg_lib.vision_language.open_clip import OpenClipModel
+from vlg_lib.vision_language.open_clip import OpenClipModel, OpenClipOptions
 from vlg_lib.vision_language.readouts import READOUTS
 
 WIDTH, HEIGHT = 320, 240
@@ -75,11 +75,9 @@ def sides(
     """What is timed, by name: each embeds one frame; and the megabytes of its
     weights.
     """
-    small, small_frame, wide = (
-        create_model(device=device),
-        frame(160, 120),
-        frame(WIDTH, HEIGHT),
-    )
+    small = create_model(device=device)
+    small_frame = frame(160, 120)
+    wide = frame(WIDTH, HEIGHT)
     whole = (
         open_clip.create_model("ViT-B-16", force_image_size=(HEIGHT, WIDTH))
         .to(device, dtype)
@@ -96,7 +94,7 @@ def sides(
             return whole.encode_image(pixels)
 
     def dense(
-        readout: str, **options: Any
+        readout: str, short_side: int, window: int | None = None
     ) -> tuple[Callable[[], Tensor], float]:
         lent = proxy if readout == "proxyclip" else None
         model = OpenClipModel(
@@ -104,10 +102,9 @@ def sides(
             list,
             "ViT-B-16",
             readout,
+            options=OpenClipOptions(short_side, window, dtype=dtype),
             proxy=lent,
-            dtype=dtype,
             device=device,
-            **options,
         )
         return lambda: model.dense_embeddings(wide), megabytes(
             model._model.visual, lent

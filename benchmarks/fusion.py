@@ -56,7 +56,7 @@ CAMERA = Camera(288.9, 288.9, 159.5, 119.5, 320, 240)
 VIEWS, TIMED_FRAMES = 24, 4
 
 
-def make_hits(
+def make_pairs(
     points: int, seed: int = 0
 ) -> tuple[list[PointPixelPairs], float]:
     """What a few frames of a room see of ``points`` points spread over its
@@ -89,10 +89,8 @@ class GatherThenMask:
     """The baseline: a row for every point, most of them for nothing."""
 
     def __init__(self, points: int, dim: int) -> None:
-        self.sums, self.counter = (
-            torch.zeros(points, dim),
-            torch.zeros(points, 1),
-        )
+        self.sums = torch.zeros(points, dim)
+        self.counter = torch.zeros(points, 1)
 
     def add_view(
         self,
@@ -117,10 +115,8 @@ def for_every_point(
     """The baseline's input: a pixel (0, 0 where hidden) and a mask for each of
     all points.
     """
-    pixels, mask = (
-        torch.zeros(points, 2, dtype=torch.int64),
-        torch.zeros(points),
-    )
+    pixels = torch.zeros(points, 2, dtype=torch.int64)
+    mask = torch.zeros(points)
     pixels[pairs.indices], mask[pairs.indices] = pairs.pixels, 1.0
     return pixels, mask
 
@@ -234,7 +230,7 @@ def peak_of(side: str, path: Path, arguments: argparse.Namespace) -> float:
         __file__,
         "--alone",
         side,
-        "--hits",
+        "--pairs",
         str(path),
         "--points",
         str(arguments.points),
@@ -267,10 +263,8 @@ def race(
     last = make_dense(dim)
     first = last.permute(2, 0, 1).clone(memory_format=torch.contiguous_format)
     everywhere = [for_every_point(pair, points) for pair in pairs]
-    ours, baseline = (
-        ViewAverager(points, dim, normalize=False),
-        GatherThenMask(points, dim),
-    )
+    ours = ViewAverager(points, dim, normalize=False)
+    baseline = GatherThenMask(points, dim)
 
     def add_ours(dense: Tensor) -> None:
         for pair in pairs:
@@ -298,10 +292,8 @@ def race(
     visible = sum(len(pair) for pair in pairs) / len(pairs)
     # a row read, its sum read, its sum written
     moved = 3 * 4 * dim * visible / 1e9
-    copy, achieved = (
-        copy_gigabytes_per_second(clock),
-        moved / times["ours"] * 1e3,
-    )
+    copy = copy_gigabytes_per_second(clock)
+    achieved = moved / times["ours"] * 1e3
     facts = {
         "points": points,
         "dim": dim,
@@ -363,7 +355,7 @@ def main() -> None:
     parser.add_argument(
         "--alone", choices=("ours", "baseline"), help=argparse.SUPPRESS
     )
-    parser.add_argument("--hits", type=Path, help=argparse.SUPPRESS)
+    parser.add_argument("--pairs", type=Path, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
     if arguments.alone:
@@ -388,7 +380,7 @@ def main() -> None:
             }
         )
     )
-    pairs, seconds_to_see = make_hits(arguments.points)
+    pairs, seconds_to_see = make_pairs(arguments.points)
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "pairs.safetensors"
         save_tensors(

@@ -1,7 +1,8 @@
-"""Peak memory of stage 1 for a large scene: as it is by default, told a limit,
+r"""Peak memory of stage 1 for a large scene: as it is by default, told a limit,
 and for more frames.
 
-    python benchmarks/fusion_memory.py --points 1000000 --dim 768 --frames 4 12 --max-memory 300000000
+    python benchmarks/fusion_memory.py --points 1000000 --dim 768 \
+        --frames 4 12 --max-memory 300000000
 
 Each line is one JSON object with ``name, ours, baseline, ratio, unit, runs,
 threads`` (ratio > 1: ours is better). The points lie on a wall 16 m wide,
@@ -196,17 +197,13 @@ def main() -> None:
     fewer, more = arguments.frames
     with tempfile.TemporaryDirectory(dir=arguments.folder) as name:
         folder = Path(name)
-        default, limited = (
-            case(arguments, fewer, None, folder),
-            case(arguments, fewer, limit, folder),
-        )
+        default = case(arguments, fewer, None, folder)
+        limited = case(arguments, fewer, limit, folder)
         assert default["file"] == limited["file"], (
             "the two ways give different files"
         )
-        longer, longer_limited = (
-            case(arguments, more, None, folder),
-            case(arguments, more, limit, folder),
-        )
+        longer = case(arguments, more, None, folder)
+        longer_limited = case(arguments, more, limit, folder)
         assert longer["file"] == longer_limited["file"], (
             "the two ways give different files"
         )

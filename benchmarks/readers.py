@@ -13,7 +13,7 @@ The baseline of the stream is what no reader can do without: ``zlib.decompress``
 and Pillow's JPEG decoder over the same bytes, already in memory. Ours opens the
 file, finds the frames, reads them, decodes and checks them, and turns depth
 into metres; "open and seek" is the time to find all frames of the file and to
-read the last. "conversion" is a whole run of ``convert_scannet.py`` on one
+read the last. "conversion" is a whole run of ``vlg convert scannet`` on one
 scene, which decodes each frame twice (once to know that it is whole), resamples
 it and writes two PNG files, against decoding it once. On a busy machine use
 ``--cpu-time``.
@@ -241,10 +241,8 @@ def measure_text(
     folder: Path, given: argparse.Namespace, clock: Callable[[], float]
 ) -> None:
     rng = np.random.default_rng(0)
-    points, colors = (
-        rng.uniform(-30, 40, (given.lines, 3)),
-        rng.integers(0, 256, (given.lines, 3)),
-    )
+    points = rng.uniform(-30, 40, (given.lines, 3))
+    colors = rng.integers(0, 256, (given.lines, 3))
     rows = zip(points.tolist(), colors.tolist(), strict=True)
     path = folder / "room_1.txt"
     path.write_text(

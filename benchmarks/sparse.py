@@ -152,10 +152,8 @@ class PlainConvolution(Convolution):
         if self.pointwise:
             return super().forward(x)
         stride = x.stride * self.stride
-        inputs, outputs = (
-            x.manager.grid(x.stride).keys,
-            x.manager.grid(stride).keys,
-        )
+        inputs = x.manager.grid(x.stride).keys
+        outputs = x.manager.grid(stride).keys
         pairs = pairs_by_search(inputs, outputs, self.kernel_size, x.stride)
         out = plain_convolution(x.features, self.kernel, pairs, len(outputs))
         return SparseTensor(out, stride=stride, manager=x.manager)
@@ -166,10 +164,8 @@ class PlainConvolutionTranspose(ConvolutionTranspose):
 
     def forward(self, x: SparseTensor) -> SparseTensor:
         stride = x.stride // self.stride
-        fine, coarse = (
-            x.manager.grid(stride).keys,
-            x.manager.grid(x.stride).keys,
-        )
+        fine = x.manager.grid(stride).keys
+        coarse = x.manager.grid(x.stride).keys
         pairs = [
             pair[::-1]
             for pair in pairs_by_search(fine, coarse, self.kernel_size, stride)
@@ -426,10 +422,8 @@ def race_engines(
             for engine in map(get_backend, ("torch", "minkowski"))
         )
         them.module.load_state_dict(us.module.state_dict())
-        title, facts = (
-            f"{title}, against MinkowskiEngine",
-            {"voxels": len(coordinates)},
-        )
+        title = f"{title}, against MinkowskiEngine"
+        facts = {"voxels": len(coordinates)}
         race(f"{title}, inference", us.inference, them.inference, runs, **facts)
         race(f"{title}, forward", us.forward, them.forward, runs, **facts)
         race(

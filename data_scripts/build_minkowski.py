@@ -2,7 +2,9 @@
 source with a few edits.
 
     python data_scripts/build_minkowski.py --cpu
-    python data_scripts/build_minkowski.py --cuda                # for the GPUs in sight; elsewhere say --arch 8.0
+    python data_scripts/build_minkowski.py --cuda
+
+``--cuda`` builds for the GPUs in sight; elsewhere say ``--arch 8.0``.
 
 MinkowskiEngine has had no release since 2021, and `pip install MinkowskiEngine`
 fails on every current Python: its setup.py calls pip, asks numpy for a module
@@ -59,13 +61,14 @@ import MinkowskiEngine as ME
 cuda = CUDA and torch.cuda.is_available()
 assert ME.is_cuda_available() or not CUDA, "built without CUDA"
 for device in ("cpu", "cuda") if cuda else ("cpu",):
-    where = torch.tensor([[0, 0, 0, 0], [0, 1, 0, 0]], dtype=torch.int32, device=device)
+    where = torch.tensor([[0, 0, 0, 0], [0, 1, 0, 0]], device=device).int()
     x = ME.SparseTensor(torch.tensor([[1.0], [2.0]], device=device), where)
     layer = ME.MinkowskiConvolution(1, 1, kernel_size=3, dimension=3).to(device)
     torch.nn.init.ones_(layer.kernel)
     y = layer(x)
     y.F.sum().backward()
-    assert y.F.flatten().tolist() == [3.0, 3.0] and float(layer.kernel.grad.sum()) == 6.0, "wrong numbers on " + device
+    assert y.F.flatten().tolist() == [3.0, 3.0], "wrong numbers on " + device
+    assert float(layer.kernel.grad.sum()) == 6.0, "wrong numbers on " + device
 """
 
 
@@ -108,7 +111,8 @@ class Build:
     def name(self) -> str:
         """The wheel's folder in the cache."""
         python = f"cp{sys.version_info.major}{sys.version_info.minor}"
-        return f"{self.version}-{python}-{platform.system()}-{platform.machine()}".lower()
+        machine = f"{platform.system()}-{platform.machine()}"
+        return f"{self.version}-{python}-{machine}".lower()
 
 
 def fetch_sdist(folder: Path) -> Path:

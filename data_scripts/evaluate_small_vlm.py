@@ -272,10 +272,8 @@ def over_seeds(name: str, rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
         ("shift", "miou") if "shift" in rows[0] else ("sentences", "precision")
     )
     each = [row[figure] for row in rows]
-    mean, spread = (
-        statistics.mean(each),
-        statistics.stdev(each) / len(each) ** 0.5,
-    )
+    mean = statistics.mean(each)
+    spread = statistics.stdev(each) / len(each) ** 0.5
     reach = spread * float(student.ppf(0.975, len(each) - 1))
     return {
         "model": name,

@@ -183,9 +183,7 @@ def main(
         f"{out}: {len(catalogue.frames)} frames, {count} files fetched, all"
         " checksums right"
     )
-    typer.echo(
-        f"next: vlg convert rgbd {out} --out scenes --up y"
-    )
+    typer.echo(f"next: vlg convert rgbd {out} --out scenes --up y")
     typer.echo(
         f"the tests on it: VLG_HOLOLENS_DIR={out} python -m pytest"
         " tests/test_hololens.py"

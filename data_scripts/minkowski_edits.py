@@ -129,7 +129,8 @@ CUDA_EDITS = (
         "#include <type_traits>\n",
         """#include <type_traits>
 
-static inline cudaError_t prefetch_to_device(void const* data, size_t bytes, int device, cudaStream_t stream)
+static inline cudaError_t prefetch_to_device(
+    void const* data, size_t bytes, int device, cudaStream_t stream)
 {
 #if CUDART_VERSION >= 13000
   cudaMemLocation place{};

@@ -229,7 +229,7 @@ def _places(
     return tuple(place for place in PLACES if place in found)
 
 
-def describe(facts: Facts, draws: Sequence[float]) -> tuple[str, Meaning]:
+def caption(facts: Facts, draws: Sequence[float]) -> tuple[str, Meaning]:
     """A sentence about a thing and its meaning, from three random numbers in
     [0, 1).
     """

@@ -105,10 +105,8 @@ def turn_hues(
     and scale their saturation.
     """
     batch = len(pixels)
-    angle, saturation = (
-        uniform(generator, batch, -math.pi, math.pi),
-        uniform(generator, batch, 0.4, 1.2),
-    )
+    angle = uniform(generator, batch, -math.pi, math.pi)
+    saturation = uniform(generator, batch, 0.4, 1.2)
     cross = torch.tensor([[0.0, -1, 1], [1, 0, -1], [-1, 1, 0]]) / math.sqrt(3)
     grey = torch.full((3, 3), 1 / 3)
     turn = (
@@ -190,10 +188,8 @@ def cut_regions(
     """
     batch = len(things)
     cells, other = things[:, 1::4, 1::4], things[:, 2::4, 2::4]
-    rows, columns = (
-        torch.arange(cells.shape[1]) * 4,
-        torch.arange(cells.shape[2]) * 4,
-    )
+    rows = torch.arange(cells.shape[1]) * 4
+    columns = torch.arange(cells.shape[2]) * 4
     tile = uniform(generator, batch, 32, 160)[:, None]
     offset = torch.rand(batch, 2, generator=generator) * tile
     row = ((rows + offset[:, :1]) / tile).floor().long()[:, :, None]

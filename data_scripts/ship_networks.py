@@ -66,8 +66,8 @@ def card(
         f" {training['rooms']} generated rooms (shift {training['shift']}, seed"
         f" {training['seed']}), {training['seconds']} seconds; AdamW"
         f" {recipe['learning_rate']:g}, schedule {recipe['schedule']}, gradient"
-        f" norm {recipe['max_grad_norm']:g}. The weights are those of the last step: no"
-        " step was chosen by a score."
+        f" norm {recipe['max_grad_norm']:g}. The weights are those of the last"
+        " step: no step was chosen by a score."
     )
     command = (
         f"python data_scripts/ship_networks.py --profile {training['profile']}"
@@ -99,7 +99,7 @@ It knows generated rooms only: on a real scan it is an example of the file forma
 ```
 {command} --networks {kind}
 ```
-"""
+"""  # noqa: E501
 
 
 def main() -> None:

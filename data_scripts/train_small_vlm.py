@@ -30,7 +30,7 @@ import numpy as np
 import open_clip
 import torch
 from jaxtyping import Bool, Float, Int
-from room_captions import HELD_OUT, Facts, Meaning, describe, truths
+from room_captions import HELD_OUT, Facts, Meaning, caption, truths
 from room_frames import Frames, augment, cut_regions, load_frames
 from room_words import VOCABULARY
 from torch import Tensor, nn
@@ -126,7 +126,7 @@ def make_batch(
         facts.append(fact.without_color() if recolored[frame] else fact)
     draws = torch.rand(len(facts), 3, generator=generator).tolist()
     said = [
-        describe(fact, draw) for fact, draw in zip(facts, draws, strict=True)
+        caption(fact, draw) for fact, draw in zip(facts, draws, strict=True)
     ]
     if kind == "region":
         texts = [text for text, _ in said]

@@ -65,9 +65,7 @@ def test_the_affine_adapter_is_one_affine_map() -> None:
     torch.testing.assert_close(adapter(x), expected)
 
 
-def test_the_residual_adapter_starts_as_the_identity_and_is_not_affine_after() -> (
-    None
-):
+def test_the_residual_adapter_starts_as_identity_and_is_no_affine_map() -> None:
     adapter = create_adapter("residual-mlp", DIM)
     x, y = torch.randn(2, 5, DIM, generator=torch.Generator().manual_seed(0))
     assert torch.equal(adapter(x), x)

@@ -203,7 +203,7 @@ class TestImages:
             LayoutError,
             match=(
                 r"depth/1\.png: expected 32 x 24 .* found 16 x 12;"
-                r" .*convert_rgbd"
+                r" .*vlg convert"
             ),
         ):
             read_scene(folder)

@@ -2,7 +2,7 @@ from pathlib import Path
 
 import pytest
 
-from vlg_lib import artifacts as provenance
+from vlg_lib import artifacts
 from vlg_lib.artifacts import code_key
 
 
@@ -12,12 +12,12 @@ def editable(monkeypatch: pytest.MonkeyPatch):
     file."""
 
     def edit(name: str) -> None:
-        file = Path(provenance.__file__).parent / name
+        file = Path(artifacts.__file__).parent / name
         assert file.is_file()
-        hashes = provenance.hash_files
+        hashes = artifacts.hash_files
         code_key.cache_clear()
         monkeypatch.setattr(
-            provenance,
+            artifacts,
             "hash_files",
             lambda path: hashes(path) + ("edited" if path == file else ""),
         )
@@ -35,10 +35,9 @@ def editable(monkeypatch: pytest.MonkeyPatch):
         ("vlg_lib.rooms.scenes", "geometry/cameras.py", True),
         # imported by what it imports
         ("vlg_lib.rooms.scenes", "classes.py", True),
-        # the palettes, which a module reads
-        ("vlg_lib.rooms.scenes", "assets/rooms.toml", True),
-        ("vlg_lib.rooms.scenes", "assets/class_sets.toml", True),
-        ("vlg_lib.classes", "assets/rooms.toml", False),
+        # the palettes
+        ("vlg_lib.rooms.scenes", "rooms/materials.py", True),
+        ("vlg_lib.classes", "rooms/materials.py", False),
         ("vlg_lib.rooms.scenes", "viz/__init__.py", False),
         ("vlg_lib.rooms.scenes", "fusion.py", False),
         ("vlg_lib.fusion", "geometry/cameras.py", True),

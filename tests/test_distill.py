@@ -126,7 +126,7 @@ def test_the_weight_of_a_point_without_target_does_not_count() -> None:
 
 @settings(max_examples=50, deadline=None)
 @given(st.integers(0, 10_000), st.integers(1, 6), st.integers(2, 5))
-def test_the_best_vector_of_a_voxel_is_the_direction_of_the_mean_of_its_unit_targets(
+def test_the_best_vector_of_a_voxel_is_the_mean_direction_of_its_targets(
     seed: int, points: int, dim: int
 ) -> None:
     generator = torch.Generator().manual_seed(seed)

@@ -69,7 +69,8 @@ def reprojection_errors(
     first: Frame, second: Frame, poses: tuple[torch.Tensor, torch.Tensor]
 ) -> torch.Tensor:
     """|depth of the second frame - depth expected from the first|, metres, at
-    the pixels that both have measured."""
+    the pixels that both have measured.
+    """
     assert first.depth is not None
     assert second.depth is not None
     points, _ = unproject(first.depth, first.camera, poses[0])

@@ -62,9 +62,7 @@ def test_a_class_whose_points_are_all_unseen() -> None:
     ] == [0.5, 0.5, 0.5]
 
 
-def test_a_class_absent_from_truth_and_prediction_counts_only_in_openscenes_divisor() -> (
-    None
-):
+def test_a_class_that_is_nowhere_counts_in_openscenes_divisor_alone() -> None:
     matrix = confusion(labels(0, 1), labels(0, 1), 3)
     assert mean_iou(matrix, "present") == mean_iou(matrix, "scannet") == 1.0
     assert mean_iou(matrix, "openscene") == pytest.approx(2 / 3)

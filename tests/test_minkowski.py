@@ -141,15 +141,13 @@ def test_initial_values_come_from_one_distribution():
 
 
 @needs_minkowski
-def test_the_environment_chooses_the_engine(monkeypatch):
+def test_the_argument_chooses_the_engine():
     import MinkowskiEngine
 
-    monkeypatch.setenv("VLG_SPARSE_BACKEND", "minkowski")
     assert isinstance(
-        create_mink_unet("MinkUNetSmall", 3, 5).conv0p1s1,
+        create_mink_unet("MinkUNetSmall", 3, 5, backend="minkowski").conv0p1s1,
         MinkowskiEngine.MinkowskiConvolution,
     )
-    monkeypatch.delenv("VLG_SPARSE_BACKEND")
     assert isinstance(
         create_mink_unet("MinkUNetSmall", 3, 5).conv0p1s1, sparse.Convolution
     )

@@ -18,6 +18,7 @@ from vlg_lib.artifacts import StoreError
 from vlg_lib.vision_language import VisionLanguageModel, create_model
 from vlg_lib.vision_language.open_clip import (
     OpenClipModel,
+    OpenClipOptions,
     blend_windows,
     check_weights,
 )
@@ -165,7 +166,12 @@ def make(world, readout, family="clip", proxy=None, **options):
     if readout == "proxyclip" and proxy is None:
         proxy = deepcopy(world.proxy) if "dtype" in options else world.proxy
     return OpenClipModel(
-        towers, inner._tokenizer, "tiny", readout, proxy=proxy, **options
+        towers,
+        inner._tokenizer,
+        "tiny",
+        readout,
+        proxy=proxy,
+        options=OpenClipOptions(**options),
     )
 
 
@@ -193,7 +199,6 @@ def of_size(world, family, size):
 
 
 # --- the equations, in plain numpy
-# ------------------------------------------------------------------------------------
 
 
 def arrays(module):
@@ -450,7 +455,6 @@ def test_values_of_the_pooling_head_by_hand(world):
 
 
 # --- the towers are open_clip's own
-# -----------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("size", [(SIDE, SIDE), (48, 96), (80, 32)])
@@ -509,7 +513,6 @@ def test_resized_positions_keep_their_axes():
 
 
 # --- whole frames and windows
-# -----------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("length", [1, 4, 5, 8, 9, 23])
@@ -615,7 +618,6 @@ def test_the_model_is_frozen_and_has_its_name(world):
 
 
 # --- texts
-# ------------------------------------------------------------------------------------------------------------
 
 
 def test_texts_pass_the_tower_once(world):
@@ -715,7 +717,6 @@ def test_texts_that_cannot_be(world, texts):
 
 
 # --- wrong names, weights and sizes
-# -----------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -837,16 +838,23 @@ def test_towers_without_patch_tokens_are_refused(world):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"readout": "proxyclip"}, "needs a proxy model"),
         ({"short_side": 50}, "whole patches of 16"),
         ({"window": 40}, "whole patches of 16"),
         ({"window": -16}, "whole patches of 16"),
+        ({"batch": 0}, "batch of 1 or more"),
     ],
 )
 def test_options_that_cannot_be(world, options, message):
     model = make(world, "maskclip")
+    made = OpenClipOptions(**options)
     with pytest.raises(ValueError, match=message):
-        OpenClipModel(model._model, model._tokenizer, "tiny", **options)
+        OpenClipModel(model._model, model._tokenizer, "tiny", options=made)
+
+
+def test_proxyclip_without_a_proxy_is_refused(world):
+    model = make(world, "maskclip")
+    with pytest.raises(ValueError, match="needs a proxy model"):
+        OpenClipModel(model._model, model._tokenizer, "tiny", "proxyclip")
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,12 @@ from timm.models.resnet import BasicBlock
 
 from vlg_lib.artifacts import StoreError
 from vlg_lib.vision_language import create_model, weights_key
-from vlg_lib.vision_language.open_clip import OpenClipModel, named_options
+from vlg_lib.vision_language.open_clip import (
+    OpenClipModel,
+    OpenClipOptions,
+    parse_options,
+)
+from vlg_lib.vision_language.openseg import OpenSegModel
 from vlg_lib.vision_language.prompts import split_synonyms, split_templates
 
 SETTINGS = {
@@ -54,11 +59,18 @@ def folder(tmp_path_factory):
     return folder
 
 
-def make(readout="maskclip", quick_gelu=False, **options):
+def make(readout="maskclip", quick_gelu=False, proxy=None, **options):
     torch.manual_seed(0)
     model = open_clip.CLIP(**SETTINGS, quick_gelu=quick_gelu)
     model.visual.image_mean = model.visual.image_std = (0.5, 0.5, 0.5)
-    return OpenClipModel(model, list, "tiny", readout, **options)
+    return OpenClipModel(
+        model,
+        list,
+        "tiny",
+        readout,
+        proxy=proxy,
+        options=OpenClipOptions(**options),
+    )
 
 
 def proxy(dynamic_img_size=True):
@@ -80,19 +92,28 @@ def test_options_in_a_name_are_those_of_the_call(folder):
     by_name = create_model(
         f"{name}?short_side=48&window=32&dtype=bfloat16&batch=2"
     )
-    by_call = create_model(
-        name, short_side=48, window=32, dtype=torch.bfloat16, batch=2
+    options = OpenClipOptions(
+        short_side=48, window=32, dtype=torch.bfloat16, batch=2
     )
+    by_call = create_model(name, options=options)
     found = by_name.dense_embeddings(PICTURE)
     assert found.shape == (6, 9, 24)
     assert torch.equal(found, by_call.dense_embeddings(PICTURE))
     assert by_name.name.endswith(
         "naclip?short_side=48&window=32&dtype=bfloat16&batch=2"
     )
-    assert named_options("proxy=vit_base_patch14_dinov2.lvd142m") == {
-        "proxy": "vit_base_patch14_dinov2.lvd142m"
-    }
-    assert named_options("") == {}
+    proxy = "vit_base_patch14_dinov2.lvd142m"
+    assert parse_options(f"proxy={proxy}") == OpenClipOptions(proxy=proxy)
+    assert parse_options("") == OpenClipOptions()
+
+
+def test_options_are_told_once_and_to_a_model_that_has_some(folder):
+    options = OpenClipOptions(window=32)
+    name = f"open_clip/local-dir:{folder}/naclip?window=32"
+    with pytest.raises(ValueError, match="in the name and as an argument"):
+        create_model(name, options=options)
+    with pytest.raises(ValueError, match=r"'small-clip' takes no options"):
+        create_model("small-clip", options=options)
 
 
 def test_fingerprints_differ_where_embeddings_may():
@@ -128,14 +149,10 @@ def test_the_fingerprint_of_openseg_is_that_of_its_files(tmp_path, monkeypatch):
     monkeypatch.delenv("VLG_OPENSEG", raising=False)
     nothing = create_model("openseg").fingerprint
     (tmp_path / "saved_model.pb").write_bytes(b"one")
-    one = create_model("openseg", folder=tmp_path).fingerprint
+    one = OpenSegModel(tmp_path).fingerprint
     (tmp_path / "saved_model.pb").write_bytes(b"another")
-    assert (
-        len(
-            {nothing, one, create_model("openseg", folder=tmp_path).fingerprint}
-        )
-        == 3
-    )
+    another = OpenSegModel(tmp_path).fingerprint
+    assert len({nothing, one, another}) == 3
 
 
 @pytest.mark.parametrize(

@@ -260,7 +260,7 @@ def test_segmenting_compares_both() -> None:
     ).tolist() == [[0, 1]]
 
 
-def test_a_missing_model_names_the_mend(
+def test_a_missing_model_names_the_fix(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.delenv("VLG_OPENSEG", raising=False)
@@ -270,7 +270,9 @@ def test_a_missing_model_names_the_mend(
     ):
         with pytest.raises(
             ValueError,
-            match=f"saved_model.pb.*found {found}.*VLG_OPENSEG.*fused_features",
+            match=(
+                f"saved_model.pb.*found {found}.*VLG_OPENSEG.*embedding_files"
+            ),
         ):
             model.dense_embeddings(picture(48, 64))
     (tmp_path / "saved_model.pb").touch()
@@ -301,26 +303,37 @@ import json, sys
 import numpy as np, tensorflow as tf
 
 class Tiny(tf.Module):
-    @tf.function(input_signature=[tf.TensorSpec([], tf.string, "inp_image_bytes"),
-                                  tf.TensorSpec([None, None, 768], tf.float32, "inp_text_emb")])
+    @tf.function(input_signature=[
+        tf.TensorSpec([], tf.string, "inp_image_bytes"),
+        tf.TensorSpec([None, None, 768], tf.float32, "inp_text_emb"),
+    ])
     def serve(self, inp_image_bytes, inp_text_emb):
-        image = tf.cast(tf.io.decode_image(inp_image_bytes, channels=3, expand_animations=False), tf.float32)
+        image = tf.io.decode_image(
+            inp_image_bytes, channels=3, expand_animations=False
+        )
+        image = tf.cast(image, tf.float32)
         size = tf.cast(tf.shape(image)[:2], tf.float32)
         scaled = tf.round(size * 640.0 / tf.reduce_max(size))
-        grown = tf.image.resize(image, tf.cast(scaled, tf.int32), method="nearest")
-        beside = 640 - tf.cast(scaled, tf.int32)
+        cells = tf.cast(scaled, tf.int32)
+        grown = tf.image.resize(image, cells, method="nearest")
+        beside = 640 - cells
         grid = tf.pad(grown, [[0, beside[0]], [0, beside[1]], [0, 765]])
-        info = tf.stack([size, tf.constant([640.0, 640.0]), scaled / size, tf.zeros(2)])
+        grid_size = tf.constant([640.0, 640.0])
+        info = tf.stack([size, grid_size, scaled / size, tf.zeros(2)])
         return {"ppixel_ave_feat": grid[None], "image_info": info}
 
 tiny = Tiny()
-tf.saved_model.save(tiny, sys.argv[1], signatures={"serving_default": tiny.serve})
+signatures = {"serving_default": tiny.serve}
+tf.saved_model.save(tiny, sys.argv[1], signatures=signatures)
 import torch
 from vlg_lib.vision_language.openseg import OpenSegModel
-image = torch.randint(1, 256, (60, 80, 3), generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
+generator = torch.Generator().manual_seed(0)
+image = torch.randint(1, 256, (60, 80, 3), generator=generator).byte()
 dense = OpenSegModel(sys.argv[1]).dense_embeddings(image)
-expected = torch.nn.functional.normalize(image.float(), dim=-1).repeat_interleave(8, 0).repeat_interleave(8, 1)
-print(json.dumps([list(dense.shape), float((dense[..., :3] - expected).abs().max())]))
+expected = torch.nn.functional.normalize(image.float(), dim=-1)
+expected = expected.repeat_interleave(8, 0).repeat_interleave(8, 1)
+farthest = float((dense[..., :3] - expected).abs().max())
+print(json.dumps([list(dense.shape), farthest]))
 """
 
 

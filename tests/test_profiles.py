@@ -61,9 +61,7 @@ def test_unknown_names_are_refused_wherever_they_come_from(
         get_profile("auto")
 
 
-def test_the_published_protocol_and_the_corrected_one_differ_in_the_corrections_alone() -> (
-    None
-):
+def test_the_published_and_the_corrected_protocol_differ_as_told() -> None:
     for name, steps in (("paper-scannet", 75_062), ("paper-s3dis", 12_750)):
         published, corrected = PROFILES[name], PROFILES[f"{name}-corrected"]
         # 100 epochs x 5 x scenes / 8, rounded down

@@ -17,7 +17,7 @@ from room_captions import (
     TEMPLATES,
     USES,
     Facts,
-    describe,
+    caption,
     room_facts,
     truths,
 )
@@ -136,7 +136,7 @@ def test_every_sentence_is_true_of_its_thing(seed, draw):
     for thing, (facts, numbers) in enumerate(
         zip(room_facts(room), draws, strict=True)
     ):
-        text, meaning = describe(facts, numbers)
+        text, meaning = caption(facts, numbers)
         assert claims(text) == meaning, text
         for slot, value in meaning.items():
             assert is_true(room, thing, slot, value), (
@@ -222,7 +222,7 @@ def test_meanings_are_true_of_those_things_that_have_all_facts():
     facts[::4] = [fact.without_color() for fact in facts[::4]]
     draws = np.random.default_rng(0).random((len(facts), 3))
     meanings = [
-        describe(fact, draw)[1] for fact, draw in zip(facts, draws, strict=True)
+        caption(fact, draw)[1] for fact, draw in zip(facts, draws, strict=True)
     ]
     table = truths(facts, meanings)
     assert table.shape == (len(facts), len(meanings))
@@ -252,7 +252,7 @@ def test_held_out_pairs_are_never_said_but_their_words_are():
         np.random.default_rng(0).random((40 * len(held), 3)),
         strict=True,
     ):
-        text, meaning = describe(fact, draws)
+        text, meaning = caption(fact, draws)
         assert (meaning.get("color"), meaning.get("name")) not in HELD_OUT
         read = claims(text)
         assert (read.get("color"), read.get("name")) not in HELD_OUT, text
@@ -268,7 +268,7 @@ def test_every_sentence_is_of_known_words_and_every_template_is_used():
     facts = [fact for seed in range(12) for fact in room_facts(make_room(seed))]
     draws = np.random.default_rng(1).random((len(facts), 3))
     texts = [
-        describe(fact, draw)[0] for fact, draw in zip(facts, draws, strict=True)
+        caption(fact, draw)[0] for fact, draw in zip(facts, draws, strict=True)
     ]
     tokenize(texts, VOCABULARY)
     assert len(set(VOCABULARY)) == len(VOCABULARY)
@@ -296,8 +296,8 @@ def test_a_thing_whose_hue_was_turned_has_no_colour():
     draws = torch.rand(
         300, 3, generator=torch.Generator().manual_seed(0)
     ).tolist()
-    assert not any("color" in describe(fact, draw)[1] for draw in draws)
-    assert not any("red" in describe(fact, draw)[0].split() for draw in draws)
+    assert not any("color" in caption(fact, draw)[1] for draw in draws)
+    assert not any("red" in caption(fact, draw)[0].split() for draw in draws)
     assert truths([fact], [{"color": "red"}, {"name": "sofa"}]).tolist() == [
         [False, True]
     ]

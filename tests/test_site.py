@@ -58,10 +58,14 @@ BASELINE = {
 # Runs axe; {rule: [markup, ...]}. It takes a header that is a formula for an
 # empty one (its text is MathML): left out.
 AXE = """async () => {
-  const { violations } = await axe.run({ resultTypes: ["violations"], preload: false });
-  const formula = (node) => document.querySelector(node.target[0]).querySelector("mjx-container");
-  const kept = (rule) => rule.nodes.filter((node) => rule.id !== "empty-table-header" || !formula(node));
-  const found = violations.map((rule) => [rule.id, kept(rule).map((node) => node.html.slice(0, 200))]);
+  const { violations } = await axe.run({
+    resultTypes: ["violations"], preload: false });
+  const formula = (node) =>
+    document.querySelector(node.target[0]).querySelector("mjx-container");
+  const kept = (rule) => rule.nodes.filter(
+    (node) => rule.id !== "empty-table-header" || !formula(node));
+  const start = (node) => node.html.slice(0, 200);
+  const found = violations.map((rule) => [rule.id, kept(rule).map(start)]);
   return Object.fromEntries(found.filter(([, nodes]) => nodes.length));
 }"""
 MAX_PAGE_BYTES = 6_000_000
@@ -384,7 +388,7 @@ def test_recolouring_reaches_the_pixels(browser, cube, tmp_path):
         ROOMS_12,
         tags,
         alt="Two halves of a cube.",
-        cut=None,
+        view=viz.View3D(cut=None),
     )
     (tmp_path / "cube.html").write_text(figure.to_page("A cube"))
     visit = Visit()
@@ -416,7 +420,7 @@ def test_the_poster_is_where_plotly_draws(browser, cube, tmp_path):
         labels,
         class_set=ROOMS_12,
         alt="Two halves of a cube.",
-        cut=None,
+        view=viz.View3D(cut=None),
     )
     (tmp_path / "cube.html").write_text(figure.to_page("A cube"))
     page = open_page(browser, (tmp_path / "cube.html").as_uri(), Visit())

@@ -48,7 +48,6 @@ def picture(seed, view=0, width=160, height=120):
 
 
 # --- words
-# ------------------------------------------------------------------------------------------------------------
 
 
 WORDS = ("<pad>", "a", "chair", "box", "glass", "<end>")
@@ -91,7 +90,6 @@ def test_unknown_word_is_named(model):
 
 
 # --- the interface
-# ----------------------------------------------------------------------------------------------------
 
 
 def test_factory(model):
@@ -248,7 +246,6 @@ def test_segment_upsamples_and_takes_the_best_text():
 
 
 # --- the shipped weights
-# ----------------------------------------------------------------------------------------------
 
 
 def test_the_tensors_of_the_default_teacher_never_change():

@@ -338,7 +338,6 @@ def test_the_command_makes_weights_that_the_library_loads(
 
 
 # --- what the models are scored by
-# ------------------------------------------------------------------------------------
 
 
 def test_sentences_are_asked_of_a_model_that_knows_the_answers():

@@ -107,7 +107,13 @@ def test_many_points_are_thinned_the_same_way_each_time():
     points = torch.rand(3000, 3, generator=torch.Generator().manual_seed(1))
     labels = torch.arange(3000) % 12
     first, second = (
-        viz.show3d(points, labels, class_set=ROOMS_12, alt="x", max_points=1000)
+        viz.show3d(
+            points,
+            labels,
+            class_set=ROOMS_12,
+            alt="x",
+            view=viz.View3D(max_points=1000),
+        )
         for _ in range(2)
     )
     assert first.data == second.data
@@ -133,15 +139,23 @@ def test_the_cut_is_automatic_for_rooms_only(room):
         is None
     )
     assert (
-        viz.show3d(points, labels, class_set=ROOMS_12, alt="x", cut=None).data[
-            "cut"
-        ]
+        viz.show3d(
+            points,
+            labels,
+            class_set=ROOMS_12,
+            alt="x",
+            view=viz.View3D(cut=None),
+        ).data["cut"]
         is None
     )
     assert (
-        viz.show3d(points, labels, class_set=ROOMS_12, alt="x", cut=1.25).data[
-            "cut"
-        ]
+        viz.show3d(
+            points,
+            labels,
+            class_set=ROOMS_12,
+            alt="x",
+            view=viz.View3D(cut=1.25),
+        ).data["cut"]
         == 1.25
     )
 
@@ -149,7 +163,11 @@ def test_the_cut_is_automatic_for_rooms_only(room):
 def test_the_poster_shows_the_classes(room):
     points, _, _, _ = room
     figure = viz.show3d(
-        points, torch.full((500,), 10), class_set=ROOMS_12, alt="beds", cut=None
+        points,
+        torch.full((500,), 10),
+        class_set=ROOMS_12,
+        alt="beds",
+        view=viz.View3D(cut=None),
     )
     picture = np.array(Image.open(io.BytesIO(figure.poster)).convert("RGB"))
     assert picture.shape == (420, 640, 3)
@@ -183,7 +201,7 @@ def test_nearer_points_hide_farther_ones(monkeypatch):
         labels[order],
         class_set=ROOMS_12,
         alt="x",
-        max_points=45_000,
+        view=viz.View3D(max_points=45_000),
     )
     picture = np.array(Image.open(io.BytesIO(figure.poster)).convert("RGB"))
     middle = picture[180:260, 300:340].reshape(-1, 3)
@@ -328,12 +346,18 @@ def test_the_browsers_argmax_is_the_librarys(room, tmp_path):
     )
     script = f"""
       global.window = {{}};
-      global.document = {{ readyState: "complete", querySelectorAll: () => [], currentScript: null }};
+      global.document = {{
+        readyState: "complete",
+        querySelectorAll: () => [],
+        currentScript: null,
+      }};
       require({json.dumps(str(ASSETS / "vlg3d.js"))});
-      const {{ data, masks }} = require({json.dumps(str(tmp_path / "in.json"))});
+      const {{ data, masks }} =
+        require({json.dumps(str(tmp_path / "in.json"))});
       const bytes = (text) => new Uint8Array(Buffer.from(text, "base64"));
+      const [logits, seen] = [bytes(data.logits), bytes(data.seen)];
       console.log(JSON.stringify(masks.map((mask) =>
-        Array.from(window.VLG3D.maskedArgmax(bytes(data.logits), bytes(data.seen), 12, mask)))));
+        Array.from(window.VLG3D.maskedArgmax(logits, seen, 12, mask)))));
     """
     done = subprocess.run(
         ["node", "-e", script], capture_output=True, text=True, check=True
@@ -411,7 +435,13 @@ def test_plotly_draws_the_colours_of_labels_and_of_points_and_honours_the_cut(
 ):
     points, labels, colors, _ = room
     (trace,) = (
-        viz.show3d(points, labels, class_set=ROOMS_12, alt="a room", cut=None)
+        viz.show3d(
+            points,
+            labels,
+            class_set=ROOMS_12,
+            alt="a room",
+            view=viz.View3D(cut=None),
+        )
         .to_plotly()
         .data
     )
@@ -428,7 +458,9 @@ def test_plotly_draws_the_colours_of_labels_and_of_points_and_honours_the_cut(
         np.stack([trace.x, trace.y, trace.z], 1), points, atol=1e-3
     )
     (trace,) = (
-        viz.show3d(points, colors, alt="a room", cut=1.0).to_plotly().data
+        viz.show3d(points, colors, alt="a room", view=viz.View3D(cut=1.0))
+        .to_plotly()
+        .data
     )
     below = points[:, 2] <= 1.0
     assert np.allclose(trace.z, points[below, 2], atol=1e-3)

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from vlg_lib.artifacts import StoreError
-from vlg_lib.networks import zoo as checkpoints
+from vlg_lib.networks import zoo
 from vlg_lib.networks.point_network import (
     NetworkSettings,
     PointNetwork,
@@ -25,7 +25,7 @@ SETTINGS = NetworkSettings(channels=4, output="scores")
 @pytest.fixture
 def folder(tmp_path, monkeypatch) -> Path:
     """A folder of checkpoints of its own, with two networks in it."""
-    monkeypatch.setattr(checkpoints, "FOLDER", tmp_path / "shipped")
+    monkeypatch.setattr(zoo, "FOLDER", tmp_path / "shipped")
     for seed, name in enumerate(("second", "first")):
         save_network(
             tmp_path / "shipped" / f"{name}.safetensors",
@@ -87,7 +87,7 @@ def test_unknown_names(folder):
 
 
 def test_no_folder_at_all(tmp_path, monkeypatch):
-    monkeypatch.setattr(checkpoints, "FOLDER", tmp_path / "none")
+    monkeypatch.setattr(zoo, "FOLDER", tmp_path / "none")
     assert list_checkpoints() == []
 
 
@@ -104,11 +104,13 @@ def test_files_that_are_no_checkpoint(folder, tmp_path):
 
 
 def test_the_package_takes_weights_and_cards_along():
-    patterns = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"][
-        "setuptools"
-    ]["package-data"]["vlg_lib"]
-    for file in ("checkpoints/3dss-vlg.safetensors", "checkpoints/3dss-vlg.md"):
-        assert any(fnmatch(file, pattern) for pattern in patterns)
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())
+    patterns = project["tool"]["setuptools"]["package-data"]["vlg_lib"]
+    for name in ("3dss-vlg.safetensors", "3dss-vlg.md"):
+        file = zoo.FOLDER / name
+        assert file.is_file()
+        inside = file.relative_to(ROOT / "vlg_lib").as_posix()
+        assert any(fnmatch(inside, pattern) for pattern in patterns)
 
 
 @pytest.mark.parametrize("name", list_checkpoints())

@@ -98,7 +98,8 @@ def relink(
         if target in moved:
             new = Path(os.path.relpath(moved[target], staged.parent)).as_posix()
         elif target.exists():
-            new = f"{project()['urls']['Repository']}/blob/main/{target.relative_to(ROOT).as_posix()}"
+            path = target.relative_to(ROOT).as_posix()
+            new = f"{project()['urls']['Repository']}/blob/main/{path}"
         else:
             sys.exit(
                 f"{source.relative_to(ROOT)} links to {match[2]}, which does"

@@ -10,9 +10,11 @@ import sys
 from pathlib import Path
 
 HEADER = """\
-# Resolved by `make lock` from requirements.in: the book's environment on Python 3.11 to 3.13. Do not edit by hand.
-# torch brings its own exactly pinned GPU libraries. MinkowskiEngine is not listed: `pip install MinkowskiEngine` cannot
-# work on any current Python (its 2021 source does not build there). `make minkowski` serves it; no chapter requires it.
+# Resolved by `make lock` from requirements.in: the book's environment on Python
+# 3.11 to 3.13. Do not edit by hand. torch brings its own exactly pinned GPU
+# libraries. MinkowskiEngine is not listed: `pip install MinkowskiEngine` cannot
+# work on any current Python (its 2021 source does not build there). `make
+# minkowski` serves it; no chapter requires it.
 """
 BROUGHT_BY_TORCH = re.compile(r"^(nvidia-|cuda-|triton==)")
 

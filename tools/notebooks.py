@@ -1,11 +1,14 @@
 """Keep the chapters' notebooks in order: check them, sync what they share, pin
 small outputs, write measured times.
 
-python tools/notebooks.py check the hygiene gate of CI: exits 1 and names every
-fault python tools/notebooks.py sync setup cells, links, metadata and the
-student notebooks, from one source python tools/notebooks.py pin 01 03 store the
-outputs of cells tagged keep_output (from build/executed) python
-tools/notebooks.py times write the run times of build/executed into the headers
+* ``python tools/notebooks.py check``: the hygiene gate of CI; exits 1 and names
+  every fault.
+* ``python tools/notebooks.py sync``: setup cells, links, metadata and the
+  student notebooks, from one source.
+* ``python tools/notebooks.py pin 01 03``: store the outputs of cells tagged
+  keep_output (from build/executed).
+* ``python tools/notebooks.py times``: write the run times of build/executed
+  into the headers.
 """
 
 import argparse
@@ -74,7 +77,8 @@ def setup_cell() -> str:
     """
     address = project()["urls"]["Repository"]
     return f"""\
-# Installs the library where it is missing (on Colab, for example); torch, numpy and plotly stay as they are.
+# Installs the library where it is missing (on Colab, for example); torch, numpy
+# and plotly stay as they are.
 try:
     from vlg_lib.about import environment
 except ImportError:

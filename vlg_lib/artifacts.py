@@ -1,5 +1,10 @@
 """Files between stages: safetensors and JSON, each written whole or not at all,
 each named by what made it.
+
+Three parts: files and folders that appear whole (:func:`atomic_write`,
+:func:`atomic_folder`), what stands in them (:func:`write_json`,
+:func:`save_tensors`, :func:`once`), and the keys that name them
+(:func:`key_of`, :func:`hash_files`, :func:`code_key`).
 """
 
 import ast
@@ -27,26 +32,6 @@ class StoreError(ValueError):
     """A stored file is missing, cut short or foreign; the message names the
     file and the fix.
     """
-
-
-@contextmanager
-def _room_for(path: Path) -> Iterator[None]:
-    """Make the folder of a file that is to be written; a full disk's error
-    names the file and says what to do.
-    """
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        yield
-    except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
-            raise
-        fix = (
-            "make room or choose another folder and run again: what is finished"
-            " is kept"
-        )
-        raise OSError(
-            error.errno, f"{os.strerror(error.errno)}; {fix}", str(path)
-        ) from error
 
 
 @contextmanager
@@ -82,25 +67,50 @@ def atomic_folder(path: Path) -> Iterator[Path]:
         new = Path(holder) / "new"
         new.mkdir()
         yield new
-        for attempt in count():
-            old = Path(holder) / f"old{attempt}"
-            with suppress(FileNotFoundError):
-                path.rename(old)
-            try:
-                new.rename(path)
-                return
-            except OSError as error:
-                if error.errno in (errno.ENOTEMPTY, errno.EEXIST):
-                    continue
-                if old.exists():
-                    old.rename(path)
-                raise
+        _put_in_place(new, path, Path(holder))
+
+
+def _put_in_place(new: Path, path: Path, holder: Path) -> None:
+    """Rename a folder to ``path``; one that stands there goes into ``holder``,
+    again and again while other processes put theirs.
+    """
+    for attempt in count():
+        old = holder / f"old{attempt}"
+        with suppress(FileNotFoundError):
+            path.rename(old)
+        try:
+            new.rename(path)
+            return
+        except OSError as error:
+            if error.errno in (errno.ENOTEMPTY, errno.EEXIST):
+                continue
+            if old.exists():
+                old.rename(path)
+            raise
+
+
+@contextmanager
+def _room_for(path: Path) -> Iterator[None]:
+    """Make the folder of a file that is to be written; a full disk's error
+    names the file and says what to do.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        yield
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+            raise
+        fix = (
+            "make room or choose another folder and run again: what is finished"
+            " is kept"
+        )
+        raise OSError(
+            error.errno, f"{os.strerror(error.errno)}; {fix}", str(path)
+        ) from error
 
 
 def write_json(path: Path, value: Any) -> None:
-    """Write JSON, whole or not at all; NaN and infinity are refused
-    (ValueError).
-    """
+    """Write JSON, whole or not at all; ValueError for NaN and infinity."""
     text = json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False)
     with atomic_write(path) as file:
         file.write(text.encode() + b"\n")
@@ -144,37 +154,15 @@ def load_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     try:
         with safe_open(path, framework="pt") as file:
             manifest = json.loads((file.metadata() or {}).get(_MANIFEST, "{}"))
-            return {
-                name: file.get_tensor(name) for name in file.keys()
-            }, manifest
+            # not a mapping: a file of safetensors has only the method
+            names = list(file.keys())
+            tensors = {name: file.get_tensor(name) for name in names}
     except (SafetensorError, json.JSONDecodeError) as error:
         raise StoreError(
             f"{path}: not a whole safetensors file ({error}); delete it and"
             " make it again"
         ) from error
-
-
-def key_of(**parts: Any) -> str:
-    """A short stable hash of JSON-able parts: the name under which an artefact
-    that depends on them is kept.
-    """
-    text = json.dumps(parts, sort_keys=True, default=str)
-    return hashlib.sha256(text.encode()).hexdigest()[:12]
-
-
-def hash_files(*paths: Path) -> str:
-    """A short hash of the contents of files (and of the ``*.py`` files in
-    folders): artefacts follow the code.
-    """
-    digest = hashlib.sha256()
-    for path in sorted(
-        file
-        for given in paths
-        for file in (given.rglob("*.py") if given.is_dir() else [given])
-    ):
-        for part in (path.name.encode(), path.read_bytes()):
-            digest.update(hashlib.sha256(part).digest())
-    return digest.hexdigest()[:12]
+    return tensors, manifest
 
 
 def once(
@@ -189,18 +177,37 @@ def once(
     return load_tensors(path)[0]
 
 
-_TABLES = {
-    path.name: path
-    for path in (Path(__file__).parent / "assets").glob("*.toml")
-}
+def key_of(**parts: Any) -> str:
+    """A short stable hash of JSON-able parts: the name under which an artefact
+    that depends on them is kept.
+
+    >>> key_of(seed=1, shift=0.5) == key_of(shift=0.5, seed=1)
+    True
+    """
+    text = json.dumps(parts, sort_keys=True, default=str)
+    return hashlib.sha256(text.encode()).hexdigest()[:12]
+
+
+def hash_files(*paths: Path) -> str:
+    """A short hash of the contents of files (and of the ``*.py`` files in
+    folders): artefacts follow the code.
+    """
+    files = [
+        file
+        for path in paths
+        for file in (path.rglob("*.py") if path.is_dir() else [path])
+    ]
+    digest = hashlib.sha256()
+    for file in sorted(files):
+        for part in (file.name.encode(), file.read_bytes()):
+            digest.update(hashlib.sha256(part).digest())
+    return digest.hexdigest()[:12]
 
 
 @cache
 def code_key(*modules: str) -> str:
-    """A hash of the source of modules, of all modules of this library that they
-    import, and of the tables they read.
-
-    A table is a file of ``assets`` that a module names (``"rooms.toml"``).
+    """A hash of the source of modules and of all modules of this library that
+    they import, by name, at whatever depth.
 
     >>> code_key("vlg_lib.classes") != code_key("vlg_lib.scene")
     True
@@ -209,29 +216,28 @@ def code_key(*modules: str) -> str:
     waiting = list(modules)
     while waiting:
         name = waiting.pop()
-        spec = (
-            find_spec(name)
-            if name.startswith("vlg_lib.") and name not in found
-            else None
-        )
+        if name in found or not name.startswith("vlg_lib."):
+            continue
+        spec = find_spec(name)
         if spec is None or spec.origin is None:
             continue
         found[name] = Path(spec.origin)
-        for node in ast.walk(
-            ast.parse(found[name].read_text(encoding="utf-8"))
-        ):
-            if isinstance(node, ast.ImportFrom) and node.module:
-                waiting.append(node.module)
-                waiting += [
-                    f"{node.module}.{alias.name}"
-                    for alias in node.names
-                    if _is_package(node.module)
-                ]
-            elif isinstance(node, ast.Import):
-                waiting += [alias.name for alias in node.names]
-            elif isinstance(node, ast.Constant) and node.value in _TABLES:
-                found[node.value] = _TABLES[node.value]
+        waiting += _imported_by(found[name])
     return key_of(**{name: hash_files(path) for name, path in found.items()})
+
+
+def _imported_by(source: Path) -> Iterator[str]:
+    """The names of modules that a source file imports; of a name taken from a
+    package, also the name as if it were a module there.
+    """
+    for node in ast.walk(ast.parse(source.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            yield node.module
+            if _is_package(node.module):
+                for alias in node.names:
+                    yield f"{node.module}.{alias.name}"
 
 
 @cache

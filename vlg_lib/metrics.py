@@ -58,13 +58,10 @@ def confusion(
                 f" {classes - 1}"
             )
     counted = truth != IGNORE_LABEL
-    columns = torch.where(predicted == IGNORE_LABEL, classes, predicted)[
-        counted
-    ].long()
-    cells = truth[counted].long() * (classes + 1) + columns
-    return torch.bincount(cells, minlength=classes * (classes + 1)).reshape(
-        classes, classes + 1
-    )
+    columns = torch.where(predicted == IGNORE_LABEL, classes, predicted)
+    cells = truth[counted].long() * (classes + 1) + columns[counted].long()
+    counts = torch.bincount(cells, minlength=classes * (classes + 1))
+    return counts.reshape(classes, classes + 1)
 
 
 def iou_per_class(
@@ -82,6 +79,12 @@ def iou_per_class(
       but predicted counts, with 0.
     * ``openscene`` (its released code): points without a prediction are
       dropped; see :func:`mean_iou` for the mean.
+
+    >>> matrix = torch.tensor([[5, 1, 0], [1, 2, 1]])
+    >>> iou_per_class(matrix)
+    tensor([0.7143, 0.4000], dtype=torch.float64)
+    >>> iou_per_class(matrix, "openscene")
+    tensor([0.7143, 0.5000], dtype=torch.float64)
     """
     if convention not in CONVENTIONS:
         raise ValueError(
@@ -89,17 +92,15 @@ def iou_per_class(
             f" {', '.join(CONVENTIONS)}"
         )
     square = matrix[..., :-1].double()
-    hits = square.diagonal(dim1=-2, dim2=-1)
+    right = square.diagonal(dim1=-2, dim2=-1)
+    claimed = square.sum(-2)
     true_points = matrix.sum(-1)
-    union = (
-        square.sum(-2)
-        + (square.sum(-1) if convention == "openscene" else true_points)
-        - hits
-    )
+    wanted = square.sum(-1) if convention == "openscene" else true_points
+    union = claimed + wanted - right
     counted = union > 0 if convention == "scannet" else true_points > 0
     # A present class none of whose points is seen has no union under openscene:
-    # its code gives no hit, so 0.
-    return torch.where(counted, hits / union.clamp(min=1), torch.nan)
+    # its code gets none right, so 0.
+    return torch.where(counted, right / union.clamp(min=1), torch.nan)
 
 
 def mean_iou(
@@ -107,6 +108,9 @@ def mean_iou(
 ) -> float:
     """Mean of :func:`iou_per_class`; ``openscene`` divides by K even where
     classes are absent. NaN without a class.
+
+    >>> round(mean_iou(torch.tensor([[5, 1, 0], [1, 2, 1]])), 4)
+    0.5571
     """
     return float(_mean_of(iou_per_class(matrix, convention), convention))
 
@@ -124,6 +128,9 @@ def _mean_of(
 def accuracy(matrix: Int[Tensor, "K columns"]) -> float:
     """Share of the labelled points whose prediction is right; a point without a
     prediction is wrong.
+
+    >>> accuracy(torch.tensor([[3, 1, 0], [1, 2, 1]]))
+    0.625
     """
     return float(matrix.diagonal().sum() / matrix.sum())
 
@@ -131,6 +138,9 @@ def accuracy(matrix: Int[Tensor, "K columns"]) -> float:
 def mean_accuracy(matrix: Int[Tensor, "K columns"]) -> float:
     """Mean over the classes present of the share of their points that is right
     (mAcc of the papers).
+
+    >>> mean_accuracy(torch.tensor([[3, 1, 0], [1, 2, 1]]))
+    0.625
     """
     return float((matrix.diagonal().double() / matrix.sum(1)).nanmean())
 
@@ -138,6 +148,10 @@ def mean_accuracy(matrix: Int[Tensor, "K columns"]) -> float:
 def seen_only(matrix: Int[Tensor, "K columns"]) -> Int[Tensor, "K columns"]:
     """The same matrix without the points that got no prediction (the last
     column becomes zero).
+
+    >>> seen_only(torch.tensor([[5, 1, 0], [1, 2, 1]]))
+    tensor([[5, 1, 0],
+            [1, 2, 0]])
     """
     kept = matrix.clone()
     kept[:, -1] = 0
@@ -155,9 +169,17 @@ def interval(
     """Percentile bootstrap interval of the mean IoU: rooms, not points, are
     drawn with replacement.
 
-    Points of one room are not independent; rooms are. ``matrices``: one
-    confusion matrix a room. The interval says how much the score would move
-    with other rooms, not with another training seed. ValueError without rooms.
+    Points of one room are not independent; rooms are. The interval says how
+    much the score would move with other rooms, not with another training seed.
+
+    ``matrices``: one confusion matrix a room. ``convention``: see
+    :func:`iou_per_class`. ``level``: the share of draws inside, in (0, 1).
+    ``samples``: how many draws. ``seed``: of the draws. ValueError without
+    rooms, and for another level.
+
+    >>> low, high = interval([torch.tensor([[9, 1], [5, 5]])] * 4)
+    >>> low == high  # four rooms that are all alike
+    True
     """
     if not matrices:
         raise ValueError("an interval needs at least one room")
@@ -183,20 +205,22 @@ def interval(
 
 @dataclass(frozen=True)
 class Scores:
-    """The figures of one method over some rooms. Shares lie in [0, 1]; ``iou``
-    holds None for absent classes.
-
-    ``coverage``: share of the labelled points that got a prediction.
-    ``miou_interval``: 95 % bootstrap over rooms.
-    """
+    """The figures of one method over some rooms; shares lie in [0, 1]."""
 
     miou: float
+    """Mean IoU over the classes; see :func:`mean_iou`."""
     accuracy: float
+    """Share of the labelled points that are right."""
     mean_accuracy: float
+    """Mean over the classes of the share of their points that is right."""
     coverage: float
+    """Share of the labelled points that got a prediction."""
     miou_interval: tuple[float, float]
+    """95 % bootstrap interval of ``miou`` over rooms."""
     iou: dict[str, float | None]
+    """IoU by class name, None for absent classes."""
     confusion: Int[Tensor, "K columns"]
+    """The rooms' confusion matrices, added up; see :func:`confusion`."""
 
 
 def evaluate(
@@ -212,6 +236,12 @@ def evaluate(
 
     ValueError for lists of different lengths, and as from :func:`confusion` and
     :func:`score`.
+
+    >>> from vlg_lib.classes import own_class_set
+    >>> cups = own_class_set(["cup", "plate"])
+    >>> found, truth = torch.tensor([0, 0, -1]), torch.tensor([0, 1, 1])
+    >>> evaluate([found], [truth], cups).iou
+    {'cup': 0.5, 'plate': 0.0}
     """
     if len(predictions) != len(truths):
         raise ValueError(
@@ -238,6 +268,11 @@ def score(
     ``points="seen"`` leaves out points without a prediction instead of counting
     them as missed. ValueError for another choice, no room, or rooms without any
     labelled point.
+
+    >>> from vlg_lib.classes import own_class_set
+    >>> cups = own_class_set(["cup", "plate"])
+    >>> score([torch.tensor([[9, 1, 0], [0, 5, 5]])], cups).coverage
+    0.75
     """
     if points not in ("all", "seen"):
         raise ValueError(

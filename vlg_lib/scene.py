@@ -1,5 +1,4 @@
-"""The nouns that everything else speaks: cameras, frames, scenes and point
-embeddings.
+"""The nouns that all else speaks: cameras, frames, scenes, point embeddings.
 
 Conventions, everywhere in this library:
 
@@ -26,7 +25,8 @@ class Camera:
     """Pinhole intrinsics of an image of ``width`` x ``height`` pixels; ``fx,
     fy, cx, cy`` in pixels.
 
-    >>> Camera(fx=100, fy=100, cx=79.5, cy=59.5, width=160, height=120).matrix[0].tolist()
+    >>> camera = Camera(100, 100, cx=79.5, cy=59.5, width=160, height=120)
+    >>> camera.matrix[0].tolist()
     [100.0, 0.0, 79.5]
     """
 
@@ -93,6 +93,11 @@ class Camera:
 class Frame:
     """One posed RGB-D image. Colour and depth share one pixel grid and one
     camera; ``depth`` may be absent.
+
+    >>> camera = Camera(100, 100, cx=79.5, cy=59.5, width=160, height=120)
+    >>> black = torch.zeros(120, 160, 3).byte()
+    >>> Frame("0001", camera, torch.eye(4), black).depth is None
+    True
     """
 
     name: str
@@ -112,6 +117,13 @@ class Scene:
     ``scene_labels``: (K,) bool, True where the scene contains the class.
     ``skipped``: what the reader left out and how often, for example ``{"invalid
     pose": 2}``.
+
+    >>> from vlg_lib.classes import own_class_set
+    >>> cups = own_class_set(["cup", "plate"])
+    >>> points, colors = torch.rand(5, 3), torch.zeros(5, 3).byte()
+    >>> scene = Scene("desk", points, colors, [], cups, cups.mask(["plate"]))
+    >>> cups.present(scene.scene_labels)
+    ('plate',)
     """
 
     name: str
@@ -139,6 +151,10 @@ class PointEmbeddings:
 
     ``embeddings``: (N, D) float32, unit length where a view saw the point and
     zero elsewhere. ``view_counts``: (N,) int32, how many views saw each point.
+
+    >>> counts = torch.tensor([2, 0])
+    >>> PointEmbeddings(torch.eye(2), counts).seen
+    tensor([ True, False])
     """
 
     embeddings: Float[Tensor, "N D"]

@@ -1,1 +1,16 @@
-"""Where scenes come from: the one on-disk layout, and the procedural rooms."""
+"""Scenes and point clouds on disk.
+
+``layout``: the one layout of a scene, its reader and its writer. ``frames``:
+its images, poses and intrinsics. ``ply``: its points, strictly.
+``point_clouds``: anybody's PLY file, tolerantly. ``embedding_files``: fused
+embeddings. ``depth_fusion``: points from depth images.
+"""
+
+__all__ = [
+    "depth_fusion",
+    "embedding_files",
+    "frames",
+    "layout",
+    "ply",
+    "point_clouds",
+]

@@ -1,5 +1,5 @@
-"""A point cloud from posed depth images: back-project every pixel with depth
-and average within voxels.
+"""A point cloud from posed depth images: unproject every pixel with depth and
+average within voxels.
 """
 
 from collections.abc import Iterable
@@ -23,7 +23,8 @@ class VoxelAverager:
     carries.
 
     >>> averager = VoxelAverager(grid=1.0, channels=1)
-    >>> averager.add(torch.tensor([[0.2, 0, 0], [0.4, 0, 0], [5.5, 0, 0]]), torch.tensor([[1.0], [3.0], [7.0]]))
+    >>> points = torch.tensor([[0.2, 0, 0], [0.4, 0, 0], [5.5, 0, 0]])
+    >>> averager.add(points, torch.tensor([[1.0], [3.0], [7.0]]))
     >>> points, values, counts = averager.result()
     >>> values[:, 0].tolist(), counts.tolist()
     ([2.0, 7.0], [2, 1])
@@ -80,11 +81,19 @@ def points_from_frames(
     """A coloured point cloud from RGB-D frames, one frame in memory at a time:
     (points, colours).
 
-    Every pixel with depth is back-projected; positions (metres, world frame)
+    Every pixel with depth is unprojected; positions (metres, world frame)
     and colours are averaged within the cells of a grid of ``grid`` metres.
     Points come back as (N, 3) float32 in the order of the cells, colours as (N,
     3) uint8. ValueError where a frame has no depth map, or no pixel of any
     frame has depth.
+
+    >>> from vlg_lib.scene import Camera
+    >>> camera = Camera(10, 10, cx=0.5, cy=0, width=2, height=1)
+    >>> colors, depth = torch.full((1, 2, 3), 9).byte(), torch.ones(1, 2)
+    >>> frame = Frame("0", camera, torch.eye(4), colors, depth)
+    >>> points, colors = points_from_frames([frame], grid=0.04)
+    >>> len(points), colors[0].tolist()
+    (2, [9, 9, 9])
     """
     averager = VoxelAverager(grid, channels=3)
     for frame in frames:

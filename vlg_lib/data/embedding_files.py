@@ -3,8 +3,8 @@ images nor a 2D model for stages 2 and 3.
 
 One safetensors file a scene holds ``embeddings`` (N, D) float16, zero where no
 view saw the point, and ``view_counts`` (N,) int32.
-``vlg convert openscene-features`` makes such files from those that OpenScene
-published.
+:mod:`vlg_lib.convert.openscene_features` makes such files from those that
+OpenScene published.
 """
 
 import json

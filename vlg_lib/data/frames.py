@@ -48,18 +48,20 @@ class LayoutError(ValueError):
 class FrameFolder(Sequence[Frame]):
     """The frames of one scene, each read from its files when it is asked for; a
     slice is a FrameFolder too.
-
-    ``poses``: (F, 4, 4) float64 camera-to-world, so that geometry needs no
-    image. ``depth_scale``: depth units a metre; None where the scene has no
-    depth images. ``depth_missing``: codes that mean "no depth", besides 0.
     """
 
     folder: Path
+    """The scene's folder."""
     names: tuple[str, ...]
+    """The names of the F frames, in order."""
     camera: Camera
+    """The one camera of all images."""
     poses: Float[Tensor, "F 4 4"]
+    """Camera-to-world, float64: geometry needs no image."""
     depth_scale: float | None
+    """Depth units a metre; None where the scene has no depth images."""
     depth_missing: tuple[int, ...] = ()
+    """Codes that mean "no depth", besides 0."""
 
     def __len__(self) -> int:
         return len(self.names)
@@ -133,28 +135,28 @@ def open_frames(
         kept_poses.append(pose)
     if size is None:
         if skipped:
-            counts = ", ".join(
-                f"{count} x {reason}" for reason, count in skipped.items()
-            )
-            raise LayoutError(
-                f"{folder}: none of the {sum(skipped.values())} frames can be"
-                f" used ({counts})"
-            )
+            raise _nothing_left(folder, skipped)
         return (), skipped
-    camera = _read_camera(
-        folder, width=size[1], height=size[0], with_depth=bool(depths)
-    )
-    scale = depth_scale if depths else None
-    return (
-        FrameFolder(
-            folder,
-            tuple(names),
-            camera,
-            torch.stack(kept_poses),
-            scale,
-            tuple(depth_missing),
+    frames = FrameFolder(
+        folder=folder,
+        names=tuple(names),
+        camera=_read_camera(
+            folder, width=size[1], height=size[0], with_depth=bool(depths)
         ),
-        skipped,
+        poses=torch.stack(kept_poses),
+        depth_scale=depth_scale if depths else None,
+        depth_missing=tuple(depth_missing),
+    )
+    return frames, skipped
+
+
+def _nothing_left(folder: Path, skipped: Mapping[str, int]) -> LayoutError:
+    counts = ", ".join(
+        f"{count} x {reason}" for reason, count in skipped.items()
+    )
+    return LayoutError(
+        f"{folder}: none of the {sum(skipped.values())} frames can be used"
+        f" ({counts})"
     )
 
 
@@ -269,15 +271,13 @@ def read_depth(
 
     LayoutError where it is missing, cut short or not 16-bit grey.
     """
-    depth_size(path)
     with _open(path) as image:
-        codes = torch.from_numpy(
-            np.array(_loaded(path, image)).astype(np.int32)
-        )
+        _check_16_bit(path, image)
+        values = np.array(_loaded(path, image)).astype(np.int32)
+    codes = torch.from_numpy(values)
     depth = (codes.double() / scale).float()
-    return depth.masked_fill(
-        torch.isin(codes, torch.tensor(missing, dtype=codes.dtype)), 0.0
-    )
+    is_missing = torch.isin(codes, torch.tensor(missing, dtype=codes.dtype))
+    return depth.masked_fill(is_missing, 0.0)
 
 
 def natural_key(name: str) -> list[str | int]:
@@ -289,9 +289,7 @@ def natural_key(name: str) -> list[str | int]:
 
 
 def _files(folder: Path, suffixes: Sequence[str]) -> dict[str, Path]:
-    """The files of a folder with one of these endings, by their names without
-    it.
-    """
+    """The files of a folder with one of these endings, by their stems."""
     return {
         path.stem: path
         for path in folder.glob("[!.]*")
@@ -346,13 +344,17 @@ def depth_size(path: Path) -> tuple[int, int]:
     is no 16-bit grey image.
     """
     with _open(path) as image:
-        if not image.mode.startswith("I"):
-            raise LayoutError(
-                f"{path}: expected a 16-bit grey image, found Pillow mode"
-                f" {image.mode!r}; depth of 8 bits or in colours was made to be"
-                " looked at: export the raw depth"
-            )
+        _check_16_bit(path, image)
         return image.height, image.width
+
+
+def _check_16_bit(path: Path, image: Image.Image) -> None:
+    if not image.mode.startswith("I"):
+        raise LayoutError(
+            f"{path}: expected a 16-bit grey image, found Pillow mode"
+            f" {image.mode!r}; depth of 8 bits or in colours was made to be"
+            " looked at: export the raw depth"
+        )
 
 
 def _open(path: Path) -> Image.Image:

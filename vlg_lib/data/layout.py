@@ -4,16 +4,20 @@ A scene is a folder in the layout of ScanNet's exporter, with points and labels
 apart::
 
     color/NAME.png                 8-bit RGB (or .jpg)
-    depth/NAME.png                 16-bit, depth_scale units a metre, 0 = missing; the size of the colour image
+    depth/NAME.png                 16-bit, depth_scale units a metre, 0 =
+                                   missing; the size of the colour image
     pose/NAME.txt                  4x4 camera-to-world, metres
-    intrinsic/intrinsic_color.txt  4x4; intrinsic_depth.txt, where it exists, is equal
+    intrinsic/intrinsic_color.txt  4x4; intrinsic_depth.txt, where it exists,
+                                   is equal
     points.ply                     x y z (metres, z up) red green blue
-    labels.ply                     the same points with an int property label; optional, for evaluation only
-    scene.json                     name, class set, scene labels, depth code, provenance, counts of what was skipped
+    labels.ply                     the same points with an int property label;
+                                   optional, for evaluation only
+    scene.json                     name, class set, scene labels, depth code,
+                                   provenance, counts of what was skipped
 
 Weakly supervised code calls :func:`read_scene`, which never opens
 ``labels.ply``; :func:`read_point_labels` is the only door to point labels.
-Every other format is the business of a converter in ``data_scripts/``.
+Every other format is the business of :mod:`vlg_lib.convert`.
 """
 
 from collections import Counter
@@ -82,6 +86,15 @@ def write_scene(
     do not share one camera, and for all that
     :func:`vlg_lib.data.frames.write_frame` and
     :func:`vlg_lib.data.ply.write_points` refuse.
+
+    >>> from tempfile import TemporaryDirectory
+    >>> cups = own_class_set(["cup", "plate"])
+    >>> points, colors = torch.rand(5, 3), torch.zeros(5, 3).byte()
+    >>> scene = Scene("desk", points, colors, [], cups, cups.mask(["cup"]))
+    >>> with TemporaryDirectory() as root:
+    ...     write_scene(Path(root) / "desk", scene, provenance={"by": "hand"})
+    ...     sorted(path.name for path in (Path(root) / "desk").iterdir())
+    ['points.ply', 'scene.json']
     """
     if point_labels is not None:
         _check_labels(
@@ -90,38 +103,13 @@ def write_scene(
             len(scene.points),
             scene.class_set,
         )
-    if (
-        folder.exists()
-        and not (folder / MANIFEST).is_file()
-        and (folder.is_file() or any(folder.iterdir()))
-    ):
-        raise LayoutError(
-            f"{folder}: expected a new folder or an earlier scene to replace,"
-            " found other files; choose another"
-        )
+    _check_may_be_replaced(folder)
     with atomic_folder(folder) as temporary:
         write_points(temporary / POINTS, scene.points, scene.colors)
         if point_labels is not None:
-            colors = torch.cat(
-                [
-                    scene.class_set.colors(),
-                    torch.tensor([UNLABELLED_COLOR], dtype=torch.uint8),
-                ]
-            )
-            write_points(
-                temporary / LABELS,
-                scene.points,
-                colors[point_labels.cpu()],
-                labels=point_labels,
-            )
-        frames = 0
-        for frame in _of_one_camera(scene):
-            if frames == 0:
-                write_intrinsics(
-                    temporary, frame.camera, with_depth=frame.depth is not None
-                )
-            write_frame(temporary, frame, depth_scale)
-            frames += 1
+            _write_labels(temporary / LABELS, scene, point_labels)
+        frames = _write_frames(temporary, scene, depth_scale)
+        alignment = None if axis_alignment is None else axis_alignment.tolist()
         manifest = {
             "format": FORMAT,
             "name": scene.name,
@@ -131,13 +119,42 @@ def write_scene(
             "frames": frames,
             "depth_scale": depth_scale,
             "depth_missing": [0],
-            "axis_alignment": (
-                None if axis_alignment is None else axis_alignment.tolist()
-            ),
+            "axis_alignment": alignment,
             "provenance": dict(provenance),
             "skipped": dict(scene.skipped),
         }
         write_json(temporary / MANIFEST, manifest)
+
+
+def _check_may_be_replaced(folder: Path) -> None:
+    """LayoutError where ``folder`` holds something that is no scene."""
+    if not folder.exists() or (folder / MANIFEST).is_file():
+        return
+    if folder.is_file() or any(folder.iterdir()):
+        raise LayoutError(
+            f"{folder}: expected a new folder or an earlier scene to replace,"
+            " found other files; choose another"
+        )
+
+
+def _write_labels(path: Path, scene: Scene, labels: Int[Tensor, " N"]) -> None:
+    """Write the points in the colours of their classes, with their labels."""
+    unlabelled = torch.tensor([UNLABELLED_COLOR], dtype=torch.uint8)
+    palette = torch.cat([scene.class_set.colors(), unlabelled])
+    # the last colour is that of IGNORE_LABEL, -1
+    write_points(path, scene.points, palette[labels.cpu()], labels=labels)
+
+
+def _write_frames(folder: Path, scene: Scene, depth_scale: float) -> int:
+    """Write a scene's frames, one in memory at a time; how many there are."""
+    count = 0
+    for frame in _of_one_camera(scene):
+        if count == 0:
+            has_depth = frame.depth is not None
+            write_intrinsics(folder, frame.camera, with_depth=has_depth)
+        write_frame(folder, frame, depth_scale)
+        count += 1
+    return count
 
 
 def _of_one_camera(scene: Scene) -> Iterator[Frame]:
@@ -178,6 +195,16 @@ def read_scene(folder: Path) -> Scene:
     points, a scene label outside the class set, wrong intrinsics, depth of
     another size than colour. Point labels are never opened here. A class set of
     one's own takes its colours from the common palette.
+
+    >>> from tempfile import TemporaryDirectory
+    >>> cups = own_class_set(["cup", "plate"])
+    >>> points, colors = torch.rand(5, 3), torch.zeros(5, 3).byte()
+    >>> scene = Scene("desk", points, colors, [], cups, cups.mask(["cup"]))
+    >>> with TemporaryDirectory() as root:
+    ...     write_scene(Path(root) / "desk", scene, provenance={})
+    ...     again = read_scene(Path(root) / "desk")
+    >>> again.class_set.present(again.scene_labels)
+    ('cup',)
     """
     manifest = read_manifest(folder)
     path = folder / MANIFEST
@@ -224,8 +251,8 @@ def read_manifest(folder: Path) -> dict[str, Any]:
         manifest = read_json(path)
     except StoreError as error:
         raise LayoutError(
-            f"{error}: not a scene folder; a converter of data_scripts/ (or a"
-            " person) writes scene.json"
+            f"{error}: not a scene folder; a converter (`vlg convert`) or a"
+            " person writes scene.json"
         ) from error
     if not isinstance(manifest, dict) or manifest.get("format") != FORMAT:
         raise LayoutError(

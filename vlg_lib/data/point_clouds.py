@@ -43,8 +43,7 @@ UP_AXES = {
     "x": ((0, 1, 0), (0, 0, 1), (1, 0, 0)),
     "-x": ((0, 0, 1), (0, 1, 0), (-1, 0, 0)),
 }
-"""For each axis of a file that may point up, the rotation that turns it to
-z."""
+"""For each axis of a file that may point up, the rotation to z up."""
 
 
 @dataclass(frozen=True)
@@ -69,9 +68,7 @@ class CloudFile:
         return len(self.colors)
 
     def positions(self) -> Float[Tensor, "N 3"]:
-        """The coordinates as float64: those of a national grid do not fit into
-        float32.
-        """
+        """The coordinates as float64, which those of a national grid need."""
         return torch.from_numpy(
             np.stack([axis.astype(np.float64) for axis in self.axes], axis=1)
         )
@@ -124,10 +121,8 @@ def read_cloud(path: Path, *, use_color: bool = True) -> CloudFile:
     except ValueError as error:
         raise PlyError(f"{path}: {error}") from error
     if not use_color:
-        scale, notes = (
-            "none: mid-grey for all points",
-            ["no colours were used: the labels rest on shape alone"],
-        )
+        scale = "none: mid-grey for all points"
+        notes = ["no colours were used: the labels rest on shape alone"]
     counted = {reason: count for reason, count in skipped.items() if count}
     return CloudFile(
         axes,
@@ -142,8 +137,7 @@ def read_cloud(path: Path, *, use_color: bool = True) -> CloudFile:
 def as_bytes(
     colors: Shaped[np.ndarray, "N 3"],
 ) -> tuple[Shaped[np.ndarray, "N 3"], str, list[str]]:
-    """Finite colours of any scale as uint8: (colours, the scale they had, what
-    looks odd).
+    """Finite colours of any scale as uint8: (colours, their scale, oddities).
 
     Bytes stay as they are. Floats up to 1 are shares of full brightness; other
     numbers up to 255 are bytes, and up to 65535 are 16-bit. ValueError for
@@ -175,25 +169,18 @@ def as_bytes(
     if colors.dtype.kind == "f" and highest <= 1.001:
         scale, factor = "floats 0-1", 255.0
     elif highest <= 255:
-        scale, factor = (
-            (
-                f"{'floats' if colors.dtype.kind == 'f' else 'whole numbers'}"
-                " 0-255"
-            ),
-            1.0,
-        )
-        if colors.dtype.kind in "iu":
+        whole = colors.dtype.kind in "iu"
+        scale = "whole numbers 0-255" if whole else "floats 0-255"
+        factor = 1.0
+        if whole:
             notes.append(
                 f"colours have more than 8 bits but reach only {highest:g}:"
                 " taken as 0-255"
             )
     else:
         scale, factor = "16-bit", 1 / 257
-    return (
-        np.rint(np.clip(colors * factor, 0, 255)).astype(np.uint8),
-        scale,
-        notes,
-    )
+    scaled = np.rint(np.clip(colors * factor, 0, 255)).astype(np.uint8)
+    return scaled, scale, notes
 
 
 def metric_points(
@@ -216,11 +203,9 @@ def metric_points(
         np.percentile(positions.numpy(), [1, 50, 99], axis=0)
     )
     factor = units_factor((high - low).tolist(), units)
-    positions, middle, size = (
-        positions * factor,
-        middle * factor,
-        ((high - low) * factor).tolist(),
-    )
+    positions = positions * factor
+    middle = middle * factor
+    size = ((high - low) * factor).tolist()
     near = ((positions - middle).abs() < LIMIT // 2 * voxel_size).all(dim=1)
     usable = file.usable.clone()
     usable[file.usable] = near

@@ -1,6 +1,4 @@
-"""Checks of the exercises of chapter 00: the masked choice, and what tags are
-worth.
-"""
+"""Checks of the exercises of chapter 00: masked choice, what tags are worth."""
 
 from collections.abc import Callable
 
@@ -27,6 +25,11 @@ def check_masked_choice(
 ) -> None:
     """Every choice has its tag, no possible word scores higher, and the scores
     are left as they were.
+
+    >>> check_masked_choice(lambda *given: None)
+    Traceback (most recent call last):
+        ...
+    AssertionError: masked_choice returns nothing yet
     """
     answer = masked_choice(_SCORES.clone(), _TAGS)
     assert answer is not None, "masked_choice returns nothing yet"
@@ -35,11 +38,9 @@ def check_masked_choice(
         "one index a row is needed: expected shape (3,), found"
         f" {tuple(answer.shape)}"
     )
-    assert answer.tolist() == [
-        0,
-        0,
-        2,
-    ], f"the example by hand gives [0, 0, 2], found {answer.tolist()}"
+    assert answer.tolist() == [0, 0, 2], (
+        f"the example by hand gives [0, 0, 2], found {answer.tolist()}"
+    )
     for seed in range(5):
         scores, tags = _random_scene(seed)
         before = scores.clone()
@@ -61,6 +62,11 @@ def check_masked_choice(
 def check_silenced(silenced: Callable[[Tensor, Tensor], float]) -> None:
     """The share is right by hand, 0 when all tags are set, and counts points
     rather than classes.
+
+    >>> check_silenced(lambda *given: None)
+    Traceback (most recent call last):
+        ...
+    AssertionError: silenced returns nothing yet
     """
     answer = silenced(_SCORES, _TAGS)
     assert answer is not None, "silenced returns nothing yet"
@@ -86,6 +92,11 @@ def check_best_absence(
 ) -> None:
     """Right where one absence repairs most points, and only classes of the list
     are considered.
+
+    >>> check_best_absence(lambda *given: None)
+    Traceback (most recent call last):
+        ...
+    AssertionError: best_absence returns nothing yet
     """
     scores = torch.tensor(
         [[0.9, 0.5, 0.1], [0.8, 0.1, 0.5], [0.1, 0.3, 0.9], [0.2, 0.9, 0.1]]

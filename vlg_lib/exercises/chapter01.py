@@ -31,16 +31,19 @@ def _random_pose(seed: int) -> Tensor:
     )
     rotation[:, 0] *= torch.linalg.det(rotation)
     pose = torch.eye(4, dtype=torch.float64)
-    pose[:3, :3], pose[:3, 3] = (
-        rotation,
-        torch.randn(3, generator=generator, dtype=torch.float64),
-    )
+    pose[:3, :3] = rotation
+    pose[:3, 3] = torch.randn(3, generator=generator, dtype=torch.float64)
     return pose
 
 
 def check_pinhole(pinhole: Callable[[Tensor, Camera], Tensor]) -> None:
     """Right by hand, for cameras whose two focal lengths differ, and the same
     for a point twice as far and as large.
+
+    >>> check_pinhole(lambda *given: None)
+    Traceback (most recent call last):
+        ...
+    AssertionError: pinhole returns nothing yet
     """
     answer = pinhole(torch.tensor([[0.5, -0.25, 2.0]]), _CAMERA)
     assert answer is not None, "pinhole returns nothing yet"
@@ -49,10 +52,9 @@ def check_pinhole(pinhole: Callable[[Tensor, Camera], Tensor]) -> None:
         "one (u, v) a point is needed: expected shape (1, 2), found"
         f" {tuple(answer.shape)}"
     )
-    assert answer[0].tolist() == [
-        104.5,
-        47.0,
-    ], f"the point by hand falls on (104.5, 47.0), found {answer[0].tolist()}"
+    assert answer[0].tolist() == [104.5, 47.0], (
+        f"the point by hand falls on (104.5, 47.0), found {answer[0].tolist()}"
+    )
     for seed in range(3):
         generator = torch.Generator().manual_seed(seed)
         points = torch.rand(50, 3, generator=generator) + torch.tensor(
@@ -79,7 +81,13 @@ def check_pinhole(pinhole: Callable[[Tensor, Camera], Tensor]) -> None:
 
 
 def check_inverse_pose(inverse_pose: Callable[[Tensor], Tensor]) -> None:
-    """Undoes a pose from both sides, and is a pose itself."""
+    """Undoes a pose from both sides, and is a pose itself.
+
+    >>> check_inverse_pose(lambda *given: None)
+    Traceback (most recent call last):
+        ...
+    AssertionError: inverse_pose returns nothing yet
+    """
     for seed in range(5):
         pose = _random_pose(seed)
         before = pose.clone()
@@ -89,10 +97,9 @@ def check_inverse_pose(inverse_pose: Callable[[Tensor], Tensor]) -> None:
         assert torch.equal(pose, before), (
             "the caller's pose was changed: work on a copy"
         )
-        assert answer.shape == (
-            4,
-            4,
-        ), f"a pose has shape (4, 4), found {tuple(answer.shape)}"
+        assert answer.shape == (4, 4), (
+            f"a pose has shape (4, 4), found {tuple(answer.shape)}"
+        )
         assert torch.allclose(
             answer[:3, :3].double() @ pose[:3, :3],
             torch.eye(3).double(),
@@ -104,18 +111,20 @@ def check_inverse_pose(inverse_pose: Callable[[Tensor], Tensor]) -> None:
             " frame: first shift, then rotate, and the shift is rotated too"
             f" (found {[round(x, 2) for x in centre[:3].tolist()]})"
         )
-        assert answer[3].tolist() == [
-            0,
-            0,
-            0,
-            1,
-        ], "the last row of a pose is 0 0 0 1"
+        assert answer[3].tolist() == [0, 0, 0, 1], (
+            "the last row of a pose is 0 0 0 1"
+        )
     print("ok: inverse_pose")
 
 
 def check_zoomed_camera(zoomed_camera: Callable[..., Camera]) -> None:
     """The pixel found through the new camera is the one that the cut-out and
     enlarged image shows.
+
+    >>> check_zoomed_camera(lambda *given: None)
+    Traceback (most recent call last):
+        ...
+    AssertionError: zoomed_camera returns nothing yet
     """
     for left, top, width, height, factor in (
         (40, 30, 80, 60, 2),
@@ -125,10 +134,9 @@ def check_zoomed_camera(zoomed_camera: Callable[..., Camera]) -> None:
         answer = zoomed_camera(_ODD_CAMERA, left, top, width, height, factor)
         assert answer is not None, "zoomed_camera returns nothing yet"
         found = (answer.width, answer.height)
-        assert found == (
-            width * factor,
-            height * factor,
-        ), f"the new image has another size, found {found}"
+        assert found == (width * factor, height * factor), (
+            f"the new image has another size, found {found}"
+        )
         assert (answer.fx, answer.fy) == (
             _ODD_CAMERA.fx * factor,
             _ODD_CAMERA.fy * factor,
@@ -189,8 +197,12 @@ def _two_frames(seed: int) -> tuple[Frame, Frame]:
 
 
 def check_pose_direction(pose_direction: Callable[[Frame, Frame], str]) -> None:
-    """Tells poses from inverted poses on pairs of photographs of several
-    rooms.
+    """Tells poses from inverted ones on photographs of several rooms.
+
+    >>> check_pose_direction(lambda *given: None)
+    Traceback (most recent call last):
+        ...
+    AssertionError: pose_direction returns nothing yet
     """
     for seed in range(3):
         frames = _two_frames(seed)
@@ -206,10 +218,9 @@ def check_pose_direction(pose_direction: Callable[[Frame, Frame], str]) -> None:
         ):
             answer = pose_direction(*given)
             assert answer is not None, "pose_direction returns nothing yet"
-            assert answer in (
-                "camera-to-world",
-                "world-to-camera",
-            ), f"one of the two names is needed, found {answer!r}"
+            assert answer in ("camera-to-world", "world-to-camera"), (
+                f"one of the two names is needed, found {answer!r}"
+            )
             assert answer == expected, (
                 f"room {seed}: the matrices given are {expected}, the answer"
                 f" was {answer!r}. Carry the pixels of one photograph into the"

@@ -23,6 +23,11 @@ def check_closest_words(
 ) -> None:
     """Right by hand; lengths of the inputs do not matter; the choice ignores
     the temperature, the confidence not.
+
+    >>> check_closest_words(lambda *given: None)
+    Traceback (most recent call last):
+        ...
+    AssertionError: closest_words returns nothing yet
     """
     answer = closest_words(
         torch.tensor([[2.0, 0.0], [3.0, 4.0]]),
@@ -37,10 +42,9 @@ def check_closest_words(
     assert index.shape == confidence.shape == (2,), (
         "one word and one confidence a pixel are needed"
     )
-    assert index.tolist() == [
-        0,
-        1,
-    ], f"the example's words are 0 and 1, found {index.tolist()}"
+    assert index.tolist() == [0, 1], (
+        f"the example's words are 0 and 1, found {index.tolist()}"
+    )
     assert _close(
         confidence.float(), torch.tensor([0.993307, 0.731059]), 1e-3
     ), (
@@ -49,10 +53,8 @@ def check_closest_words(
         " taken between vectors of length 1, and divided by the temperature?"
     )
     generator = torch.Generator().manual_seed(2)
-    pixels, words = (
-        torch.randn(50, 8, generator=generator),
-        torch.randn(7, 8, generator=generator),
-    )
+    pixels = torch.randn(50, 8, generator=generator)
+    words = torch.randn(7, 8, generator=generator)
     index, confidence = closest_words(pixels, words, 0.1)
     lengths = 0.1 + 9 * torch.rand(50, 1, generator=generator)
     longer = closest_words(
@@ -81,6 +83,11 @@ def check_closest_words(
 def check_ensemble(ensemble: Callable[[Tensor], Tensor]) -> None:
     """One unit vector a class, whatever the order of the templates; a single
     template is left as it is.
+
+    >>> check_ensemble(lambda *given: None)
+    Traceback (most recent call last):
+        ...
+    AssertionError: ensemble returns nothing yet
     """
     answer = ensemble(torch.tensor([[[1.0, 0.0]], [[0.0, 1.0]]]))
     assert answer is not None, "ensemble returns nothing yet"
@@ -123,6 +130,11 @@ def check_neighbour_attention(
 ) -> None:
     """Right by hand; weights sum to 1; the key products are scaled; near
     patches count more than far ones.
+
+    >>> check_neighbour_attention(lambda *given: None)
+    Traceback (most recent call last):
+        ...
+    AssertionError: neighbour_attention returns nothing yet
     """
     places = torch.tensor([[0, 0], [0, 3]])
     answer = neighbour_attention(torch.zeros(2, 4), torch.eye(2), places, 1.0)
@@ -138,10 +150,8 @@ def check_neighbour_attention(
         f" {[round(x, 3) for x in answer[0].tolist()]}"
     )
     generator = torch.Generator().manual_seed(4)
-    keys, values = (
-        torch.randn(12, 9, generator=generator),
-        torch.randn(12, 5, generator=generator),
-    )
+    keys = torch.randn(12, 9, generator=generator)
+    values = torch.randn(12, 5, generator=generator)
     grid = torch.cartesian_prod(torch.arange(3), torch.arange(4))
     same = neighbour_attention(keys, torch.full((12, 5), 0.7), grid, 1.5)
     assert _close(same, torch.full((12, 5), 0.7), 1e-4), (
@@ -178,6 +188,11 @@ def check_info_nce_with_positives(
 ) -> None:
     """Right by hand, InfoNCE where all classes differ, symmetric in the towers,
     blind to the order of pairs.
+
+    >>> check_info_nce_with_positives(lambda *given: None)
+    Traceback (most recent call last):
+        ...
+    AssertionError: info_nce_with_positives returns nothing yet
     """
     pictures, captions = torch.eye(2), torch.tensor([[0.8, 0.6], [0.0, 1.0]])
     answer = loss(pictures, captions, torch.tensor([0, 1]), 0.2)
@@ -197,7 +212,7 @@ def check_info_nce_with_positives(
     classes = torch.tensor([0, 1, 0, 2, 2, 0, 3, 1, 7])
     whole = float(loss(images, texts, classes, 0.1))
     assert abs(float(loss(texts, images, classes, 0.1)) - whole) < 1e-4, (
-        "exchanging the towers changed the loss: rows and columns count the same"
+        "exchanging the towers changed the loss: rows and columns count alike"
     )
     order = torch.randperm(9, generator=generator)
     assert (

@@ -23,8 +23,12 @@ def _one_buffer(rows: Tensor) -> Iterator[Tensor]:
 def check_running_mean(
     running_mean: Callable[[Iterator[Tensor]], Tensor],
 ) -> None:
-    """Right by hand, for any number of frames, with one frame in memory, in any
-    order.
+    """Right by hand, for any number of frames, in any order, one in memory.
+
+    >>> check_running_mean(lambda *given: None)
+    Traceback (most recent call last):
+        ...
+    AssertionError: running_mean returns nothing yet
     """
     answer = running_mean(
         _one_buffer(torch.tensor([[1.0, 0.0], [3.0, 4.0], [2.0, 2.0]]))
@@ -63,6 +67,11 @@ def check_majority_vote(
 ) -> None:
     """The winner has the most votes, blind views do not vote, and the share
     counts only those that voted.
+
+    >>> check_majority_vote(lambda *given: None)
+    Traceback (most recent call last):
+        ...
+    AssertionError: majority_vote returns nothing yet
     """
     example = torch.tensor([[0, 2, -1], [0, -1, -1], [1, 2, -1]])
     answer = majority_vote(example, 3)
@@ -106,6 +115,11 @@ def check_views_needed(
 ) -> None:
     """The answer is enough, one view fewer is not, and what views share cannot
     be averaged away.
+
+    >>> check_views_needed(lambda *given: None)
+    Traceback (most recent call last):
+        ...
+    AssertionError: views_needed returns nothing yet
     """
     answer = views_needed(1.0, 0.0, 0.25)
     assert answer is not None, "views_needed returns nothing yet"
@@ -167,6 +181,11 @@ def _views(seed: int, bad: int) -> tuple[Tensor, Tensor]:
 def check_odd_view(odd_view: Callable[[Tensor, Tensor], int]) -> None:
     """Finds the view that disagrees, also where it is long, where it sees
     little, and wherever it stands.
+
+    >>> check_odd_view(lambda *given: None)
+    Traceback (most recent call last):
+        ...
+    AssertionError: odd_view returns nothing yet
     """
     for seed, bad in enumerate((0, 5, 2, 3)):
         rows, saw = _views(seed, bad)

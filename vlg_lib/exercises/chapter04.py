@@ -27,14 +27,18 @@ def check_masked_softmax(
 ) -> None:
     """Absent classes get exactly 0, the rest sum to one and keep their ratios,
     and large logits do no harm.
+
+    >>> check_masked_softmax(lambda *given: None)
+    Traceback (most recent call last):
+        ...
+    AssertionError: masked_softmax returns nothing yet
     """
     example = torch.tensor([[0.6, 0.1, 0.3]]).log()
     answer = masked_softmax(example, torch.tensor([False, True, True]))
     assert answer is not None, "masked_softmax returns nothing yet"
-    assert torch.as_tensor(answer).shape == (
-        1,
-        3,
-    ), "keep one column a class, also for classes that are absent"
+    assert torch.as_tensor(answer).shape == (1, 3), (
+        "keep one column a class, also for classes that are absent"
+    )
     assert torch.allclose(answer, torch.tensor([[0.0, 0.25, 0.75]])), (
         "the example gives [0, 0.25, 0.75], found"
         f" {[round(p, 3) for p in answer[0].tolist()]}"
@@ -78,11 +82,14 @@ def check_coverage_accuracy(
 ) -> None:
     """Counts the kept points over all, the right ones over the kept, and says
     NaN where nothing is kept.
+
+    >>> check_coverage_accuracy(lambda *given: None)
+    Traceback (most recent call last):
+        ...
+    AssertionError: coverage_accuracy returns nothing yet
     """
-    confidence, right = (
-        torch.tensor([0.9, 0.5, 0.7, 0.2]),
-        torch.tensor([True, True, False, False]),
-    )
+    confidence = torch.tensor([0.9, 0.5, 0.7, 0.2])
+    right = torch.tensor([True, True, False, False])
     answer = coverage_accuracy(confidence, right, 0.5)
     assert answer is not None, "coverage_accuracy returns nothing yet"
     assert len(answer) == 2, "return two numbers: coverage and accuracy"
@@ -124,11 +131,14 @@ def check_calibration_error(
 ) -> None:
     """Right by hand, 0 for a calibrated forecast, weighted by the points in a
     bin, and never an average of nothing.
+
+    >>> check_calibration_error(lambda *given: None)
+    Traceback (most recent call last):
+        ...
+    AssertionError: calibration_error returns nothing yet
     """
-    confidence, right = (
-        torch.tensor([0.9, 0.9, 0.9, 0.3]),
-        torch.tensor([True, True, False, True]),
-    )
+    confidence = torch.tensor([0.9, 0.9, 0.9, 0.3])
+    right = torch.tensor([True, True, False, True])
     answer = calibration_error(confidence, right, 10)
     assert answer is not None, "calibration_error returns nothing yet"
     expected = 0.75 * (0.9 - 2 / 3) + 0.25 * 0.7
@@ -174,6 +184,11 @@ def check_select_by_class(
 ) -> None:
     """Every class keeps its share, its most confident points, and unlabelled
     points are never kept.
+
+    >>> check_select_by_class(lambda *given: None)
+    Traceback (most recent call last):
+        ...
+    AssertionError: select_by_class returns nothing yet
     """
     labels = torch.tensor([0, 0, 0, 0, 1, 1, -1])
     confidence = torch.tensor([0.9, 0.8, 0.7, 0.6, 0.3, 0.2, 1.0])

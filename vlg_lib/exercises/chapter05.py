@@ -14,6 +14,11 @@ from vlg_lib.class_activation_maps import pool_scores
 def check_log_sum_exp(log_sum_exp: Callable[[Tensor, float], Tensor]) -> None:
     """The pooled score of each class: between average and maximum, the
     library's, finite for large scores.
+
+    >>> check_log_sum_exp(lambda *given: None)
+    Traceback (most recent call last):
+        ...
+    AssertionError: log_sum_exp returns nothing yet
     """
     found = log_sum_exp(torch.tensor([[0.0, 1.0], [4.0, 1.0]]), 1.0)
     assert found is not None, "log_sum_exp returns nothing yet"
@@ -50,8 +55,12 @@ def check_log_sum_exp(log_sum_exp: Callable[[Tensor, float], Tensor]) -> None:
 
 
 def check_tag_bits(tag_bits: Callable[[Tensor], Tensor]) -> None:
-    """The entropy of each class's tag in bits; nothing for a tag that never
-    changes.
+    """The entropy of each class's tag in bits; 0 for one that never changes.
+
+    >>> check_tag_bits(lambda *given: None)
+    Traceback (most recent call last):
+        ...
+    AssertionError: tag_bits returns nothing yet
     """
     tags = torch.tensor(
         [[1, 1, 0, 0], [1, 0, 0, 0], [1, 1, 1, 0], [1, 0, 0, 0]],
@@ -60,7 +69,7 @@ def check_tag_bits(tag_bits: Callable[[Tensor], Tensor]) -> None:
     found = tag_bits(tags)
     assert found is not None, "tag_bits returns nothing yet"
     assert tuple(found.shape) == (4,), (
-        f"one number for each of the 4 classes, found shape {tuple(found.shape)}"
+        f"one number a class, four in all, found shape {tuple(found.shape)}"
     )
     assert bool(torch.isfinite(found).all()), (
         "0 log 0 counts as 0: a tag that is always or never there tells nothing"
@@ -84,6 +93,11 @@ def check_tag_bits(tag_bits: Callable[[Tensor], Tensor]) -> None:
 def check_taught(taught: Callable[[Tensor, float], Tensor]) -> None:
     """The shares are the gradient of the pooled score: they sum to 1, and go
     from equal ones to the top one.
+
+    >>> check_taught(lambda *given: None)
+    Traceback (most recent call last):
+        ...
+    AssertionError: taught returns nothing yet
     """
     scores = torch.tensor([4.0, 0.0, 0.0, 0.0])
     found = taught(scores, 1.0)
@@ -122,6 +136,11 @@ def check_interchangeable(
 ) -> None:
     """All pairs of classes, smaller index first, that are tagged in exactly the
     same rooms.
+
+    >>> check_interchangeable(lambda *given: None)
+    Traceback (most recent call last):
+        ...
+    AssertionError: interchangeable returns nothing yet
     """
     tags = torch.tensor(
         [[1, 1, 0, 1, 0], [1, 1, 1, 0, 1], [1, 1, 0, 0, 0]], dtype=torch.bool
@@ -169,6 +188,11 @@ def check_centred_labels(
 ) -> None:
     """Each class's mean score, every room counting the same, is subtracted
     before the argmax, on a copy.
+
+    >>> check_centred_labels(lambda *given: None)
+    Traceback (most recent call last):
+        ...
+    AssertionError: centred_labels returns nothing yet
     """
     rooms = [
         torch.tensor([[9.0, 2.0], [9.0, 1.0]]),

@@ -16,6 +16,11 @@ def check_adapter_parameters(
 ) -> None:
     """The count agrees with the adapter itself, for any dimensions, and with
     the paper's.
+
+    >>> check_adapter_parameters(lambda *given: None)
+    Traceback (most recent call last):
+        ...
+    AssertionError: adapter_parameters returns nothing yet
     """
     found = adapter_parameters(4, 1)
     assert found is not None, "adapter_parameters returns nothing yet"
@@ -39,6 +44,11 @@ def check_adapter_parameters(
 def check_merge(merge: Callable[[nn.Module], tuple[Tensor, Tensor]]) -> None:
     """The merged map does what the adapter does, on any input, and is made of
     new tensors.
+
+    >>> check_merge(lambda *given: None)
+    Traceback (most recent call last):
+        ...
+    AssertionError: merge returns nothing yet
     """
     inputs = torch.randn(30, 6, generator=torch.Generator().manual_seed(1))
     for seed, hidden, mix in ((0, None, 0.95), (1, 4, 0.5), (2, 2, 1.0)):
@@ -85,6 +95,11 @@ def check_merge(merge: Callable[[nn.Module], tuple[Tensor, Tensor]]) -> None:
 def check_push(push: Callable[[Tensor, int, Tensor, float], Tensor]) -> None:
     """The push is the negative gradient of the loss, points away from rivals,
     and fades when the label is certain.
+
+    >>> check_push(lambda *given: None)
+    Traceback (most recent call last):
+        ...
+    AssertionError: push returns nothing yet
     """
     found = push(torch.tensor([0.8, 0.6]), 1, torch.eye(2), 0.1)
     assert found is not None, "push returns nothing yet"
@@ -131,6 +146,11 @@ def check_push(push: Callable[[Tensor, int, Tensor, float], Tensor]) -> None:
 def check_survivors(survivors: Callable[[Tensor], Tensor]) -> None:
     """True exactly for the classes whose own label is the commonest one among
     their points.
+
+    >>> check_survivors(lambda *given: None)
+    Traceback (most recent call last):
+        ...
+    AssertionError: survivors returns nothing yet
     """
     example = torch.tensor([[0.5, 0.3, 0.2], [0.1, 0.4, 0.5], [0.2, 0.2, 0.6]])
     found = survivors(example)

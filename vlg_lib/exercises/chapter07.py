@@ -17,9 +17,7 @@ PAPER = torch.tensor(
 
 
 def _voxels(seed: int, count: int = 60, reach: int = 3) -> Tensor:
-    """Distinct random voxels around the origin, (N, 3) int32, in random
-    order.
-    """
+    """Distinct voxels around the origin, (N, 3) int32, in random order."""
     generator = torch.Generator().manual_seed(seed)
     rows = torch.randint(
         -reach, reach + 1, (count, 3), generator=generator, dtype=torch.int32
@@ -30,6 +28,11 @@ def _voxels(seed: int, count: int = 60, reach: int = 3) -> Tensor:
 def check_pack_keys(pack_keys: Callable[[Tensor], Tensor]) -> None:
     """One int64 a voxel, no two alike, in the order of the rows, and a step
     that is an addition.
+
+    >>> check_pack_keys(lambda *given: None)
+    Traceback (most recent call last):
+        ...
+    AssertionError: pack_keys returns nothing yet
     """
     rows = _voxels(0, 3000, 4095)
     spill = torch.tensor(
@@ -81,6 +84,11 @@ def check_pack_keys(pack_keys: Callable[[Tensor], Tensor]) -> None:
 def check_count_strided(count_strided: Callable[[Tensor, int], int]) -> None:
     """Each coarse voxel counts once a cloud, and negative coordinates go
     down.
+
+    >>> check_count_strided(lambda *given: None)
+    Traceback (most recent call last):
+        ...
+    AssertionError: count_strided returns nothing yet
     """
     paper = batch_coordinates([PAPER])
     answer = count_strided(paper, 2)
@@ -119,7 +127,13 @@ def check_kernel_pairs(
         [Tensor, Tensor, tuple[int, int, int]], Sequence[tuple[int, int]]
     ],
 ) -> None:
-    """The pairs of one offset: which input row meets which output row."""
+    """The pairs of one offset: which input row meets which output row.
+
+    >>> check_kernel_pairs(lambda *given: None)
+    Traceback (most recent call last):
+        ...
+    AssertionError: kernel_pairs returns nothing yet
+    """
     answer = kernel_pairs(PAPER, PAPER, (1, 0, 0))
     assert answer is not None, "kernel_pairs returns nothing yet"
     found = {(int(i), int(o)) for i, o in answer}
@@ -176,6 +190,11 @@ def check_receptive_field(
 ) -> None:
     """The width that the last layer's voxels see, whatever the kernels and
     strides before.
+
+    >>> check_receptive_field(lambda *given: None)
+    Traceback (most recent call last):
+        ...
+    AssertionError: receptive_field returns nothing yet
     """
     answer = receptive_field([(3, 1), (3, 1)])
     assert answer is not None, "receptive_field returns nothing yet"
@@ -208,10 +227,8 @@ def check_receptive_field(
             )
             if size >= stride
         ]
-        expected, found = (
-            _field_of_view(layers),
-            int(receptive_field(list(layers))),
-        )
+        expected = _field_of_view(layers)
+        found = int(receptive_field(list(layers)))
         assert found == expected, (
             f"layers (size, stride) {layers}: they see {expected} voxels, found"
             f" {found}"
@@ -235,6 +252,11 @@ def check_submanifold(
 ) -> None:
     """Equal to the library's layer on random voxels, for any odd size and any
     number of channels.
+
+    >>> check_submanifold(lambda *given: None)
+    Traceback (most recent call last):
+        ...
+    AssertionError: submanifold returns nothing yet
     """
     for seed, (size, channels, width) in enumerate(
         ((3, 1, 1), (3, 4, 2), (5, 2, 3), (1, 2, 2))
@@ -261,15 +283,19 @@ def check_submanifold(
             kernel_offsets(size).index((z, y, x))
             for x, y, z in kernel_offsets(size)
         ]
-        typical = {
-            "the kernel was turned around: W[k] belongs to the input at u + offset_k": kernel.flip(
-                0
+        typical = (
+            (
+                kernel.flip(0),
+                "the kernel was turned around: W[k] belongs to the input at u +"
+                " offset_k",
             ),
-            "the weights are in another order: x runs fastest in kernel_offsets": kernel[
-                turned
-            ],
-        }
-        for hint, other in typical.items():
+            (
+                kernel[turned],
+                "the weights are in another order: x runs fastest in"
+                " kernel_offsets",
+            ),
+        )
+        for other, hint in typical:
             assert not torch.allclose(
                 out, _library(coordinates, features, other), atol=1e-9
             ), hint

@@ -17,6 +17,11 @@ def check_best_vector(
 ) -> None:
     """A unit vector, no other has a smaller loss, and the loss that is left is
     told.
+
+    >>> check_best_vector(lambda *given: None)
+    Traceback (most recent call last):
+        ...
+    AssertionError: best_vector returns nothing yet
     """
     found = best_vector(torch.tensor([[1.0, 0.0], [0.28, 0.96]]))
     assert found is not None, "best_vector returns nothing yet"
@@ -59,6 +64,11 @@ def check_best_vector(
 def check_pull(pull: Callable[[Tensor, Tensor], Tensor]) -> None:
     """The pull is the negative gradient: at right angles to the vector, and
     weaker on a long one.
+
+    >>> check_pull(lambda *given: None)
+    Traceback (most recent call last):
+        ...
+    AssertionError: pull returns nothing yet
     """
     found = pull(torch.tensor([0.0, 2.0]), torch.tensor([1.0, 0.0]))
     assert found is not None, "pull returns nothing yet"
@@ -69,10 +79,8 @@ def check_pull(pull: Callable[[Tensor, Tensor], Tensor]) -> None:
         (gradient,) = torch.autograd.grad(
             cosine_loss(vector[None], target[None]), vector
         )
-        answer, length = (
-            pull(vector.detach(), target),
-            float(vector.detach().norm()),
-        )
+        answer = pull(vector.detach(), target)
+        length = float(vector.detach().norm())
         assert tuple(answer.shape) == (dim,), (
             f"the pull has the shape of the vector, found {tuple(answer.shape)}"
         )
@@ -99,6 +107,11 @@ def check_rarity_weights(
 ) -> None:
     """Power 0 weighs all alike, 0.5 is the library's choice, with 1 each class
     counts the same in total.
+
+    >>> check_rarity_weights(lambda *given: None)
+    Traceback (most recent call last):
+        ...
+    AssertionError: rarity_weights returns nothing yet
     """
     labels = torch.tensor([0, 0, 0, 0, 1, -1, -1])
     found = rarity_weights(labels, 3, 1.0)
@@ -113,10 +126,8 @@ def check_rarity_weights(
     generator = torch.Generator().manual_seed(2)
     for power in (0.0, 0.5, 1.0, 0.7):
         labels = (torch.rand(400, generator=generator).square() * 6).long() - 1
-        weights, labelled = (
-            rarity_weights(labels, 5, power),
-            labels[labels >= 0],
-        )
+        weights = rarity_weights(labels, 5, power)
+        labelled = labels[labels >= 0]
         mean = float(weights[labelled].mean())
         assert abs(mean - 1) < 1e-3, (
             f"the mean weight of the labelled points is {mean:.3f}, not 1:"
@@ -162,6 +173,11 @@ def check_reestimate(
 ) -> None:
     """The statistics are the plain means over all rooms, the weights stay, and
     the original stays as it was.
+
+    >>> check_reestimate(lambda *given: None)
+    Traceback (most recent call last):
+        ...
+    AssertionError: reestimate returns nothing yet
     """
     generator = torch.Generator().manual_seed(3)
     rooms = [

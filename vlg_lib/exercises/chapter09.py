@@ -15,6 +15,11 @@ from vlg_lib.metrics import CONVENTIONS, confusion, iou_per_class, mean_iou
 def check_class_iou(class_iou: Callable[[Tensor, Tensor, int], float]) -> None:
     """The IoU agrees with the library's on random labels with missing truths
     and missing answers.
+
+    >>> check_class_iou(lambda *given: None)
+    Traceback (most recent call last):
+        ...
+    AssertionError: class_iou returns nothing yet
     """
     truth = torch.tensor([0, 0, 0, 0, 0, 0, 1, 1, 1, 2])
     answer = torch.tensor([0, 0, 0, 0, 0, 1, 1, 1, -1, 0])
@@ -55,8 +60,12 @@ def check_class_iou(class_iou: Callable[[Tensor, Tensor, int], float]) -> None:
 
 
 def check_sign_test(sign_test: Callable[[int, int], float]) -> None:
-    """The two-sided probability under a fair coin, symmetric and never above
-    1.
+    """The two-sided probability under a fair coin, symmetric and at most 1.
+
+    >>> check_sign_test(lambda *given: None)
+    Traceback (most recent call last):
+        ...
+    AssertionError: sign_test returns nothing yet
     """
     found = sign_test(4, 0)
     assert found is not None, "sign_test returns nothing yet"
@@ -88,8 +97,12 @@ def check_sign_test(sign_test: Callable[[int, int], float]) -> None:
 def check_which_conventions(
     which_conventions: Callable[[Tensor, float], list[str]],
 ) -> None:
-    """Every convention whose mIoU is the reported one is named, and no
-    other.
+    """Every convention whose mIoU is the reported one is named, no other.
+
+    >>> check_which_conventions(lambda *given: None)
+    Traceback (most recent call last):
+        ...
+    AssertionError: which_conventions returns nothing yet
     """
     ten = torch.tensor(
         [[5, 0, 0, 1, 0], [0, 2, 0, 0, 1], [1, 0, 0, 0, 0], [0, 0, 0, 0, 0]]
@@ -149,6 +162,11 @@ def _random_matrix(
 def check_optimism(optimism: Callable[[float, int], float]) -> None:
     """The mean of the largest of n normal draws, to 3 per cent; proportional to
     the spread.
+
+    >>> check_optimism(lambda *given: None)
+    Traceback (most recent call last):
+        ...
+    AssertionError: optimism returns nothing yet
     """
     found = optimism(1.0, 1)
     assert found is not None, "optimism returns nothing yet"

@@ -26,6 +26,11 @@ def _poses(count: int, generator: torch.Generator) -> Tensor:
 def check_from_opengl(from_opengl: Callable[[Tensor], Tensor]) -> None:
     """The camera stays where it is, its x axis stays, and what was up and
     backward is down and forward.
+
+    >>> check_from_opengl(lambda *given: None)
+    Traceback (most recent call last):
+        ...
+    AssertionError: from_opengl returns nothing yet
     """
     for pose in _poses(10, torch.Generator().manual_seed(0)):
         kept = pose.clone()
@@ -56,6 +61,11 @@ def check_from_opengl(from_opengl: Callable[[Tensor], Tensor]) -> None:
 def check_depth_scale(depth_scale: Callable[[Tensor, Tensor], float]) -> None:
     """The unit that lays most codes onto the expected depths, in spite of
     missing pixels and of wrong ones.
+
+    >>> check_depth_scale(lambda *given: None)
+    Traceback (most recent call last):
+        ...
+    AssertionError: depth_scale returns nothing yet
     """
     generator = torch.Generator().manual_seed(1)
     for expected in (1000.0, 5000.0, 4000.0, 512.0):
@@ -82,6 +92,11 @@ def check_depth_scale(depth_scale: Callable[[Tensor, Tensor], float]) -> None:
 def check_up_axis(up_axis: Callable[[Tensor], str]) -> None:
     """The name of the axis that points up, for worlds turned all six ways and
     cameras that look down a little.
+
+    >>> check_up_axis(lambda *given: None)
+    Traceback (most recent call last):
+        ...
+    AssertionError: up_axis returns nothing yet
     """
     generator = torch.Generator().manual_seed(2)
     for name in ("x", "y", "z", "-x", "-y", "-z"):

@@ -22,7 +22,8 @@ def world_to_camera(
     """World points seen from the camera: x_c = R^T (x - t), metres, float64.
     The pose stays camera-to-world.
 
-    >>> pose = torch.eye(4); pose[:3, 3] = torch.tensor([1.0, 0.0, 0.0])  # a camera one metre along x
+    >>> pose = torch.eye(4)
+    >>> pose[0, 3] = 1.0  # a camera one metre along x
     >>> world_to_camera(torch.tensor([[1.0, 0.0, 2.0]]), pose)
     tensor([[0., 0., 2.]], dtype=torch.float64)
     """
@@ -36,6 +37,11 @@ def camera_to_world_points(
 ) -> Float[Tensor, "... N 3"]:
     """Camera points in the world: x = R x_c + t, metres, float64. The inverse
     of :func:`world_to_camera`.
+
+    >>> pose = torch.eye(4)
+    >>> pose[0, 3] = 1.0  # a camera one metre along x
+    >>> camera_to_world_points(torch.tensor([[0.0, 0.0, 2.0]]), pose)
+    tensor([[1., 0., 2.]], dtype=torch.float64)
     """
     pose = camera_to_world.double()
     return points.double() @ pose[..., :3, :3].mT + pose[..., None, :3, 3]
@@ -51,18 +57,18 @@ def project(
 
     Positions are not rounded and may lie outside the image; where Z <= 0 the
     point is behind the camera and its pixel position has no meaning.
+
+    >>> camera = Camera(100, 100, cx=79.5, cy=59.5, width=160, height=120)
+    >>> pixels, depth = project(
+    ...     torch.tensor([[0.5, -0.25, 2.0]]), camera, torch.eye(4)
+    ... )
+    >>> pixels.tolist(), depth.tolist()
+    ([[104.5, 47.0]], [2.0])
     """
     x, y, depth = world_to_camera(points, camera_to_world).unbind(-1)
-    return (
-        torch.stack(
-            [
-                camera.fx * x / depth + camera.cx,
-                camera.fy * y / depth + camera.cy,
-            ],
-            dim=-1,
-        ),
-        depth,
-    )
+    u = camera.fx * x / depth + camera.cx
+    v = camera.fy * y / depth + camera.cy
+    return torch.stack([u, v], dim=-1), depth
 
 
 def unproject(
@@ -74,18 +80,21 @@ def unproject(
     after row, and these pixels (u, v).
 
     Raises ValueError where the depth map is not of the camera's size.
+
+    >>> camera = Camera(10, 10, cx=1, cy=0, width=2, height=1)
+    >>> depth = torch.tensor([[2.0, 0.0]])  # the second pixel has no depth
+    >>> points, pixels = unproject(depth, camera, torch.eye(4))
+    >>> points.tolist(), pixels.tolist()
+    ([[-0.2, 0.0, 2.0]], [[0, 0]])
     """
     _check_size(depth, camera)
     v, u = (depth > 0).nonzero(as_tuple=True)
     z = depth[v, u].double()
-    x, y = (
-        (u.double() - camera.cx) / camera.fx * z,
-        (v.double() - camera.cy) / camera.fy * z,
-    )
+    x = (u.double() - camera.cx) / camera.fx * z
+    y = (v.double() - camera.cy) / camera.fy * z
     in_camera = torch.stack([x, y, z], dim=-1)
-    return camera_to_world_points(in_camera, camera_to_world), torch.stack(
-        [u, v], dim=-1
-    )
+    pixels = torch.stack([u, v], dim=-1)
+    return camera_to_world_points(in_camera, camera_to_world), pixels
 
 
 def resize_camera(camera: Camera, width: int, height: int) -> Camera:
@@ -96,7 +105,7 @@ def resize_camera(camera: Camera, width: int, height: int) -> Camera:
     cx by (w' - 1)/(w - 1), which agrees with this only where the principal
     point is the middle of the image.
 
-    >>> resize_camera(Camera(fx=100.0, fy=100.0, cx=79.5, cy=59.5, width=160, height=120), 80, 60)
+    >>> resize_camera(Camera(100.0, 100.0, 79.5, 59.5, 160, 120), 80, 60)
     Camera(fx=50.0, fy=50.0, cx=39.5, cy=29.5, width=80, height=60)
     """
     across, down = width / camera.width, height / camera.height
@@ -109,6 +118,10 @@ def crop_camera(
 ) -> Camera:
     """The camera of the part of the image that starts at pixel (left, top);
     ValueError where it leaves the image.
+
+    >>> camera = Camera(100.0, 100.0, 79.5, 59.5, 160, 120)
+    >>> crop_camera(camera, left=40, top=30, width=80, height=60)
+    Camera(fx=100.0, fy=100.0, cx=39.5, cy=29.5, width=80, height=60)
     """
     if (
         left < 0

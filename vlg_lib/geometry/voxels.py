@@ -24,8 +24,7 @@ from torch import Tensor
 from torch.nn import functional
 
 LIMIT = 2**15
-"""Coordinates lie in -LIMIT <= c < LIMIT: 655 m to either side of the origin at
-2 cm."""
+"""Coordinates lie in -LIMIT <= c < LIMIT: 655 m to either side at 2 cm."""
 
 MAX_BATCH = 2**12
 """Batch indices lie in 0 <= b < MAX_BATCH."""
@@ -36,13 +35,18 @@ _MIDDLE = 2 ** (_FIELD - 1)
 
 @dataclass(frozen=True)
 class Voxels:
-    """The V occupied voxels of a cloud of N points, and the voxel of each
-    point.
+    """The V occupied voxels of a cloud of N points, and each point's voxel.
 
     ``coordinates``: (V, 3) int32, unique, sorted by x, then y, then z.
     ``point_to_voxel``: (N,) int64, rows of ``coordinates``;
     ``values[voxels.point_to_voxel]`` hands each point the value of its own
     voxel.
+
+    >>> points = torch.tensor([[0.01, 0, 0], [0.09, 0, 0], [0.15, 0, 0]])
+    >>> voxels = voxelize(points, 0.1)
+    >>> means = voxels.average(torch.tensor([[1.0], [3.0], [7.0]]))
+    >>> means.tolist(), voxels.to_points(means).tolist()
+    ([[2.0], [7.0]], [[2.0], [2.0], [7.0]])
     """
 
     coordinates: Int32[Tensor, "V 3"]
@@ -116,8 +120,7 @@ def _check_rows(values: Tensor, expected: int, what: str) -> None:
 def quantize(
     points: Float[Tensor, "N 3"], voxel_size: float
 ) -> Int32[Tensor, "N 3"]:
-    """The voxel of each point: floor(point / voxel_size), int32, for points and
-    sizes in metres.
+    """The voxel of each point: floor(point / voxel_size), int32; metres.
 
     Computed in float64 whatever the dtype of the points, and rounded towards
     minus infinity (truncation would make the voxels around the origin twice as
@@ -155,7 +158,8 @@ def voxelize(points: Float[Tensor, "N 3"], voxel_size: float) -> Voxels:
     Raises ValueError for a cloud without points, and what :func:`quantize`
     raises.
 
-    >>> voxels = voxelize(torch.tensor([[0.01, 0.0, 0.0], [0.09, 0.0, 0.0], [-0.01, 0.0, 0.0]]), 0.1)
+    >>> points = torch.tensor([[0.01, 0, 0], [0.09, 0, 0], [-0.01, 0, 0]])
+    >>> voxels = voxelize(points, 0.1)
     >>> voxels.coordinates.tolist(), voxels.point_to_voxel.tolist()
     ([[-1, 0, 0], [0, 0, 0]], [1, 1, 0])
     """
@@ -172,7 +176,8 @@ def batch_coordinates(
     """Several clouds' coordinates under one another, with the index of the
     cloud as the first column.
 
-    >>> batch_coordinates([torch.tensor([[1, 2, 3]]), torch.tensor([[1, 2, 3]])]).tolist()
+    >>> cloud = torch.tensor([[1, 2, 3]])
+    >>> batch_coordinates([cloud, cloud]).tolist()
     [[0, 1, 2, 3], [1, 1, 2, 3]]
     """
     if not clouds:
@@ -192,6 +197,10 @@ def pack(coordinates: Int[Tensor, "N 4"]) -> Int64[Tensor, " N"]:
 
     Raises ValueError where a coordinate or a batch index does not fit (see
     LIMIT and MAX_BATCH).
+
+    >>> row = torch.tensor([[0, 5, -3, 7]])
+    >>> unpack(pack(row)).equal(row.int())
+    True
     """
     if len(coordinates):
         batch, cells = coordinates[:, 0], coordinates[:, 1:]
@@ -211,7 +220,11 @@ def pack(coordinates: Int[Tensor, "N 4"]) -> Int64[Tensor, " N"]:
 
 
 def unpack(keys: Int64[Tensor, " N"]) -> Int32[Tensor, "N 4"]:
-    """The rows (batch, x, y, z) of keys."""
+    """The rows (batch, x, y, z) of keys.
+
+    >>> unpack(pack(torch.tensor([[1, 2, 3, 4]]))).tolist()
+    [[1, 2, 3, 4]]
+    """
     fields = torch.stack([keys >> 2 * _FIELD, keys >> _FIELD, keys], dim=1) & (
         2**_FIELD - 1
     )
@@ -247,7 +260,8 @@ def coarsen(keys: Int64[Tensor, " N"], stride: int) -> Int64[Tensor, " M"]:
     c becomes floor(c / stride) * stride, towards minus infinity: coordinates
     stay in units of the finest grid.
 
-    >>> unpack(coarsen(pack(torch.tensor([[0, -1, 0, 3], [0, -2, 1, 2]])), 2)).tolist()
+    >>> keys = pack(torch.tensor([[0, -1, 0, 3], [0, -2, 1, 2]]))
+    >>> unpack(coarsen(keys, 2)).tolist()
     [[0, -2, 0, 2]]
     """
     rows = unpack(keys)

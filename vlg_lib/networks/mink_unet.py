@@ -20,17 +20,18 @@ from vlg_lib.sparse import Backend, VoxelTensor, get_backend
 
 @dataclass(frozen=True)
 class Architecture:
-    """Channels (``planes``) and residual blocks of each stage: first the way
-    down, then the way up.
-
-    ``stem``: channels at the finest stride; ``stem_kernel``: kernel size of the
-    first convolution.
+    """The sizes of a MinkUNet; ValueError where the stages down and up are not
+    as many.
     """
 
     planes: tuple[int, ...]
+    """Channels of each stage: first the way down, then the way up."""
     blocks: tuple[int, ...]
+    """Residual blocks of each stage, in the same order."""
     stem: int = 32
+    """Channels at the finest stride."""
     stem_kernel: int = 5
+    """Kernel size of the first convolution."""
 
     def __post_init__(self) -> None:
         if len(self.planes) % 2 or len(self.planes) != len(self.blocks):
@@ -126,60 +127,19 @@ class MinkUNet(nn.Module):
                 f"unknown normalisation {norm!r}; known: batch, instance"
             )
         self.engine = engine or get_backend()
-        self.norm = (
-            self.engine.BatchNorm
-            if norm == "batch"
-            else self.engine.InstanceNorm
-        )
-        planes, blocks, levels = (
-            architecture.planes,
-            architecture.blocks,
-            architecture.levels,
-        )
+        if norm == "batch":
+            self.norm = self.engine.BatchNorm
+        else:
+            self.norm = self.engine.InstanceNorm
         self.relu = self.engine.ReLU(inplace=True)
         self.conv0p1s1 = self.engine.Convolution(
             in_channels, architecture.stem, kernel_size=architecture.stem_kernel
         )
         self.bn0 = self.norm(architecture.stem)
-
         self._down: list[tuple[str, str, str]] = []
-        skips = [architecture.stem, *planes[: levels - 1]]
-        channels = architecture.stem
-        for level in range(1, levels + 1):
-            names = (
-                f"conv{level}p{2 ** (level - 1)}s2",
-                f"bn{level}",
-                f"block{level}",
-            )
-            strided = self.engine.Convolution(
-                channels, channels, kernel_size=2, stride=2
-            )
-            channels = self._add_stage(
-                names,
-                strided,
-                channels,
-                channels,
-                planes[level - 1],
-                blocks[level - 1],
-            )
-            self._down.append(names)
-
         self._up: list[tuple[str, str, str]] = []
-        for level in range(levels, 2 * levels):
-            names = (
-                f"convtr{level}p{2 ** (2 * levels - level)}s2",
-                f"bntr{level}",
-                f"block{level + 1}",
-            )
-            width, skip = planes[level], skips.pop()
-            transposed = self.engine.ConvolutionTranspose(
-                channels, width, kernel_size=2, stride=2
-            )
-            channels = self._add_stage(
-                names, transposed, width, width + skip, width, blocks[level]
-            )
-            self._up.append(names)
-
+        self._add_way_down(architecture)
+        channels = self._add_way_up(architecture)
         self.final = self.engine.Convolution(
             channels, out_channels, kernel_size=1, bias=head_bias
         )
@@ -188,31 +148,72 @@ class MinkUNet(nn.Module):
             if isinstance(module, self.engine.Convolution):
                 _kaiming_normal_(module.get_parameter("kernel"))
 
+    def _add_way_down(self, architecture: Architecture) -> None:
+        """The stages that halve the grid: each strided convolution keeps the
+        channels, the blocks after it change them.
+        """
+        channels = architecture.stem
+        for level in range(1, architecture.levels + 1):
+            names = (
+                f"conv{level}p{2 ** (level - 1)}s2",
+                f"bn{level}",
+                f"block{level}",
+            )
+            strided = self.engine.Convolution(
+                channels, channels, kernel_size=2, stride=2
+            )
+            width = architecture.planes[level - 1]
+            blocks = architecture.blocks[level - 1]
+            self._add_stage(names, strided, channels, channels, width, blocks)
+            self._down.append(names)
+            channels = width
+
+    def _add_way_up(self, architecture: Architecture) -> int:
+        """The stages that double the grid, each of which takes the features of
+        the way down at its stride beside its own; the channels that leave the
+        last one.
+        """
+        planes, levels = architecture.planes, architecture.levels
+        skips = [architecture.stem, *planes[: levels - 1]]
+        channels = planes[levels - 1]
+        for level in range(levels, 2 * levels):
+            names = (
+                f"convtr{level}p{2 ** (2 * levels - level)}s2",
+                f"bntr{level}",
+                f"block{level + 1}",
+            )
+            width, blocks = planes[level], architecture.blocks[level]
+            transposed = self.engine.ConvolutionTranspose(
+                channels, width, kernel_size=2, stride=2
+            )
+            beside = width + skips.pop()
+            self._add_stage(names, transposed, width, beside, width, blocks)
+            self._up.append(names)
+            channels = width
+        return channels
+
     def _add_stage(
         self,
         names: tuple[str, str, str],
         convolution: nn.Module,
         normed: int,
-        joined: int,
+        entering: int,
         width: int,
         blocks: int,
-    ) -> int:
-        """Add a change of stride, its normalisation and the residual blocks
-        after it; return the stage's channels.
+    ) -> None:
+        """Add a change of stride, its normalisation (of ``normed`` channels)
+        and the residual blocks after it, from ``entering`` to ``width``
+        channels.
         """
         residual = [
             BasicBlock(
-                joined if index == 0 else width, width, self.engine, self.norm
+                entering if index == 0 else width, width, self.engine, self.norm
             )
             for index in range(blocks)
         ]
-        for name, module in zip(
-            names,
-            (convolution, self.norm(normed), nn.Sequential(*residual)),
-            strict=True,
-        ):
+        modules = (convolution, self.norm(normed), nn.Sequential(*residual))
+        for name, module in zip(names, modules, strict=True):
             self.add_module(name, module)
-        return width
 
     def forward(self, x: VoxelTensor) -> VoxelTensor:
         """One output row for each voxel of ``x``, which has ``in_channels``
@@ -251,6 +252,12 @@ def create_mink_unet(
     MinkowskiEngine's examples give the last layer a bias; OpenScene and
     3DSS-VLG do not. ``backend``: see
     :func:`vlg_lib.sparse.backend.get_backend`.
+
+    >>> from vlg_lib.sparse import SparseTensor
+    >>> network = create_mink_unet("MinkUNetSmall", 3, 64, norm="instance")
+    >>> rows = torch.tensor([[0, 0, 0, 0], [0, 0, 0, 1]])
+    >>> network(SparseTensor(torch.ones(2, 3), rows))
+    SparseTensor(2 voxels, 64 channels, stride 1)
     """
     if name not in ARCHITECTURES:
         raise ValueError(

@@ -1,6 +1,4 @@
-"""Large clouds cut into overlapping tiles, so that the memory of a network
-stays bounded.
-"""
+"""Large clouds in overlapping tiles, so that a network's memory is bounded."""
 
 from collections.abc import Iterator, Sequence
 
@@ -13,8 +11,7 @@ from vlg_lib.geometry.voxels import voxelize
 from vlg_lib.networks.point_network import PointNetwork, point_scores
 
 TILE_VOXELS = 200_000
-"""Larger clouds go through the network in tiles: about 1 kB a voxel for the
-small network."""
+"""Larger clouds go through in tiles: about 1 kB a voxel (small network)."""
 
 
 MARGIN = 32
@@ -40,10 +37,8 @@ def label_points(
     its own floor (and, with instance normalisation, its own statistics), as a
     room does in training. ValueError for a network that answers with NaN.
     """
-    labels, scores = (
-        torch.empty(len(points), dtype=torch.int64),
-        torch.empty(len(points)),
-    )
+    labels = torch.empty(len(points), dtype=torch.int64)
+    scores = torch.empty(len(points))
     cut = list(tiles(points, network.settings.voxel_size, tile_voxels))
     for seen, own in tqdm(
         cut, "network", disable=not progress or len(cut) == 1
@@ -78,6 +73,10 @@ def tiles(
 
     For each box: the indices of the points in it and up to ``margin`` voxels
     beside it, and which of these are its own. Every point is one box's own.
+
+    >>> points = torch.tensor([[0.0, 0, 0], [10.0, 0, 0]])
+    >>> [own.tolist() for _, own in tiles(points, 0.1, limit=1)]
+    [[True], [True]]
     """
     voxels = voxelize(points, voxel_size)
     columns = voxels.coordinates[:, :2].long()

@@ -13,6 +13,9 @@ FOLDER = Path(__file__).parent / "weights"
 def list_checkpoints() -> list[str]:
     """The names that :func:`load_checkpoint` knows, sorted; empty where the
     library was taken without them.
+
+    >>> list_checkpoints()
+    ['3dss-vlg', 'cam', 'openscene', 'supervised']
     """
     return sorted(path.stem for path in FOLDER.glob("*.safetensors"))
 
@@ -29,6 +32,10 @@ def load_checkpoint(
     ``.safetensors``. ValueError, naming what there is, for an unknown name;
     StoreError (a ValueError) for a file that is missing, cut, or no network of
     this library.
+
+    >>> network, about = load_checkpoint("3dss-vlg")
+    >>> about["teacher"], network.settings.channels
+    ('small-attributes', 64)
     """
     known = list_checkpoints()
     if isinstance(name_or_path, str) and name_or_path in known:

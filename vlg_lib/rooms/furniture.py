@@ -9,6 +9,20 @@ from jaxtyping import Float
 
 Vector = tuple[float, float, float]
 Interval = tuple[float, float]
+Sizes = dict[str, tuple[Interval, Interval, Interval]]
+"""Least and largest width, depth and height, in metres, of each kind."""
+
+_TABLE_SIZES: Sizes = {
+    "desk": ((1.2, 1.7), (0.65, 0.85), (0.71, 0.77)),
+    "meeting": ((1.9, 2.9), (0.95, 1.25), (0.72, 0.77)),
+    "dining": ((1.2, 1.7), (0.8, 0.95), (0.72, 0.77)),
+    "coffee": ((0.8, 1.2), (0.5, 0.7), (0.38, 0.48)),
+}
+_CABINET_SIZES: Sizes = {
+    "low": ((0.8, 1.7), (0.4, 0.52), (0.6, 1.05)),
+    "bedside": ((0.4, 0.5), (0.36, 0.44), (0.45, 0.6)),
+    "tall": ((0.9, 1.7), (0.5, 0.62), (1.8, 2.2)),
+}
 
 
 @dataclass(frozen=True)
@@ -87,13 +101,26 @@ def _legs(
     ]
 
 
+def _draw_size(
+    rng: np.random.Generator, sizes: Sizes, kind: str
+) -> tuple[float, ...]:
+    """Width, depth and height of a piece of some kind.
+
+    All kinds are drawn and one is kept, so that two kinds take as many random
+    numbers: what comes after does not depend on the kind.
+    """
+    drawn = {
+        name: tuple(rng.uniform(*limits) for limits in ranges)
+        for name, ranges in sizes.items()
+    }
+    return drawn[kind]
+
+
 def chair(rng: np.random.Generator) -> Furniture:
     """A chair with four legs, or an office chair on one column."""
-    w, d, h = (
-        rng.uniform(0.42, 0.52),
-        rng.uniform(0.42, 0.5),
-        rng.uniform(0.43, 0.48),
-    )
+    w = rng.uniform(0.42, 0.52)
+    d = rng.uniform(0.42, 0.5)
+    h = rng.uniform(0.43, 0.48)
     top = rng.uniform(0.85, 1.05)
     parts = [
         box((-w / 2, w / 2), (-d / 2, d / 2), (h - 0.06, h)),
@@ -124,28 +151,7 @@ def chair(rng: np.random.Generator) -> Furniture:
 
 def table(rng: np.random.Generator, kind: str = "desk") -> Furniture:
     """A desk, a large meeting or dining table, or a low coffee table."""
-    width, depth, height = {
-        "desk": (
-            rng.uniform(1.2, 1.7),
-            rng.uniform(0.65, 0.85),
-            rng.uniform(0.71, 0.77),
-        ),
-        "meeting": (
-            rng.uniform(1.9, 2.9),
-            rng.uniform(0.95, 1.25),
-            rng.uniform(0.72, 0.77),
-        ),
-        "dining": (
-            rng.uniform(1.2, 1.7),
-            rng.uniform(0.8, 0.95),
-            rng.uniform(0.72, 0.77),
-        ),
-        "coffee": (
-            rng.uniform(0.8, 1.2),
-            rng.uniform(0.5, 0.7),
-            rng.uniform(0.38, 0.48),
-        ),
-    }[kind]
+    width, depth, height = _draw_size(rng, _TABLE_SIZES, kind)
     slot = "metal" if rng.random() < 0.5 else "shade"
     parts = [
         box(
@@ -181,11 +187,9 @@ def table(rng: np.random.Generator, kind: str = "desk") -> Furniture:
 def sofa(rng: np.random.Generator) -> Furniture:
     """A sofa of one to three seats with arms, a back and cushions."""
     seats = int(rng.integers(1, 4))
-    width, depth, seat = (
-        0.4 + 0.62 * seats,
-        rng.uniform(0.82, 0.98),
-        rng.uniform(0.38, 0.45),
-    )
+    width = 0.4 + 0.62 * seats
+    depth = rng.uniform(0.82, 0.98)
+    seat = rng.uniform(0.38, 0.45)
     arm, back = rng.uniform(0.55, 0.66), rng.uniform(0.76, 0.92)
     x, y = width / 2, depth / 2
     parts = [
@@ -215,11 +219,9 @@ def sofa(rng: np.random.Generator) -> Furniture:
 
 def bookcase(rng: np.random.Generator) -> Furniture:
     """Open shelves with rows of books; books belong to the bookcase."""
-    width, depth, height = (
-        rng.uniform(0.8, 1.4),
-        rng.uniform(0.28, 0.38),
-        rng.uniform(1.5, 2.15),
-    )
+    width = rng.uniform(0.8, 1.4)
+    depth = rng.uniform(0.28, 0.38)
+    height = rng.uniform(1.5, 2.15)
     shelves = int(rng.integers(4, 6))
     x, y = width / 2, depth / 2
     parts = [
@@ -249,10 +251,8 @@ def bookcase(rng: np.random.Generator) -> Furniture:
 
 def bed(rng: np.random.Generator) -> Furniture:
     """A single or double bed, its headboard towards the wall."""
-    width, length = (
-        rng.choice([0.95, 1.45, 1.65]) + rng.uniform(-0.05, 0.05),
-        rng.uniform(1.95, 2.1),
-    )
+    width = rng.choice([0.95, 1.45, 1.65]) + rng.uniform(-0.05, 0.05)
+    length = rng.uniform(1.95, 2.1)
     top = rng.uniform(0.45, 0.6)
     x, y = width / 2, length / 2
     parts = [
@@ -290,23 +290,7 @@ def cabinet(rng: np.random.Generator, kind: str = "low") -> Furniture:
     """A closed cabinet: a low sideboard, a bedside cabinet or a tall wardrobe,
     with doors and handles.
     """
-    width, depth, height = {
-        "low": (
-            rng.uniform(0.8, 1.7),
-            rng.uniform(0.4, 0.52),
-            rng.uniform(0.6, 1.05),
-        ),
-        "bedside": (
-            rng.uniform(0.4, 0.5),
-            rng.uniform(0.36, 0.44),
-            rng.uniform(0.45, 0.6),
-        ),
-        "tall": (
-            rng.uniform(0.9, 1.7),
-            rng.uniform(0.5, 0.62),
-            rng.uniform(1.8, 2.2),
-        ),
-    }[kind]
+    width, depth, height = _draw_size(rng, _CABINET_SIZES, kind)
     x, y = width / 2, depth / 2
     parts = [box((-x, x), (-y + 0.02, y), (0, height), "shade")]
     doors = max(1, round(width / 0.5))
@@ -337,11 +321,9 @@ def board(rng: np.random.Generator) -> Furniture:
     """A writing board with a frame and a tray, hanging on the wall (origin at
     the wall, below the board).
     """
-    width, low, high = (
-        rng.uniform(1.3, 2.4),
-        rng.uniform(0.85, 1.0),
-        rng.uniform(1.85, 2.1),
-    )
+    width = rng.uniform(1.3, 2.4)
+    low = rng.uniform(0.85, 1.0)
+    high = rng.uniform(1.85, 2.1)
     x = width / 2
     parts = [
         box((-x, x), (-0.05, 0), (low, high)),
@@ -354,14 +336,10 @@ def board(rng: np.random.Generator) -> Furniture:
 
 
 def window(rng: np.random.Generator) -> Furniture:
-    """A window with a frame, a bar and a sill; its panes are bright by
-    themselves.
-    """
-    width, low, high = (
-        rng.uniform(0.9, 2.0),
-        rng.uniform(0.75, 1.0),
-        rng.uniform(1.9, 2.25),
-    )
+    """A window with a frame, a bar and a sill; its panes glow."""
+    width = rng.uniform(0.9, 2.0)
+    low = rng.uniform(0.75, 1.0)
+    high = rng.uniform(1.9, 2.25)
     x = width / 2
     parts = [
         box((-x, x), (-0.02, 0), (low, high), glow=0.45),
@@ -433,11 +411,9 @@ def screen(rng: np.random.Generator, width: float = 0.55) -> Furniture:
 
 def carton(rng: np.random.Generator) -> Furniture:
     """A cardboard box."""
-    x, y, h = (
-        rng.uniform(0.12, 0.24),
-        rng.uniform(0.1, 0.18),
-        rng.uniform(0.12, 0.35),
-    )
+    x = rng.uniform(0.12, 0.24)
+    y = rng.uniform(0.1, 0.18)
+    h = rng.uniform(0.12, 0.35)
     return Furniture("box", [box((-x, x), (-y, y), (0, h))])
 
 
@@ -456,11 +432,9 @@ def rug(rng: np.random.Generator) -> Furniture:
 
 def picture(rng: np.random.Generator) -> Furniture:
     """A framed picture on the wall."""
-    x, h, low = (
-        rng.uniform(0.2, 0.4),
-        rng.uniform(0.4, 0.6),
-        rng.uniform(1.35, 1.55),
-    )
+    x = rng.uniform(0.2, 0.4)
+    h = rng.uniform(0.4, 0.6)
+    low = rng.uniform(1.35, 1.55)
     frame = box(
         (-x - 0.03, x + 0.03),
         (-0.02, 0),

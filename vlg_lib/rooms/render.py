@@ -44,10 +44,8 @@ def _slab_test(
     """Slab test of every ray with every box: (box or -1, face). Origins inside
     a box see its far side.
     """
-    boxes, faces = (
-        np.full(len(origins), -1, dtype=np.int64),
-        np.zeros(len(origins), dtype=np.int64),
-    )
+    boxes = np.full(len(origins), -1, dtype=np.int64)
+    faces = np.zeros(len(origins), dtype=np.int64)
     for start in range(0, len(origins), _CHUNK):
         part = slice(start, start + _CHUNK)
         offset = origins[part, None] - room.centers[None]
@@ -87,10 +85,8 @@ def _cast(
         triangle = room.embree.run(
             origins.astype(np.float32), directions.astype(np.float32)
         ).astype(np.int64)
-        boxes, faces = (
-            np.where(triangle < 0, -1, triangle // 12),
-            triangle % 12 // 2,
-        )
+        boxes = np.where(triangle < 0, -1, triangle // 12)
+        faces = triangle % 12 // 2
     else:
         boxes, faces = _slab_test(room, origins, directions)
     normal = room.rotations[boxes, :, faces // 2]
@@ -203,6 +199,13 @@ def render_frame(
 
     Depth is rounded to millimetres, as on disk, and 0 where the ray leaves the
     room. Deterministic per ``seed``.
+
+    >>> from vlg_lib.rooms.plan import make_room
+    >>> from vlg_lib.rooms.scenes import room_camera, room_poses
+    >>> room, camera = make_room(7), room_camera(32, 24)
+    >>> made = render_frame(room, camera, room_poses(room, 1)[0])
+    >>> made.frame.color.shape, made.labels.shape
+    (torch.Size([24, 32, 3]), torch.Size([24, 32]))
     """
     origins, directions = pixel_rays(camera, camera_to_world)
     t, boxes, faces = _cast(room, origins, directions)

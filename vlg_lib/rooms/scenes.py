@@ -54,6 +54,9 @@ def split_seeds(split: str, count: int, seed: int = 0) -> list[int]:
     ``split``: "train" or "test" (of a run with ``seed``), "vlm-train" or
     "vlm-held-out" (of the small vision-language model, whatever the run).
     ValueError for other splits, and for more than 5,000 rooms in a run's split.
+
+    >>> split_seeds("train", 3), split_seeds("test", 2)
+    ([10000, 10001, 10002], [15000, 15001])
     """
     if split in _VLM_SEEDS:
         return [_VLM_SEEDS[split] + i for i in range(count)]
@@ -74,8 +77,12 @@ def split_seeds(split: str, count: int, seed: int = 0) -> list[int]:
 def room_camera(width: int = 160, height: int = 120) -> Camera:
     """The camera of the rooms: 72 degrees wide, square pixels, optical axis
     through the middle of the image.
+
+    >>> camera = room_camera(160, 120)
+    >>> camera.cx, camera.cy, round(camera.fx, 1)
+    (79.5, 59.5, 110.1)
     """
-    focal = width / 2 / np.tan(np.radians(_FIELD_OF_VIEW) / 2)
+    focal = float(width / 2 / np.tan(np.radians(_FIELD_OF_VIEW) / 2))
     return Camera(
         focal, focal, (width - 1) / 2, (height - 1) / 2, width, height
     )
@@ -115,6 +122,10 @@ def room_poses(
     Of several candidates a view takes the first that stands in free space, has
     1.2 m or more before it (median over a coarse grid of rays) and sees at
     least five objects; else the candidate that sees most objects.
+
+    >>> poses = room_poses(make_room(7), views=2)
+    >>> len(poses), poses[0].shape
+    (2, torch.Size([4, 4]))
     """
     rng = np.random.default_rng([room.seed, 15485863, seed])
     coarse = room_camera(16, 12)
@@ -168,6 +179,10 @@ def room_scene(
     who looks at the scan would tick. ``shift``: see
     :func:`vlg_lib.rooms.plan.make_room`. The same arguments give the same
     arrays.
+
+    >>> scene, labels = room_scene(7, views=2, width=32, height=24)
+    >>> scene.name, len(scene.frames), len(labels) == len(scene.points)
+    ('room-00007', 2, True)
     """
     room, camera = make_room(seed, shift=shift), room_camera(width, height)
     averager = VoxelAverager(GRID, channels=3 + len(ROOMS_12) + 1)
@@ -200,10 +215,8 @@ def room_scene(
         >= MIN_TAGGED_POINTS
     )
     colors = values[:, :3].round().to(torch.uint8)
-    return (
-        Scene(f"room-{seed:05d}", points, colors, frames, ROOMS_12, tags),
-        labels,
-    )
+    scene = Scene(f"room-{seed:05d}", points, colors, frames, ROOMS_12, tags)
+    return scene, labels
 
 
 def make_rooms(

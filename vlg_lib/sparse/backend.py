@@ -1,12 +1,11 @@
-"""Which engine runs the sparse layers: chosen by argument or environment, never
-silently (chapter 07).
+"""Which engine runs the sparse layers: chosen by argument, never silently
+(chapter 07).
 
 Both engines have one interface and one set of parameter names, so one network
 definition and one ``state_dict`` serve both. ``torch`` is this package: plain
 PyTorch, no compiler, any device. ``minkowski`` is MinkowskiEngine.
 """
 
-import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Protocol, runtime_checkable
@@ -18,6 +17,7 @@ from vlg_lib.sparse.minkowski import minkowski_layers
 from vlg_lib.sparse.tensor import SparseTensor
 
 BACKENDS = ("torch", "minkowski")
+"""The names of the engines."""
 
 
 @runtime_checkable
@@ -69,13 +69,15 @@ TORCH = Backend(
 
 
 def get_backend(name: str | None = None) -> Backend:
-    """The engine called ``name``, else the one in the environment variable
-    VLG_SPARSE_BACKEND, else ``torch``.
+    """The engine called ``name``, one of BACKENDS; None is ``torch``.
 
     Raises ValueError for an unknown name, and RuntimeError where
     MinkowskiEngine is asked for and not available.
+
+    >>> get_backend().name
+    'torch'
     """
-    name = name or os.environ.get("VLG_SPARSE_BACKEND") or "torch"
+    name = "torch" if name is None else name
     if name not in BACKENDS:
         raise ValueError(
             f"unknown sparse backend {name!r}; known: {', '.join(BACKENDS)}"

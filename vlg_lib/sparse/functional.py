@@ -3,7 +3,9 @@
 For each kernel offset k the kernel map lists which input row meets which output
 row. So
 
-    gather the input rows  ->  multiply by W[k], one matrix product  ->  add to the output rows.
+    gather the input rows  ->  multiply by W[k]  ->  add to the output rows
+
+with one matrix product for each offset.
 
 Within one offset no output row occurs twice, so this addition has one order
 only: the result is the same in every run, on a GPU too. A CPU takes several
@@ -59,9 +61,7 @@ def sparse_convolution(
 def sum_pool(
     features: Float[Tensor, "N C"], kernel_map: KernelMap
 ) -> Float[Tensor, "M C"]:
-    """The sum of the input rows that each output row meets; zero where it meets
-    none.
-    """
+    """The sum of the input rows that each output row meets; zero for none."""
     out = features.new_zeros(kernel_map.output_size, features.shape[1])
     for sources, targets in kernel_map.pairs:
         out.index_add_(0, targets, features[sources])
@@ -108,17 +108,15 @@ class _GatherMultiplyScatter(torch.autograd.Function):
     ) -> tuple[Tensor | None, Tensor | None, None]:
         features, kernel = ctx.saved_tensors
         needs_features, needs_kernel, _ = ctx.needs_input_grad
-        return (
-            *_gradients(
-                features,
-                kernel,
-                gradient,
-                ctx.kernel_map,
-                needs_features,
-                needs_kernel,
-            ),
-            None,
+        for_features, for_kernel = _gradients(
+            features,
+            kernel,
+            gradient,
+            ctx.kernel_map,
+            needs_features,
+            needs_kernel,
         )
+        return for_features, for_kernel, None
 
 
 def _multiply(x: Tensor, kernel: Tensor, kernel_map: KernelMap) -> Tensor:
@@ -126,11 +124,10 @@ def _multiply(x: Tensor, kernel: Tensor, kernel_map: KernelMap) -> Tensor:
     with itself needs no gathering.
     """
     weights, itself = kernel.unbind(), kernel_map.identity
-    out = (
-        x.new_zeros(kernel_map.output_size, kernel.shape[2])
-        if itself is None
-        else x @ weights[itself]
-    )
+    if itself is None:
+        out = x.new_zeros(kernel_map.output_size, kernel.shape[2])
+    else:
+        out = x @ weights[itself]
     out = out.to(_sum_dtype(x))
     for sources, targets, parts in _blocks(kernel_map, kernel):
         product = _times(x.index_select(0, sources), weights, parts)
@@ -152,12 +149,10 @@ def _gradients(
     weights, itself = kernel.mT.unbind(), kernel_map.identity
     for_x = for_kernel = None
     if needs_x:
-        for_x = (
-            torch.zeros_like(x)
-            if itself is None
-            else gradient @ weights[itself]
-        )
-        for_x = for_x.to(_sum_dtype(x))
+        if itself is None:
+            for_x = torch.zeros_like(x, dtype=_sum_dtype(x))
+        else:
+            for_x = (gradient @ weights[itself]).to(_sum_dtype(x))
     if needs_kernel:
         for_kernel = torch.zeros_like(kernel, dtype=_sum_dtype(x))
         if itself is not None:
@@ -165,15 +160,15 @@ def _gradients(
     for sources, targets, parts in _blocks(kernel_map, kernel):
         arriving = gradient.index_select(0, targets)
         if for_x is not None:
-            for_x.index_add_(
-                0, sources, _times(arriving, weights, parts).to(for_x.dtype)
-            )
+            product = _times(arriving, weights, parts)
+            for_x.index_add_(0, sources, product.to(for_x.dtype))
         if for_kernel is not None:
             gathered = x.index_select(0, sources)
             for k, part in parts:
                 for_kernel[k].add_(gathered[part].T @ arriving[part])
-    return None if for_x is None else for_x.to(x.dtype), (
-        None if for_kernel is None else for_kernel.to(kernel.dtype)
+    return (
+        None if for_x is None else for_x.to(x.dtype),
+        None if for_kernel is None else for_kernel.to(kernel.dtype),
     )
 
 
@@ -191,14 +186,12 @@ def _blocks(
     """The pairs in blocks that suit the device: of a CPU's cache, else an
     offset each, and so no output row twice.
     """
-    return kernel_map.blocks(
-        max(1, CPU_BLOCK // sum(kernel.shape[1:]))
-        if kernel.device.type == "cpu"
-        else None
-    )
+    if kernel.device.type != "cpu":
+        return kernel_map.blocks()
+    return kernel_map.blocks(max(1, CPU_BLOCK // sum(kernel.shape[1:])))
 
 
 def _sum_dtype(x: Tensor) -> torch.dtype:
-    return (
-        torch.float32 if x.dtype in (torch.float16, torch.bfloat16) else x.dtype
-    )
+    """What products are added up in: float32 for half precision."""
+    half = x.dtype in (torch.float16, torch.bfloat16)
+    return torch.float32 if half else x.dtype

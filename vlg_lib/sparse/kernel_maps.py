@@ -24,8 +24,7 @@ Parts = list[tuple[int, slice]]
 """Which rows of a block of pairs belong to which offset."""
 
 END = torch.iinfo(torch.int64).max
-"""Larger than any key: closes a list of keys, so that a search never runs past
-it."""
+"""Larger than any key: closes a list of keys, so that a search ends there."""
 
 
 @dataclass(frozen=True)
@@ -216,8 +215,7 @@ def _search_column(
     distance: int,
     adjacent: bool,
 ) -> Iterator[tuple[int, Pair]]:
-    """The pairs of the offsets (x, y, z) for every z, from the lowest to the
-    highest.
+    """The pairs of the offsets (x, y, z) for every z, from lowest to highest.
 
     ``distance`` is that between two offsets, in finest voxels; ``adjacent``
     says that it is the stride of the inputs. Then the keys of a column's

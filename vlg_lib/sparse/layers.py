@@ -18,9 +18,7 @@ from vlg_lib.sparse.tensor import SparseTensor, check_same_grid
 
 
 class _Convolution(nn.Module):
-    """What both convolutions share: the kernel, the bias, and their initial
-    values.
-    """
+    """What both convolutions share: kernel, bias, and their initial values."""
 
     def __init__(
         self,
@@ -37,11 +35,9 @@ class _Convolution(nn.Module):
                 "channels, kernel size, stride and dilation are all at least 1"
             )
         self.in_channels, self.out_channels = in_channels, out_channels
-        self.kernel_size, self.stride, self.dilation = (
-            kernel_size,
-            stride,
-            dilation,
-        )
+        self.kernel_size = kernel_size
+        self.stride = stride
+        self.dilation = dilation
         volume = kernel_size**3
         self.pointwise = volume == 1 and stride == 1
         shape = (
@@ -101,12 +97,17 @@ class Convolution(_Convolution):
     kernel size and stride are 1. ``bias``: (1, C_out), absent unless asked for.
     With stride 1 the output has the voxels of the input (submanifold
     convolution); with stride s those of the grid s times coarser.
+
+    >>> coordinates = torch.tensor([[0, 0, 0, 0], [0, 0, 0, 1]])
+    >>> x = SparseTensor(torch.ones(2, 3), coordinates)
+    >>> Convolution(3, 8)(x)
+    SparseTensor(2 voxels, 8 channels, stride 1)
+    >>> Convolution(3, 8, kernel_size=2, stride=2)(x)
+    SparseTensor(1 voxels, 8 channels, stride 2)
     """
 
     def forward(self, x: SparseTensor) -> SparseTensor:
-        """Convolve ``x``; ValueError where it has another number of
-        channels.
-        """
+        """Convolve ``x``; ValueError for another number of channels."""
         if self.pointwise:
             return self._convolve(x, None, x.stride)
         coarse = x.stride * self.stride
@@ -126,6 +127,12 @@ class ConvolutionTranspose(_Convolution):
     It uses the pairs of the convolution from fine to coarse, in the other
     direction, each under the same W[k]: the kernel is not flipped. Parameters
     as in :class:`Convolution`.
+
+    >>> coordinates = torch.tensor([[0, 0, 0, 0], [0, 0, 0, 1]])
+    >>> x = SparseTensor(torch.ones(2, 3), coordinates)
+    >>> coarse = Convolution(3, 8, kernel_size=2, stride=2)(x)
+    >>> ConvolutionTranspose(8, 4, kernel_size=2, stride=2)(coarse)
+    SparseTensor(2 voxels, 4 channels, stride 1)
     """
 
     def _fan(self) -> int:
@@ -223,11 +230,9 @@ class _Pooling(nn.Module):
             raise ValueError(
                 "kernel size, stride and dilation are all at least 1"
             )
-        self.kernel_size, self.stride, self.dilation = (
-            kernel_size,
-            stride,
-            dilation,
-        )
+        self.kernel_size = kernel_size
+        self.stride = stride
+        self.dilation = dilation
 
     def forward(self, x: SparseTensor) -> SparseTensor:
         """Pool ``x``."""
@@ -246,9 +251,7 @@ class _Pooling(nn.Module):
 
 
 class SumPooling(_Pooling):
-    """The sum over the occupied voxels under the window; zero where there is
-    none.
-    """
+    """The sum over the occupied voxels under the window; zero for none."""
 
     def _pool(self, features: Tensor, kernel_map: KernelMap) -> Tensor:
         return sum_pool(features, kernel_map)
@@ -267,9 +270,7 @@ class AvgPooling(_Pooling):
 
 
 class MaxPooling(_Pooling):
-    """The largest of the occupied voxels under the window; zero where there is
-    none.
-    """
+    """The largest of the occupied voxels under the window; zero for none."""
 
     def _pool(self, features: Tensor, kernel_map: KernelMap) -> Tensor:
         return max_pool(features, kernel_map)
@@ -287,9 +288,7 @@ def averaging_matrix(
 
 
 def global_average(x: SparseTensor) -> Float[Tensor, "B C"]:
-    """The mean over each cloud's voxels; zero for a batch index without
-    voxels.
-    """
+    """The mean over each cloud's voxels; zero for a cloud without voxels."""
     return averaging_matrix(x.features, x.batch) @ x.features
 
 

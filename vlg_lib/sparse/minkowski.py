@@ -34,10 +34,18 @@ def minkowski_layers() -> dict[str, Any]:
             in_channels: int,
             out_channels: int,
             kernel_size: int = 3,
-            **options: Any,
+            stride: int = 1,
+            dilation: int = 1,
+            bias: bool = False,
         ):
             super().__init__(
-                in_channels, out_channels, kernel_size, dimension=3, **options
+                in_channels,
+                out_channels,
+                kernel_size,
+                stride,
+                dilation,
+                bias,
+                dimension=3,
             )
 
     class ConvolutionTranspose(ME.MinkowskiConvolutionTranspose):
@@ -46,20 +54,27 @@ def minkowski_layers() -> dict[str, Any]:
             in_channels: int,
             out_channels: int,
             kernel_size: int = 3,
-            **options: Any,
+            stride: int = 1,
+            dilation: int = 1,
+            bias: bool = False,
         ):
             super().__init__(
-                in_channels, out_channels, kernel_size, dimension=3, **options
+                in_channels,
+                out_channels,
+                kernel_size,
+                stride,
+                dilation,
+                bias,
+                dimension=3,
             )
 
     class InstanceNorm(layers.InstanceNorm):
         def forward(self, x: Any) -> Any:
-            normalized = self.normalize(x.F, x.C[:, 0].long())
-            place = {
-                "coordinate_map_key": x.coordinate_map_key,
-                "coordinate_manager": x.coordinate_manager,
-            }
-            return ME.SparseTensor(normalized, **place)
+            return ME.SparseTensor(
+                self.normalize(x.F, x.C[:, 0].long()),
+                coordinate_map_key=x.coordinate_map_key,
+                coordinate_manager=x.coordinate_manager,
+            )
 
     return {
         "SparseTensor": sparse_tensor,

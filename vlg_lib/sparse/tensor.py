@@ -50,6 +50,11 @@ class CoordinateManager:
     A grid of stride s holds the voxels floor(c / s) * s of the finest
     coordinates c, so it does not matter through which layers a tensor came to
     this stride. Its keys cost one sort.
+
+    >>> rows = torch.tensor([[0, 0, 0, 0], [0, 0, 0, 1], [0, 4, 0, 0]])
+    >>> manager = CoordinateManager(rows)
+    >>> manager.grid(2).coordinates.tolist()
+    [[0, 0, 0, 0], [0, 4, 0, 0]]
     """
 
     def __init__(self, coordinates: Tensor, stride: int = 1):
@@ -135,6 +140,9 @@ class SparseTensor:
     ``features``: floating point. ``stride``: the size of these voxels in units
     of the finest. ``manager``: where they are. Layers return new tensors; row i
     of two tensors of one manager and stride is the same voxel.
+
+    >>> SparseTensor(torch.ones(1, 3), torch.tensor([[0, 5, -3, 7]]))
+    SparseTensor(1 voxels, 3 channels, stride 1)
     """
 
     def __init__(

@@ -4,17 +4,22 @@ embeddings, texts to unit embeddings.
 
 import os
 from pathlib import Path
-from typing import Any
 
 import torch
 
 from vlg_lib.artifacts import hash_files
 from vlg_lib.vision_language.base import VisionLanguageModel, hash_folder
-from vlg_lib.vision_language.open_clip import load_open_clip
+from vlg_lib.vision_language.open_clip import OpenClipOptions, load_open_clip
 from vlg_lib.vision_language.openseg import OpenSegModel
 from vlg_lib.vision_language.small import SMALL_MODELS, WEIGHTS, SmallModel
 
-__all__ = ["VisionLanguageModel", "create_model", "list_models", "weights_key"]
+__all__ = [
+    "OpenClipOptions",
+    "VisionLanguageModel",
+    "create_model",
+    "list_models",
+    "weights_key",
+]
 
 _SMALL = {name: WEIGHTS / f"{name}.safetensors" for name in SMALL_MODELS}
 _FAMILIES = {"open_clip": load_open_clip}
@@ -23,6 +28,9 @@ _FAMILIES = {"open_clip": load_open_clip}
 def list_models() -> list[str]:
     """The models whose weights come with the book. Those of
     ``open_clip/MODEL/TAG/READOUT`` are downloaded.
+
+    >>> list_models()
+    ['small-attributes', 'small-grounded', 'small-clip']
     """
     return [name for name, weights in _SMALL.items() if weights.is_file()]
 
@@ -37,10 +45,11 @@ def weights_key(name: str) -> str:
     """
     if name in _SMALL:
         return hash_files(_SMALL[name]) if _SMALL[name].is_file() else ""
-    folder = (
-        name.partition("local-dir:")[2].partition("?")[0].rpartition("/")[0]
-    )
-    folder = os.environ.get("VLG_OPENSEG", "") if name == "openseg" else folder
+    if name == "openseg":
+        folder = os.environ.get("VLG_OPENSEG", "")
+    else:
+        path = name.partition("local-dir:")[2].partition("?")[0]
+        folder = path.rpartition("/")[0]
     return hash_folder(Path(folder)) if folder else ""
 
 
@@ -48,26 +57,34 @@ def create_model(
     name: str = "small-attributes",
     *,
     device: str | torch.device = "cpu",
-    **options: Any,
+    options: OpenClipOptions | None = None,
 ) -> VisionLanguageModel:
-    """A frozen model by name, its weights loaded; ValueError naming the known
-    models for any other name.
+    """A frozen model by name, its weights loaded.
 
     The small models come with the book: ``small-attributes``,
     ``small-grounded`` and ``small-clip``. ``open_clip/MODEL/TAG/READOUT``, such
     as ``open_clip/ViT-B-16-quickgelu/openai/naclip``, is a ViT of open_clip;
-    ``options`` are those of
-    :func:`~vlg_lib.vision_language.open_clip.load_open_clip`, and may follow
-    the name: ``.../naclip?window=224``. ``openseg`` is the paper's, see
-    :class:`~vlg_lib.vision_language.openseg.OpenSegModel`.
+    ``options`` are its sizes and precision, which may also be typed after the
+    name: ``.../naclip?window=224``. ``openseg`` is the paper's, see
+    :class:`~vlg_lib.vision_language.openseg.OpenSegModel`. ValueError naming
+    the known models for any other name, and for options of a model that has
+    none.
+
+    >>> model = create_model("small-attributes")
+    >>> model.dense_embeddings(torch.zeros(120, 160, 3).byte()).shape
+    torch.Size([30, 40, 64])
     """
     family, _, rest = name.partition("/")
     if rest and family in _FAMILIES:
-        return _FAMILIES[family](rest, device=device, **options)
+        return _FAMILIES[family](rest, device=device, options=options)
+    if options is not None:
+        raise ValueError(
+            f"the model {name!r} takes no options, found {options}"
+        )
     if name in _SMALL:
-        return SmallModel(_SMALL[name], device, **options)
+        return SmallModel(_SMALL[name], device)
     if name == "openseg":
-        return OpenSegModel(device=device, **options)
+        return OpenSegModel(device=device)
     known = [*_SMALL, "openseg", "open_clip/MODEL/TAG/READOUT"]
     raise ValueError(
         f"unknown vision-language model {name!r}; known: {', '.join(known)}"

@@ -23,6 +23,12 @@ class VisionLanguageModel(ABC):
     ``stride`` is the pixels a cell of the dense grid spans. ``fingerprint`` is
     short and differs where dense embeddings may: other weights, another
     read-out, other sizes.
+
+    >>> from vlg_lib.vision_language import create_model
+    >>> model = create_model("small-attributes")
+    >>> words = model.text_embeddings(["a chair", "the floor"])
+    >>> model.segment(torch.zeros(60, 80, 3).byte(), words).shape
+    torch.Size([60, 80])
     """
 
     name: str
@@ -79,9 +85,7 @@ def hash_folder(folder: Path) -> str:
 
 
 def hash_weights(*modules: nn.Module | None) -> str:
-    """A short hash of the weights and buffers of modules; None is a module
-    without any.
-    """
+    """A short hash of the weights and buffers of modules; None has none."""
     digest = hashlib.sha256()
     for module in modules:
         for name, tensor in (

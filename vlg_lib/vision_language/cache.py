@@ -1,6 +1,4 @@
-"""Dense embeddings that were made before, from files: an image passes the 2D
-model once.
-"""
+"""Dense embeddings kept in files: an image passes the 2D model once."""
 
 import hashlib
 import os
@@ -38,10 +36,8 @@ class CachedModel(VisionLanguageModel):
     ) -> None:
         self.name, self.dim, self.stride = model.name, model.dim, model.stride
         self._model, self._folder, self._limit = model, folder, limit_bytes
-        self._key, self.fingerprint = (
-            key_of(model=model.fingerprint),
-            f"{model.fingerprint}-half",
-        )
+        self._key = key_of(model=model.fingerprint)
+        self.fingerprint = f"{model.fingerprint}-half"
 
     def dense_embeddings(
         self, image: UInt8[Tensor, "H W 3"]

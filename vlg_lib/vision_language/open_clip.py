@@ -8,14 +8,16 @@ and those that pool by attention (SigLIP, SigLIP 2). Their names are
 open_clip calls them, then one of
 :data:`~vlg_lib.vision_language.readouts.READOUTS`. MODEL may also be
 ``hf-hub:ORGANISATION/REPOSITORY`` or ``local-dir:FOLDER``, which carry their
-weights and have no TAG. Options may follow the name:
-``...naclip?short_side=336&window=224&dtype=float16``.
+weights and have no TAG. Sizes and precision are :class:`OpenClipOptions`; where
+a person types a name they may follow it:
+``...naclip?short_side=336&window=224&dtype=float16``
+(:func:`parse_options`).
 """
 
 import difflib
 import math
 from collections.abc import Callable, Collection, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, fields, replace
 from functools import cached_property
 from itertools import product
 from pickle import UnpicklingError
@@ -36,7 +38,72 @@ from vlg_lib.vision_language.base import (
     hash_weights,
 )
 from vlg_lib.vision_language.readouts import NEED_QUERIES, READOUTS
-from vlg_lib.vision_language.towers import make_tower, pool_layer
+from vlg_lib.vision_language.towers import (
+    ClipTower,
+    make_tower,
+    pool_layer,
+)
+
+PROXY = "vit_base_patch16_224.dino"
+"""The timm model that lends its attention unless told otherwise: DINO."""
+
+_DTYPES = {
+    "float32": torch.float32,
+    "float16": torch.float16,
+    "bfloat16": torch.bfloat16,
+}
+
+
+@dataclass(frozen=True)
+class OpenClipOptions:
+    """At which sizes and in which precision a model of open_clip looks at an
+    image.
+    """
+
+    short_side: int | None = None
+    """Pixels to which the shorter side of an image is resized, whole patches;
+    None: what the model was trained on. The longer side follows the image's own
+    aspect ratio."""
+    window: int | None = None
+    """Pixels of square windows, whole patches, that slide over the resized
+    image by half their size; None: one pass over all of it."""
+    batch: int = 4
+    """How many windows pass the tower at a time; at least 1."""
+    dtype: torch.dtype = torch.float32
+    """What is computed in: torch.float16 or bfloat16 for half precision.
+    Embeddings come out as float32 all the same."""
+    proxy: str = PROXY
+    """The timm ViT that lends its attention to the read-out ``proxyclip``; the
+    others take no notice."""
+
+
+def parse_options(query: str) -> OpenClipOptions:
+    """The options that follow a model's name, as a person types them;
+    ValueError for one that there is not, or that is not a number.
+
+    >>> parse_options("window=224&dtype=bfloat16").window
+    224
+    >>> parse_options("") == OpenClipOptions()
+    True
+    """
+    known = [option.name for option in fields(OpenClipOptions)]
+    options: dict[str, Any] = {}
+    typed = parse_qsl(query, strict_parsing=True) if query else []
+    for option, value in typed:
+        _check_known("option of an open_clip model", option, known)
+        if option == "dtype":
+            _check_known("dtype", value, _DTYPES)
+            options[option] = _DTYPES[value]
+        elif option == "proxy":
+            options[option] = value
+        elif value.isdecimal():
+            options[option] = int(value)
+        else:
+            raise ValueError(
+                f"expected a whole number for the option {option!r} of an"
+                f" open_clip model, found {value!r}"
+            )
+    return OpenClipOptions(**options)
 
 
 def blend_windows(
@@ -48,38 +115,33 @@ def blend_windows(
     Windows span ``window`` cells, or all ``length`` where there are fewer.
     Weights fall off linearly from a window's middle, are zero outside it, and
     sum to one at every cell (so do the products of those of two sides).
+
+    >>> blend_windows(6, 4)[0]
+    [slice(0, 4, None), slice(2, 6, None)]
     """
     span = min(window, length)
     steps = math.ceil((length - span) / max(span // 2, 1))
     starts = [
         round(i * (length - span) / max(steps, 1)) for i in range(steps + 1)
     ]
-    rise, weights = (
-        torch.arange(1.0, span + 1),
-        torch.zeros(len(starts), length),
-    )
+    rise = torch.arange(1.0, span + 1)
+    weights = torch.zeros(len(starts), length)
     for row, start in zip(weights, starts, strict=True):
         row[start : start + span] = torch.minimum(rise, rise.flip(0))
-    return [
-        slice(start, start + span) for start in starts
-    ], weights / weights.sum(0)
+    slices = [slice(start, start + span) for start in starts]
+    return slices, weights / weights.sum(0)
 
 
 class OpenClipModel(VisionLanguageModel):
     """An open_clip model with one read-out, frozen. Make it with
     ``create_model("open_clip/...")``.
 
-    ``short_side``: pixels to which the shorter side of an image is resized
-    (None: what the model was trained on); the longer side follows the image's
-    own aspect ratio, both rounded to whole patches. ``window``: pixels of
-    square windows that slide over the resized image by half their size,
-    ``batch`` at a time (None: one pass over all of it). ``dtype``:
-    torch.float16 or bfloat16 to compute in half precision; embeddings come out
-    as float32 all the same. ``proxy``: a timm ViT made with
-    ``dynamic_img_size=True``, for the read-out ``proxyclip``. ValueError for a
-    tower that has no such read-out, for another proxy, and for sizes that are
-    no whole patches. The modules are taken over: moved, converted and frozen
-    where they are.
+    ``model``, ``tokenizer``: as open_clip makes them. ``name``: what
+    ``create_model`` takes. ``readout``: one of READOUTS. ``proxy``: a timm ViT
+    made with ``dynamic_img_size=True``, for the read-out ``proxyclip`` and no
+    other. The modules are taken over: moved, converted and frozen where they
+    are. ValueError for a tower that has no such read-out, for another proxy,
+    and for sizes that are no whole patches.
     """
 
     def __init__(
@@ -89,60 +151,24 @@ class OpenClipModel(VisionLanguageModel):
         name: str,
         readout: str = "maskclip",
         *,
-        short_side: int | None = None,
-        window: int | None = None,
-        batch: int = 4,
-        dtype: torch.dtype = torch.float32,
+        options: OpenClipOptions | None = None,
         proxy: nn.Module | None = None,
         device: str | torch.device = "cpu",
     ) -> None:
-        import timm
-
-        _check_known("read-out", readout, READOUTS)
-        tower = self._tower = make_tower(model.visual, name)
-        self.name, self.readout, self.dim, self.stride = (
-            name,
-            readout,
-            tower.dim,
-            tower.patch,
-        )
-        if readout in NEED_QUERIES and tower.last_layer is pool_layer:
-            raise ValueError(
-                f"{name}: {readout!r} needs queries of patches, which a tower"
-                " that pools does not have"
-            )
-        if (readout == "proxyclip") != (proxy is not None):
-            raise ValueError(
-                f"{name}: the read-out 'proxyclip', and no other, needs a proxy"
-                f" model; found {readout!r}"
-            )
-        if proxy is not None and not (
-            isinstance(proxy, timm.models.VisionTransformer)
-            and proxy.dynamic_img_size
-        ):
-            kind = type(proxy).__name__
-            raise ValueError(
-                f"{name}: expected a timm VisionTransformer with"
-                f" dynamic_img_size as proxy, found {kind}"
-            )
-        sides = (
-            short_side or tower.side // self.stride * self.stride,
-            window or self.stride,
-        )
-        if any(side < 1 or side % self.stride for side in sides) or batch < 1:
-            raise ValueError(
-                f"{name}: expected sizes of whole patches of {self.stride}"
-                f" pixels and a batch of 1 or more, found {sides} and {batch}"
-            )
-        self._short, self._window = (
-            sides[0] // self.stride,
-            window and window // self.stride,
-        )
-        self._device, self._dtype, self._batch = (
-            torch.device(device),
-            dtype,
-            batch,
-        )
+        options = OpenClipOptions() if options is None else options
+        self._tower = make_tower(model.visual, name)
+        _check_readout(name, readout, self._tower)
+        _check_proxy(name, readout, proxy)
+        _check_sizes(name, options, self._tower)
+        self.name = name
+        self.readout = readout
+        self.dim = self._tower.dim
+        self.stride = self._tower.patch
+        self._short = (options.short_side or self._tower.side) // self.stride
+        self._window = options.window and options.window // self.stride
+        self._batch = options.batch
+        self._dtype = options.dtype
+        self._device = torch.device(device)
         self._model: Any = self._freeze(model)
         self._proxy: Any = proxy and self._freeze(proxy)
         self._tokenizer = tokenizer
@@ -176,8 +202,7 @@ class OpenClipModel(VisionLanguageModel):
     def dense_embeddings(
         self, image: UInt8[Tensor, "H W 3"]
     ) -> Float[Tensor, "h w D"]:
-        """Unit embeddings (h, w, D), float32: one cell a patch of the resized
-        image.
+        """Unit embeddings (h, w, D), float32: a cell for each resized patch.
 
         Where windows overlap, the blended mean of theirs, scaled to unit
         length. ValueError where they are not finite.
@@ -188,9 +213,8 @@ class OpenClipModel(VisionLanguageModel):
             for side in image.shape[:2]
         )
         pixels = image.to(self._device).permute(2, 0, 1)[None].float()
-        pixels = (
-            _resize(pixels, (height, width), self.stride).clamp(0, 255) / 255
-        )
+        pixels = _resize(pixels, (height, width), self.stride)
+        pixels = pixels.clamp(0, 255) / 255
         sides = [
             blend_windows(length, self._window or length)
             for length in (height, width)
@@ -319,89 +343,34 @@ def check_weights(model: str, tag: str) -> None:
         )
 
 
-def named_options(query: str) -> dict[str, Any]:
-    """The options in a model's name, as in ``short_side=336&dtype=float16``;
-    ValueError for one that is none.
-
-    >>> named_options("window=224&dtype=bfloat16")
-    {'window': 224, 'dtype': torch.bfloat16}
-    """
-    given = dict(parse_qsl(query, strict_parsing=True)) if query else {}
-    dtypes = {
-        "float32": torch.float32,
-        "float16": torch.float16,
-        "bfloat16": torch.bfloat16,
-    }
-    for option, value in given.items():
-        _check_known(
-            "option of an open_clip model",
-            option,
-            ("short_side", "window", "batch", "dtype", "proxy"),
-        )
-        if option == "dtype":
-            _check_known("dtype", value, dtypes)
-        elif option != "proxy" and not value.isdecimal():
-            raise ValueError(
-                f"expected a whole number for the option {option!r} of an"
-                f" open_clip model, found {value!r}"
-            )
-    return {
-        o: dtypes[v] if o == "dtype" else v if o == "proxy" else int(v)
-        for o, v in given.items()
-    }
-
-
 def load_open_clip(
     name: str,
     *,
-    proxy: str = "vit_base_patch16_224.dino",
+    options: OpenClipOptions | None = None,
     device: str | torch.device = "cpu",
-    **options: Any,
 ) -> OpenClipModel:
     """A model by what follows ``open_clip/`` in its name.
 
-    ``proxy``: the timm model that lends its attention to the read-out
-    ``proxyclip``. ``options``: those of :class:`OpenClipModel`, where the name
-    does not say them. Weights are kept in the Hugging Face cache and downloaded
-    once. ValueError for a name that open_clip does not know and for weights of
-    another activation, StoreError where weights cannot be had or are damaged.
+    ``options``: None for those that follow the name, or the default ones.
+    Weights are kept in the Hugging Face cache and downloaded once. ValueError
+    for a name that open_clip does not know, for weights of another activation,
+    and for options told twice; StoreError where weights cannot be had or are
+    damaged.
     """
-    import open_clip
-    import timm
-
     path, _, query = name.partition("?")
+    if query and options is not None:
+        raise ValueError(
+            f"open_clip/{name}: found options in the name and as an argument;"
+            " give them once"
+        )
+    options = parse_options(query) if options is None else options
     source, _, readout = path.rpartition("/")
-    options |= named_options(query)
-    proxy = options.pop("proxy", proxy)
     _check_known(
         "read-out (a name is open_clip/MODEL/TAG/READOUT)", readout, READOUTS
     )
-    if readout == "proxyclip":
-        _check_known(
-            "timm model", proxy.partition(".")[0], timm.list_models("vit_*")
-        )
-    model_name, _, tag = (
-        (source, "", "") if ":" in source else source.partition("/")
-    )
-    if ":" not in source:
-        check_weights(model_name, tag)
+    lender = options.proxy if readout == "proxyclip" else None
     try:
-        # Before the weights, lest they be downloaded in vain; but a hub's own
-        # repository has to be there to say which.
-        tokenizer = (
-            None
-            if model_name.startswith("hf-hub:")
-            else open_clip.get_tokenizer(model_name)
-        )
-        model = open_clip.create_model(
-            model_name, tag or None, require_pretrained=True
-        )
-        tokenizer = tokenizer or open_clip.get_tokenizer(model_name)
-        lent = (
-            timm.create_model(proxy, pretrained=True, dynamic_img_size=True)
-            if readout == "proxyclip"
-            else None
-        )
+        model, tokenizer, proxy = _load(source, lender)
     except ImportError as error:
         raise ValueError(
             f"open_clip/{name}: its tokenizer needs another package ({error}):"
@@ -420,7 +389,77 @@ def load_open_clip(
         tokenizer,
         f"open_clip/{name}",
         readout,
-        proxy=lent,
+        options=options,
+        proxy=proxy,
         device=device,
-        **options,
     )
+
+
+def _load(
+    source: str, lender: str | None
+) -> tuple[nn.Module, Callable[[list[str]], Tensor], nn.Module | None]:
+    """The model of MODEL/TAG, or of a hub's or a folder's name, its tokenizer,
+    and the timm model that lends its attention, if any.
+    """
+    import open_clip
+    import timm
+
+    if lender is not None:
+        known = timm.list_models("vit_*")
+        _check_known("timm model", lender.partition(".")[0], known)
+    model_name, tag = source, None
+    if ":" not in source:
+        model_name, _, tag = source.partition("/")
+        check_weights(model_name, tag)
+    # Before the weights, lest they be downloaded in vain; but a hub's own
+    # repository has to be there to say which.
+    tokenizer = None
+    if not model_name.startswith("hf-hub:"):
+        tokenizer = open_clip.get_tokenizer(model_name)
+    model = open_clip.create_model(model_name, tag, require_pretrained=True)
+    if tokenizer is None:
+        tokenizer = open_clip.get_tokenizer(model_name)
+    if lender is None:
+        return model, tokenizer, None
+    proxy = timm.create_model(lender, pretrained=True, dynamic_img_size=True)
+    return model, tokenizer, proxy
+
+
+def _check_readout(name: str, readout: str, tower: ClipTower) -> None:
+    _check_known("read-out", readout, READOUTS)
+    if readout in NEED_QUERIES and tower.last_layer is pool_layer:
+        raise ValueError(
+            f"{name}: {readout!r} needs queries of patches, which a tower"
+            " that pools does not have"
+        )
+
+
+def _check_proxy(name: str, readout: str, proxy: nn.Module | None) -> None:
+    import timm
+
+    if (readout == "proxyclip") != (proxy is not None):
+        raise ValueError(
+            f"{name}: the read-out 'proxyclip', and no other, needs a proxy"
+            f" model; found {readout!r}"
+        )
+    fits = (
+        isinstance(proxy, timm.models.VisionTransformer)
+        and proxy.dynamic_img_size
+    )
+    if proxy is not None and not fits:
+        raise ValueError(
+            f"{name}: expected a timm VisionTransformer with dynamic_img_size"
+            f" as proxy, found {type(proxy).__name__}"
+        )
+
+
+def _check_sizes(name: str, options: OpenClipOptions, tower: ClipTower) -> None:
+    patch = tower.patch
+    native = tower.side // patch * patch
+    sides = (options.short_side or native, options.window or patch)
+    whole = all(side >= 1 and side % patch == 0 for side in sides)
+    if not whole or options.batch < 1:
+        raise ValueError(
+            f"{name}: expected sizes of whole patches of {patch} pixels and a"
+            f" batch of 1 or more, found {sides} and {options.batch}"
+        )

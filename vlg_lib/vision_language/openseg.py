@@ -66,11 +66,9 @@ class OpenSegModel(VisionLanguageModel):
         device: str | torch.device = "cpu",
         text_model: VisionLanguageModel | None = None,
     ) -> None:
-        self._folder, self._device, self._given = (
-            folder or os.environ.get("VLG_OPENSEG"),
-            device,
-            text_model,
-        )
+        self._folder = folder or os.environ.get("VLG_OPENSEG")
+        self._device = device
+        self._given = text_model
 
     def dense_embeddings(
         self, image: UInt8[Tensor, "H W 3"]

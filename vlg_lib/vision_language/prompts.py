@@ -106,6 +106,12 @@ def class_embeddings(
     ``synonyms``: more names of some classes. ValueError for an empty list, a
     template without ``{name}``, synonyms of a class that is not in ``names``,
     and a name that two classes share: no model could tell them apart.
+
+    >>> from vlg_lib.vision_language import create_model
+    >>> model = create_model("small-attributes")
+    >>> synonyms = {"sofa": ["couch"]}
+    >>> class_embeddings(model, ["chair", "sofa"], "a {name}", synonyms).shape
+    torch.Size([2, 64])
     """
     templates = (
         split_templates(templates) if isinstance(templates, str) else templates

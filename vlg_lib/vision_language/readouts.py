@@ -24,14 +24,19 @@ from torch.nn.functional import normalize, pad
 
 @dataclass(frozen=True)
 class LastLayer:
-    """The last attention layer of an image tower, taken apart, for B images of
-    L tokens.
+    """The last attention layer of an image tower, for B images of L tokens.
 
     ``query`` is None where one learnt query pools all tokens (SigLIP).
     ``prefix`` tokens (the class token) stand before the patches of the ``grid``
     (rows, columns). ``project`` maps values to X_attn, ``finish`` maps X_attn
     to X_out, ``head`` maps tokens to the space of the texts. ``proxy``:
     features of the same patches from another model.
+
+    >>> rows = torch.rand(1, 1, 4, 8)  # one image, one head, four patches
+    >>> same = lambda tokens: tokens
+    >>> layer = LastLayer(rows, rows, rows, (2, 2), 0, same, same, same)
+    >>> layer.mix(torch.eye(4)[None, None]).equal(rows[0])
+    True
     """
 
     query: Any  # Float[Tensor, "B heads L d"] or None
@@ -65,6 +70,12 @@ def scores(
 def tokens(layer: LastLayer) -> Float[Tensor, "B L C"]:
     """The patch tokens as the model makes them: softmax(q k^T / sqrt(d)) v,
     residual and FFN (Radford et al., 2021).
+
+    >>> rows = torch.rand(1, 1, 4, 8)  # one image, one head, four patches
+    >>> same = lambda tokens: tokens
+    >>> layer = LastLayer(rows, rows, rows, (2, 2), 0, same, same, same)
+    >>> tokens(layer).shape
+    torch.Size([1, 4, 8])
     """
     return layer.finish(layer.mix(scores(layer.query, layer.key).softmax(-1)))
 
@@ -72,6 +83,12 @@ def tokens(layer: LastLayer) -> Float[Tensor, "B L C"]:
 def maskclip(layer: LastLayer) -> Float[Tensor, "B L C"]:
     """MaskCLIP (Zhou et al., ECCV 2022, Sec. 3.2): every token keeps its own
     value; the residual and the FFN stay.
+
+    >>> rows = torch.rand(1, 1, 4, 8)  # one image, one head, four patches
+    >>> same = lambda tokens: tokens
+    >>> layer = LastLayer(rows, rows, rows, (2, 2), 0, same, same, same)
+    >>> maskclip(layer).equal(rows[0])  # each patch keeps its own value
+    True
     """
     return layer.finish(layer.project(layer.value.transpose(1, 2).flatten(2)))
 
@@ -79,6 +96,12 @@ def maskclip(layer: LastLayer) -> Float[Tensor, "B L C"]:
 def sclip(layer: LastLayer) -> Float[Tensor, "B L C"]:
     """SCLIP (Wang et al., ECCV 2024): softmax(q q^T / sqrt(d)) + softmax(k k^T
     / sqrt(d)); residual and FFN stay.
+
+    >>> rows = torch.rand(1, 1, 4, 8)  # one image, one head, four patches
+    >>> same = lambda tokens: tokens
+    >>> layer = LastLayer(rows, rows, rows, (2, 2), 0, same, same, same)
+    >>> sclip(layer).shape
+    torch.Size([1, 4, 8])
     """
     by_query = scores(layer.query, layer.query).softmax(-1)
     by_key = scores(layer.key, layer.key).softmax(-1)
@@ -88,6 +111,12 @@ def sclip(layer: LastLayer) -> Float[Tensor, "B L C"]:
 def clearclip(layer: LastLayer) -> Float[Tensor, "B L C"]:
     """ClearCLIP (Lan et al., ECCV 2024): softmax(q q^T / sqrt(d)), and no
     residual, no FFN: X_out = X_attn.
+
+    >>> rows = torch.rand(1, 1, 4, 8)  # one image, one head, four patches
+    >>> same = lambda tokens: tokens
+    >>> layer = LastLayer(rows, rows, rows, (2, 2), 0, same, same, same)
+    >>> clearclip(layer).shape
+    torch.Size([1, 4, 8])
     """
     return layer.mix(scores(layer.query, layer.query).softmax(-1))
 
@@ -98,6 +127,12 @@ def naclip(layer: LastLayer, sigma: float = 5.0) -> Float[Tensor, "B L C"]:
 
     w is 1 from a patch to itself and falls off with the distance r, in patches,
     as exp(-r^2 / (2 sigma^2)); it is 0 from and to the class token.
+
+    >>> rows = torch.rand(1, 1, 4, 8)  # one image, one head, four patches
+    >>> same = lambda tokens: tokens
+    >>> layer = LastLayer(rows, rows, rows, (2, 2), 0, same, same, same)
+    >>> naclip(layer).shape
+    torch.Size([1, 4, 8])
     """
     rows, columns = (
         torch.arange(size, device=layer.key.device, dtype=torch.float32)
@@ -125,6 +160,13 @@ def proxyclip(
     beta mean(s)); negative ones are left out before the softmax. Our one
     addition: a patch never leaves out itself, so an image of one colour has an
     answer.
+
+    >>> rows = torch.rand(1, 1, 4, 8)  # one image, one head, four patches
+    >>> same = lambda tokens: tokens
+    >>> lent = torch.rand(1, 4, 6)  # another model's features of the patches
+    >>> layer = LastLayer(rows, rows, rows, (2, 2), 0, same, same, same, lent)
+    >>> proxyclip(layer).shape
+    torch.Size([1, 4, 8])
     """
     features = normalize(layer.proxy, dim=-1)
     cosines = features @ features.transpose(1, 2)

@@ -61,10 +61,8 @@ class _Block(nn.Module):
 
     def __init__(self, channels: int) -> None:
         super().__init__()
-        self.first, self.second = (
-            _convolution(channels, channels),
-            _convolution(channels, channels),
-        )
+        self.first = _convolution(channels, channels)
+        self.second = _convolution(channels, channels)
 
     def forward(self, x: Float[Tensor, "B C h w"]) -> Float[Tensor, "B C h w"]:
         return torch.relu(x + self.second(torch.relu(self.first(x))))
@@ -101,9 +99,7 @@ class VisualTower(nn.Module):
     def forward(
         self, images: Float[Tensor, "B 3 H W"]
     ) -> Float[Tensor, "B D h w"]:
-        """Dense embeddings, not yet of unit length, of images with values in
-        0-1.
-        """
+        """Dense embeddings, not yet of unit length, of images in 0-1."""
         x = (images - 0.45) / 0.25
         maps = []
         for stage in self.stages:

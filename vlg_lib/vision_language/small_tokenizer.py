@@ -1,5 +1,4 @@
-"""How a text becomes token numbers, in the words that a small model was trained
-with.
+"""How a text becomes token numbers, in the words a small model learnt.
 
 open_clip's own vocabulary has 49,408 entries, 20 MB of embeddings; the rooms
 need about a hundred words. So each small model has its own list, which its

@@ -28,6 +28,10 @@ def resize_positions(
 
     Those before the grid's (the class token's) are kept as they are; at the
     native grid all are.
+
+    >>> positions = torch.rand(1 + 4, 8)  # a class token and a 2 x 2 grid
+    >>> resize_positions(positions, (2, 2), (2, 3)).shape
+    torch.Size([7, 8])
     """
     if grid == native:
         return positions
@@ -46,6 +50,12 @@ def resize_positions(
 def block_layer(visual: Any, pixels: Float[Tensor, "B 3 H W"]) -> LastLayer:
     """The last residual block of open_clip's own ViT, which has a class token:
     OpenAI's, LAION's, MetaCLIP's, DFN's.
+
+    >>> from open_clip.transformer import VisionTransformer
+    >>> vit = VisionTransformer(32, 16, 8, 2, 2, 4.0, output_dim=6)
+    >>> layer = block_layer(vit, torch.rand(1, 3, 32, 48))
+    >>> layer.grid, layer.key.shape  # 6 patches and the class token
+    ((2, 3), torch.Size([1, 2, 7, 4]))
     """
     field = visual.conv1(pixels)
     class_token = visual.class_embedding.expand(len(field), 1, -1)
@@ -78,8 +88,7 @@ def block_layer(visual: Any, pixels: Float[Tensor, "B 3 H W"]) -> LastLayer:
 
 
 def pool_layer(visual: Any, pixels: Float[Tensor, "B 3 H W"]) -> LastLayer:
-    """The attention pooling at the end of a timm ViT, as SigLIP and SigLIP 2
-    have it.
+    """The attention pooling at the end of a timm ViT (SigLIP, SigLIP 2).
 
     Its only query is learnt and asks about the image, so the patches have keys
     and values but no queries. What follows the pooling (an MLP with its

@@ -41,62 +41,71 @@ PLOTLY_JS = "4.1.1"
 
 
 @dataclass(frozen=True)
+class View3D:
+    """How much of a cloud a 3D figure shows at first."""
+
+    max_points: int = 20_000
+    """At most so many points are drawn, chosen by a fixed seed."""
+    cut: float | str | None = "auto"
+    """A height in metres above which points are hidden at first. "auto": the
+    top of a room-sized cloud, to look under its ceiling. None: nothing, and no
+    slider."""
+
+
+@dataclass(frozen=True)
 class Figure3D:
-    """A 3D figure. ``data``: what the loader reads; ``poster``: a PNG;
-    ``counts``: points of each label, by name.
-    """
+    """A point cloud that shows itself where a notebook displays it."""
 
     data: dict[str, Any]
+    """What the loader reads: coordinates, labels or colours, how to look."""
     poster: bytes
+    """A still picture, PNG."""
     alt: str
+    """What a reader who cannot see the figure should know."""
     caption: str | None
+    """A line under the figure."""
     counts: dict[str, int]
+    """Points of each label, by name; empty for a cloud in its own colours."""
 
     def to_html(self) -> str:
         """The figure as a fragment, for a page that has the loader (the book,
         or :meth:`to_page`).
         """
-        items = []
-        colors = dict(
-            zip(
-                self.data.get("names", ()),
-                self.data.get("palette", ()),
-                strict=True,
-            )
-        )
-        for name, count in self.counts.items():
-            color = colors.get(name, self.data["unlabelled"])
-            swatch = (
-                f'<span class="vlg3d-swatch" style="background:{color}"></span>'
-            )
-            name = html.escape(name)
-            items.append(
-                f'<li>{swatch}{name} <span class="vlg3d-count"'
-                f' data-class="{name}">{count:,}</span></li>'
-            )
+        caption = ""
+        if self.caption:
+            caption = f"<figcaption>{html.escape(self.caption)}</figcaption>"
+        data = json.dumps(self.data, separators=(",", ":"))
         return _fill(
             "figure3d.html",
             alt=html.escape(self.alt),
             poster=base64.b64encode(self.poster).decode(),
-            legend=(
-                f'<ul class="vlg3d-legend">{"".join(items)}</ul>'
-                if items
-                else ""
-            ),
-            caption=(
-                f"<figcaption>{html.escape(self.caption)}</figcaption>"
-                if self.caption
-                else ""
-            ),
-            data=json.dumps(self.data, separators=(",", ":")).replace(
-                "</", "<\\/"
-            ),
+            legend=self._legend(),
+            caption=caption,
+            # a "</script>" among the names would end the script
+            data=data.replace("</", "<\\/"),
         )
 
-    def to_page(self, title: str, plotly_address: str | None = None) -> str:
-        """The figure as a page of its own with plotly inside, or loaded from an
-        address.
+    def _legend(self) -> str:
+        """Each label with its colour and its count, as a list; "" without
+        labels.
         """
+        if not self.counts:
+            return ""
+        names, palette = self.data["names"], self.data["palette"]
+        colors = dict(zip(names, palette, strict=True))
+        items = []
+        for name, count in self.counts.items():
+            color = colors.get(name, self.data["unlabelled"])
+            name = html.escape(name)
+            items.append(
+                f'<li><span class="vlg3d-swatch" style="background:{color}">'
+                f'</span>{name} <span class="vlg3d-count"'
+                f' data-class="{name}">{count:,}</span></li>'
+            )
+        return f'<ul class="vlg3d-legend">{"".join(items)}</ul>'
+
+    def to_page(self, title: str, plotly_address: str | None = None) -> str:
+        """The figure as a page of its own, plotly inside or from an address."""
         if plotly_address is None:
             plotly = (ASSETS / "plotly-gl3d.min.js").read_text(encoding="utf8")
         else:
@@ -111,29 +120,19 @@ class Figure3D:
         )
 
     def to_plotly(self) -> go.Figure:
-        """The same points and colours as a plotly figure, to be styled
-        further.
-        """
+        """The same points and colours as a plotly figure, to style further."""
         xyz = self._numbers("points", "<i2", 3) * self.data["unit"] + np.array(
             self.data["center"]
         )
         if "labels" in self.data:
             palette = np.array([*self.data["palette"], self.data["unlabelled"]])
-            colors = palette[
-                self._numbers("labels", "u1", 1)[:, 0].clip(
-                    max=len(palette) - 1
-                )
-            ]
+            labels = self._numbers("labels", "u1", 1)[:, 0]
+            colors = palette[labels.clip(max=len(palette) - 1)]
         else:
-            colors = np.array(
-                [
-                    f"rgb({r},{g},{b})"
-                    for r, g, b in self._numbers("colors", "u1", 3)
-                ]
-            )
-        shown = xyz[:, 2] <= (
-            np.inf if self.data["cut"] is None else self.data["cut"]
-        )
+            rows = self._numbers("colors", "u1", 3)
+            colors = np.array([f"rgb({r},{g},{b})" for r, g, b in rows])
+        cut = self.data["cut"]
+        shown = xyz[:, 2] <= (np.inf if cut is None else cut)
         x, y, z = xyz[shown].astype(np.float32).T
         marker = {"size": self.data["size"], "color": colors[shown]}
         axes = {f"{axis}axis": {"visible": False} for axis in "xyz"}
@@ -198,6 +197,9 @@ def _fill(template: str, **fields: str) -> str:
     )
 
 
+_DEFAULT_VIEW = View3D()
+
+
 def show3d(
     points: Float[Tensor, "N 3"],
     labels_or_colors: Integer[Tensor, " N"] | UInt8[Tensor, "N 3"],
@@ -205,45 +207,39 @@ def show3d(
     alt: str,
     class_set: ClassSet | None = None,
     caption: str | None = None,
-    max_points: int = 20_000,
-    cut: float | str | None = "auto",
+    view: View3D = _DEFAULT_VIEW,
 ) -> Figure3D:
     """A point cloud coloured by (N,) integer labels of ``class_set`` or by (N,
     3) uint8 colours.
 
-    ``points``: (N, 3) metres, z up; at most ``max_points`` of them are drawn,
-    chosen by a fixed seed. ``alt``: what a reader who cannot see the figure
-    should know. ``cut`` hides the points above a height in metres at first
-    ("auto": the top of a room-sized cloud, to look under its ceiling; None:
-    nothing, and no slider). ValueError for an empty ``alt``, for lengths that
-    differ and for labels outside the class set.
+    ``points``: (N, 3) metres, z up. ``alt``: what a reader who cannot see the
+    figure should know. ``class_set``: needed for labels. ``caption``: a line
+    under the figure. ``view``: how many points are drawn, and up to what
+    height. ValueError for an empty ``alt``, for lengths that differ and for
+    labels outside the class set.
+
+    >>> points = torch.rand(50, 3)
+    >>> show3d(points, (255 * points).byte(), alt="a cube of noise")
+    Figure3D: a cube of noise
     """
-    chosen = choose_points(
-        points, {"labels or colours": labels_or_colors}, max_points, alt
-    )
+    others = {"labels or colours": labels_or_colors}
+    chosen = choose_points(points, others, view.max_points, alt)
     points, values = points[chosen].cpu(), labels_or_colors[chosen].cpu()
-    data = geometry(points, cut)
+    data = geometry(points, view.cut)
+    counts: dict[str, int] = {}
     if values.ndim == 2:
-        return Figure3D(
-            data | {"colors": encode(values)},
-            poster(points, values, data),
-            alt,
-            caption,
-            {},
-        )
-    if class_set is None:
+        colors = values
+        data |= {"colors": encode(colors)}
+    elif class_set is None:
         raise ValueError(
             "labels need a class_set; colours are an (N, 3) uint8 tensor"
         )
-    colors = label_colors(values, class_set)
-    data |= class_fields(class_set) | {"labels": encode(label_bytes(values))}
-    return Figure3D(
-        data,
-        poster(points, colors, data),
-        alt,
-        caption,
-        count_labels(values, class_set),
-    )
+    else:
+        colors = label_colors(values, class_set)
+        counts = count_labels(values, class_set)
+        data |= class_fields(class_set)
+        data |= {"labels": encode(label_bytes(values))}
+    return Figure3D(data, poster(points, colors, data), alt, caption, counts)
 
 
 def tag_room(
@@ -255,8 +251,7 @@ def tag_room(
     *,
     alt: str,
     caption: str | None = None,
-    max_points: int = 20_000,
-    cut: float | str | None = "auto",
+    view: View3D = _DEFAULT_VIEW,
 ) -> Figure3D:
     """The page that thinks: ticking scene tags masks the logits and recolours
     the room in the reader's browser.
@@ -266,6 +261,13 @@ def tag_room(
     (:func:`rank_logits`), so that for every choice of tags the browser's argmax
     is the library's. ``scene_labels``: (K,) bool, the tags that are ticked at
     first. Other arguments as in :func:`show3d`.
+
+    >>> from vlg_lib.classes import own_class_set
+    >>> cups = own_class_set(["cup", "plate"])
+    >>> points, logits = torch.rand(50, 3), torch.rand(50, 2)
+    >>> colors, tags = (255 * points).byte(), torch.tensor([True, False])
+    >>> tag_room(points, colors, logits, cups, tags, alt="cups").counts
+    {'cup': 50}
     """
     if logits.shape[1] != len(class_set) or len(scene_labels) != len(class_set):
         raise ValueError(
@@ -277,9 +279,8 @@ def tag_room(
         raise ValueError(
             "logits contain NaN or infinite values: pass them before the mask"
         )
-    chosen = choose_points(
-        points, {"colours": colors, "logits": logits}, max_points, alt
-    )
+    others = {"colours": colors, "logits": logits}
+    chosen = choose_points(points, others, view.max_points, alt)
     seen = (logits != 0).any(1)
     masked = logits.masked_fill(~scene_labels.to(logits.device), -torch.inf)
     labels = torch.where(
@@ -291,8 +292,7 @@ def tag_room(
         alt=alt,
         class_set=class_set,
         caption=caption,
-        max_points=max_points,
-        cut=cut,
+        view=view,
     )
     thoughts = {
         "colors": encode(colors[chosen]),
@@ -314,6 +314,14 @@ def save_page3d(
 ) -> Path:
     """Write :func:`show3d` as one HTML file that needs no other file and no
     network; returns ``path``.
+
+    >>> from tempfile import TemporaryDirectory
+    >>> points = torch.rand(50, 3)
+    >>> colors = (255 * points).byte()
+    >>> with TemporaryDirectory() as root:
+    ...     page = save_page3d(Path(root) / "cloud.html", points, colors)
+    ...     page.read_text()[:15]
+    '<!DOCTYPE html>'
     """
     figure = show3d(
         points,
@@ -321,7 +329,7 @@ def save_page3d(
         alt=alt or title,
         class_set=class_set,
         caption=title,
-        max_points=60_000,
+        view=View3D(max_points=60_000),
     )
     with atomic_write(path) as file:
         file.write(figure.to_page(title).encode())

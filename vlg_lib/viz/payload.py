@@ -157,10 +157,8 @@ def poster(
     xyz, rgb = points[keep].double().numpy(), colors[keep].numpy()
     low, high = (np.array(bound) for bound in data["bounds"])
     scaled = (xyz - (low + high) / 2) / np.prod(high - low) ** (1 / 3)
-    eye, target = (
-        np.array(data["eye"], dtype=float),
-        np.array(data["center_of_view"], dtype=float),
-    )
+    eye = np.array(data["eye"], dtype=float)
+    target = np.array(data["center_of_view"], dtype=float)
     forward = (target - eye) / np.linalg.norm(target - eye)
     right = np.cross(forward, [0.0, 0.0, 1.0])
     if np.linalg.norm(right) < 1e-6:  # seen from straight above

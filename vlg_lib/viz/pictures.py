@@ -19,8 +19,7 @@ from torch import Tensor
 from vlg_lib.classes import IGNORE_LABEL, UNLABELLED_COLOR, ClassSet
 
 ASSETS = Path(__file__).parent.parent / "assets"
-"""The style file, the loader of the 3D figures and the plotly bundle that it
-loads."""
+"""The style file, the loader of 3D figures and the plotly that it loads."""
 
 PIPELINE_STEPS = (
     "frames",
@@ -32,12 +31,14 @@ PIPELINE_STEPS = (
     "3D network",
     "evaluation",
 )
-"""The steps that :func:`pipeline_strip` knows, in the order in which the data
-walks."""
+"""The steps of :func:`pipeline_strip`, in the order the data walks."""
 
 
 def use_style() -> None:
-    """Use the book's matplotlib style in this session."""
+    """Use the book's matplotlib style in this session.
+
+    >>> use_style()
+    """
     plt.style.use(ASSETS / "vlg.mplstyle")
 
 
@@ -46,6 +47,10 @@ def label_colors(
 ) -> UInt8[Tensor, "*shape 3"]:
     """The palette colour of each label; the ignore label gets
     ``UNLABELLED_COLOR``. ValueError for other labels.
+
+    >>> from vlg_lib.classes import ROOMS_12
+    >>> label_colors(torch.tensor([0, -1]), ROOMS_12).tolist()
+    [[255, 220, 255], [190, 190, 190]]
     """
     if labels.numel() and (
         int(labels.min()) < IGNORE_LABEL or int(labels.max()) >= len(class_set)
@@ -73,6 +78,12 @@ def legend(
 ) -> Legend:
     """Draw a legend of class colours beside ``ax``: of the names given, of the
     labels that occur, or of all classes.
+
+    >>> from vlg_lib.classes import ROOMS_12
+    >>> axis = plt.figure().gca()
+    >>> shown = legend(ROOMS_12, ["chair", "sofa"], ax=axis)
+    >>> [text.get_text() for text in shown.get_texts()]
+    ['chair', 'sofa']
     """
     ax = ax or plt.gca()
     unlabelled = isinstance(labels, Tensor) and bool(
@@ -119,6 +130,12 @@ def show_label_image(
     With ``names`` each class is also written on its largest region, where that
     covers over 1.5 % of the image, because colour alone must not carry the
     meaning.
+
+    >>> from vlg_lib.classes import ROOMS_12
+    >>> labels = torch.full((20, 30), ROOMS_12.index("chair"))
+    >>> shown = show_label_image(labels, ROOMS_12, ax=plt.figure().gca())
+    >>> [text.get_text() for text in shown.texts]
+    ['chair']
     """
     ax = ax or plt.subplots()[1]
     ax.imshow(label_colors(labels, class_set).numpy())
@@ -184,6 +201,9 @@ class Html:
 def pipeline_strip(current: str) -> Html:
     """The pipeline as a strip of boxes with "you are here" on ``current``, one
     of ``PIPELINE_STEPS``.
+
+    >>> pipeline_strip("fusion").text.split(". ")[1]
+    'You are here: fusion.'
     """
     if current not in PIPELINE_STEPS:
         raise ValueError(

@@ -1,6 +1,4 @@
-"""The library's own code, shown in a chapter: the code that one reads is the
-code that runs.
-"""
+"""The library's own code, shown in a chapter: what is read is what runs."""
 
 import inspect
 import textwrap
@@ -11,9 +9,7 @@ from typing import Any
 
 @dataclass(frozen=True)
 class Source:
-    """Python code that a notebook shows with its colours, and that prints as
-    plain text.
-    """
+    """Python code that a notebook shows in colour and that prints as text."""
 
     code: str
 

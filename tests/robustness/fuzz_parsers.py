@@ -1,9 +1,8 @@
 """Malformed inputs for every parser of foreign files: valid bytes, broken at
 random, must give the documented error.
 
-``tests/test_fuzz_parsers.py`` runs 500 inputs a parser; ``python
-benchmarks/fuzz.py --inputs 110000`` runs many over all parsers, with limits of
-time and memory."""
+``test_fuzz_parsers.py`` runs 500 inputs a parser; ``fuzz.py`` runs many over
+all parsers, with limits of time and memory."""
 
 import contextlib
 import random

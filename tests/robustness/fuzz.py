@@ -1,16 +1,17 @@
 """Malformed inputs for every parser: valid bytes, broken at random, must give a
 result or the documented error.
 
-    python benchmarks/fuzz.py --inputs 110000 --seed 0
+    PYTHONPATH=tests python tests/robustness/fuzz.py --inputs 110000 --seed 0
 
-The parsers and how bytes are broken are those of tests/fuzz_parsers.py
-(ScanNet, S3DIS), tests/fuzz_own_files.py (the library's own files, and tensors
-of others) and tests/test_scan_formats_fuzz.py (scans in foreign formats); the
-tests try 500 inputs each. Each line is one JSON object about a parser: how many
-inputs it read and refused, with what errors, how many different messages
-(numbers and quoted parts left out), and the longest time; the last line has the
-sums and the most memory. A parser that leaves out a damaged frame and counts it
-has read the scene.
+``make robustness`` runs it. The parsers and how bytes are broken are those of
+fuzz_parsers.py (ScanNet, S3DIS), fuzz_own_files.py (the library's own files,
+and tensors of others) and tests/test_scan_formats_fuzz.py (scans in foreign
+formats); the tests try 500 inputs each.
+
+Each line is one JSON object about a parser: how many inputs it read and
+refused, with what errors, how many different messages (numbers and quoted parts
+left out), and the longest time; the last line has the sums and the most memory.
+A parser that leaves out a damaged frame and counts it has read the scene.
 
 Another error, a crash, five seconds of processor time or two gigabytes more
 than at the start end the run with the input that did it.

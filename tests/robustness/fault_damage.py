@@ -1,8 +1,11 @@
 """Faults on purpose: a full disk, a damaged scene among good ones, a frame that
 vanishes, a damaged file in the cache.
 
-    python benchmarks/fault_damage.py disk --sizes 8 --seed 0      (mounts a tmpfs, so it needs root)
-    python benchmarks/fault_damage.py scenes
+    export PYTHONPATH=tests
+    python tests/robustness/fault_damage.py disk --sizes 4
+    python tests/robustness/fault_damage.py scenes
+
+``make robustness`` runs both; ``disk`` mounts a tmpfs, so it needs root.
 
 Each line is one JSON object. ``disk``: the smallest run over twelve rooms
 (fault_run.py) with all that it writes on a tmpfs of a random size, then the
@@ -25,17 +28,18 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import torch
 from fault_run import (
     PROFILE,
     cli,
-    command,
     digests,
     empty,
+    execute,
     left_over,
-    run_arguments,
+    run_command,
     stage_of,
     unlike,
 )
@@ -125,14 +129,10 @@ def write_scenes(folder: Path) -> Path:
 def scene_faults(folder: Path) -> Iterator[dict[str, object]]:
     """One line for each damage."""
     scenes, cache = write_scenes(folder / "scenes"), folder / "cache"
-    arguments = run_arguments(
-        cache, "--source", "layout", "--scenes", str(scenes)
+    command = run_command(
+        empty(cache), "--source", "layout", "--scenes", str(scenes)
     )
-    whole_run = command(
-        run_arguments(
-            empty(cache), "--source", "layout", "--scenes", str(scenes)
-        )
-    )
+    whole_run = execute(command)
     assert whole_run.status == 0, whole_run.errors
     whole = digests(cache)
     # What the kept networks do not ask for again; and the table's own file, of
@@ -162,11 +162,11 @@ def scene_faults(folder: Path) -> Iterator[dict[str, object]]:
         for stage in ("fused", "pseudo_labels", "adapter", "table", "out"):
             shutil.rmtree(cache / stage)
         damage(bad)
-        first = command(arguments, main=main)
+        first = execute(replace(command, main=main))
         found = digests(cache)
         shutil.rmtree(bad)
         shutil.copytree(kept, bad)
-        again = command(arguments)
+        again = execute(command)
         yield {
             "name": name,
             "status": [first.status, again.status],
@@ -229,7 +229,7 @@ def full_disks(
     below what the run needs.
     """
     rng, disk = random.Random(seed), folder / "disk"
-    assert command(run_arguments(empty(disk))).status == 0
+    assert execute(run_command(empty(disk))).status == 0
     whole, need = (
         digests(disk),
         sum(path.stat().st_size for path in disk.rglob("*") if path.is_file()),
@@ -238,10 +238,10 @@ def full_disks(
         kilobytes = int((need / 1000) ** ((part + rng.random()) / count))
         mount(empty(disk), f"size={max(kilobytes, 64)}k", "tmpfs")
         try:
-            first = command(run_arguments(disk))
+            first = execute(run_command(disk))
             found, left, stage = digests(disk), left_over(disk), stage_of(disk)
             mount(disk, f"remount,size={3 * need}")
-            again = command(run_arguments(disk))
+            again = execute(run_command(disk))
             equal = digests(disk) == whole
         finally:
             subprocess.run(["umount", str(disk)], check=True)

@@ -1,8 +1,11 @@
 """Faults on purpose: a run and conversions over twelve scenes, killed at random
 moments and started again.
 
-    python benchmarks/faults.py kill --kills 20 --seed 0
-    python benchmarks/faults.py convert --kills 20 --seed 0
+    export PYTHONPATH=tests
+    python tests/robustness/faults.py kill --kills 20 --seed 0
+    python tests/robustness/faults.py convert --kills 20 --seed 0
+
+``make robustness`` runs both.
 
 Each line is one JSON object. ``kill`` runs the whole method once undisturbed,
 then again and again from nothing, killed (SIGKILL) at a moment drawn from each
@@ -32,13 +35,12 @@ from pathlib import Path
 import torch
 import typer
 from fault_run import (
-    Main,
-    cli,
-    command,
+    Command,
     digests,
     empty,
+    execute,
     left_over,
-    run_arguments,
+    run_command,
     stage_of,
     times,
     unlike,
@@ -53,13 +55,12 @@ from vlg_lib.rooms.scenes import room_scene
 
 @dataclass(frozen=True)
 class Work:
-    """A command that writes into a folder: its name, its entry, and its
-    arguments for a folder.
+    """Something to do that writes into a folder: its name, and the command for
+    a folder.
     """
 
     name: str
-    main: Main
-    arguments: Callable[[Path], list[str]]
+    command: Callable[[Path], Command]
     slow: bool = False
 
     def share(self, kills: int) -> int:
@@ -69,53 +70,53 @@ class Work:
         return -(-kills // 5) if self.slow else kills
 
 
-RUN = Work("run over 12 scenes", cli.main, run_arguments)
+RUN = Work("run over 12 scenes", run_command)
 
 
 def conversions(folder: Path) -> list[Work]:
     """The converters of ScanNet and S3DIS over twelve scenes each, in one
     process and in two.
     """
-    scans, (rooms, images) = (
-        write_scans(folder / "scans"),
-        write_rooms(folder / "s3dis"),
-    )
-    scannet, s3dis = (
-        partial(typer.run, module.main)
-        for module in (convert_scannet, convert_s3dis)
-    )
+    scans = write_scans(folder / "scans")
+    rooms, images = write_rooms(folder / "s3dis")
     return [
         work
         for jobs in (1, 2)
         for work in (
-            Work(
-                f"ScanNet, 12 scenes, {jobs} at once",
-                scannet,
-                lambda out, jobs=jobs: [
-                    str(scans),
-                    str(out),
-                    "--frame-skip",
-                    "1",
-                    "--jobs",
-                    str(jobs),
-                ],
-                slow=jobs > 1,
+            conversion(
+                "ScanNet, 12 scenes",
+                jobs,
+                "scannet",
+                scans,
+                "--frame-skip",
+                "1",
             ),
-            Work(
-                f"S3DIS, 12 rooms, {jobs} at once",
-                s3dis,
-                lambda out, jobs=jobs: [
-                    str(rooms),
-                    str(out),
-                    "--images",
-                    str(images),
-                    "--jobs",
-                    str(jobs),
-                ],
-                slow=jobs > 1,
+            conversion(
+                "S3DIS, 12 rooms", jobs, "s3dis", rooms, "--images", str(images)
             ),
         )
     ]
+
+
+def conversion(
+    name: str, jobs: int, form: str, source: Path, *options: str
+) -> Work:
+    """A conversion of ``source``, so many scenes at once."""
+    more = (*options, "--jobs", str(jobs))
+    return Work(
+        f"{name}, {jobs} at once",
+        lambda out: convert_command(form, source, out, *more),
+        slow=jobs > 1,
+    )
+
+
+def convert_command(
+    form: str, source: Path, out: Path, *options: str
+) -> Command:
+    """The command that converts a data set in one format."""
+    main = {"scannet": convert_scannet.main, "s3dis": convert_s3dis.main}[form]
+    arguments = [str(source), str(out), *options]
+    return Command(arguments, partial(typer.run, main))
 
 
 def write_scans(folder: Path) -> Path:
@@ -153,13 +154,13 @@ def killed(
     """One line about a kill and the start after it; None where the work had
     ended before the kill.
     """
-    arguments = work.arguments(empty(folder))
-    first = command(arguments, main=work.main, kill_after=after)
+    command = work.command(empty(folder))
+    first = execute(command, kill_after=after)
     if first.status != -9:
         return None
     stage, before, found = stage_of(folder), times(folder), digests(folder)
     left = left_over(folder)
-    again = command(arguments, main=work.main)
+    again = execute(command)
     kept = [
         name
         for name, moment in times(folder).items()
@@ -187,7 +188,7 @@ def kills(
     in each of ``count`` parts of it.
     """
     rng = random.Random(seed)
-    undisturbed = command(work.arguments(empty(folder)), main=work.main)
+    undisturbed = execute(work.command(empty(folder)))
     whole, seconds = digests(folder), undisturbed.seconds
     yield {
         "name": f"{work.name}, undisturbed",
@@ -238,12 +239,11 @@ def main() -> None:
     with tempfile.TemporaryDirectory(dir=given.folder) as name:
         folder = Path(name)
         works = [RUN] if given.kind == "kill" else conversions(folder)
-        for work in (
-            work for work in works if work.name.startswith(given.only)
-        ):
-            for line in kills(
-                work, folder / "work", work.share(given.kills), given.seed
-            ):
+        for work in works:
+            if not work.name.startswith(given.only):
+                continue
+            share = work.share(given.kills)
+            for line in kills(work, folder / "work", share, given.seed):
                 print(json.dumps(line), flush=True)
                 faults += wrong(line)
     if faults:

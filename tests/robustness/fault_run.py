@@ -1,7 +1,7 @@
 """What the recorded faults share: commands in processes of their own, what they
 leave on disk, and whether it is whole.
 
-The run is ``python -m vlg_lib run`` at the smallest size (tests/tiny.py) over
+The run is ``vlg run`` at the smallest size (tests/tiny.py) over
 twelve made rooms, nine to learn from and three unseen. A process is a fork of
 one that has imported the library, which takes longer than much of the run.
 """
@@ -42,6 +42,17 @@ PROFILE = replace(
 )
 profiles.PROFILES[PROFILE.name] = PROFILE
 
+
+@dataclass(frozen=True)
+class Command:
+    """A command: its arguments, and the entry that reads them from
+    ``sys.argv``.
+    """
+
+    arguments: list[str]
+    main: Main = cli.main
+
+
 LEARNT = ("adapter", "network")
 """The folders of the cache whose files are checkpoints: a run that goes on
 writes them anew."""
@@ -61,29 +72,14 @@ class Ended:
     outlived: bool
 
 
-def run_arguments(cache: Path, *more: str) -> list[str]:
-    """The arguments of the run with everything that it writes under
-    ``cache``.
-    """
+def run_command(cache: Path, *more: str) -> Command:
+    """The run, with everything that it writes under ``cache``."""
+    sizes = ["--profile", PROFILE.name, "--device", "cpu", "--quiet"]
     places = ["--cache", str(cache), "--out", str(cache / "out")]
-    return [
-        "run",
-        "--profile",
-        PROFILE.name,
-        "--device",
-        "cpu",
-        "--quiet",
-        *places,
-        *more,
-    ]
+    return Command(["run", *sizes, *places, *more])
 
 
-def command(
-    arguments: list[str],
-    *,
-    main: Main = cli.main,
-    kill_after: float | None = None,
-) -> Ended:
+def execute(command: Command, kill_after: float | None = None) -> Ended:
     """Run a command in a fork of this process, which is killed after so many
     seconds where it has not ended.
     """
@@ -91,7 +87,7 @@ def command(
         started = time.perf_counter()
         pid = os.fork()
         if pid == 0:
-            os._exit(_in_child(arguments, main, Path(log.name)))
+            os._exit(_in_child(command, Path(log.name)))
         status = None
         while status is None:
             found, code = os.waitpid(pid, os.WNOHANG)
@@ -134,9 +130,9 @@ def _is_there(group: int) -> bool:
     return True
 
 
-def _in_child(arguments: list[str], main: Main, log: Path) -> int:
+def _in_child(command: Command, log: Path) -> int:
     os.setpgid(0, 0)  # what it starts is of its group
-    sys.argv = ["vlg_lib", *arguments]
+    sys.argv = ["vlg", *command.arguments]
     with (
         log.open("w") as file,
         Path(os.devnull).open("w") as nowhere,
@@ -144,7 +140,7 @@ def _in_child(arguments: list[str], main: Main, log: Path) -> int:
         redirect_stdout(nowhere),
     ):
         try:
-            main()
+            command.main()
         except SystemExit as stop:
             return (
                 stop.code
@@ -197,9 +193,8 @@ def digest(path: Path) -> str:
     if path.suffix == ".safetensors":
         tensors, manifest = load_tensors(path)
         for name in sorted(tensors):
-            sha.update(
-                f"{name} {tensors[name].dtype} {tuple(tensors[name].shape)}".encode()
-            )
+            kind = f"{tensors[name].dtype} {tuple(tensors[name].shape)}"
+            sha.update(f"{name} {kind}".encode())
             sha.update(
                 tensors[name]
                 .contiguous()
