@@ -11,8 +11,8 @@ repository's text; the images could not be, so a checksum that differs there is
 worth a report.
 
     python data_scripts/fetch_hololens.py --out data/hololens
-    python data_scripts/convert_rgbd.py data/hololens --out scenes/hololens --up y
-    python -m vlg_lib scan scenes/hololens --out out
+    vlg convert rgbd data/hololens --out scenes --up y
+    vlg fuse scenes/hololens --out out
 """
 
 import hashlib
@@ -183,10 +183,7 @@ def main(
         f"{out}: {len(catalogue.frames)} frames, {count} files fetched, all"
         " checksums right"
     )
-    typer.echo(
-        f"next: python data_scripts/convert_rgbd.py {out} --out scenes/hololens"
-        " --up y"
-    )
+    typer.echo(f"next: vlg convert rgbd {out} --out scenes --up y")
     typer.echo(
         f"the tests on it: VLG_HOLOLENS_DIR={out} python -m pytest"
         " tests/test_hololens.py"

@@ -17,25 +17,13 @@ from typing import Any
 
 import torch
 
-import vlg_lib
 from vlg_lib.artifacts import atomic_write
 from vlg_lib.networks.point_network import save_network
 from vlg_lib.networks.zoo import FOLDER
+from vlg_lib.pipeline.network_facts import TAUGHT_BY, network_facts
 from vlg_lib.pipeline.networks import NETWORKS
-from vlg_lib.pipeline.run import Run, open_run
+from vlg_lib.pipeline.run import open_run
 from vlg_lib.pipeline.table import ROWS_3D, Row
-from vlg_lib.vision_language.prompts import join_templates
-
-TAUGHT_BY = {
-    "cam": "the tags of each room alone (multiple-instance learning)",
-    "openscene": "P^2D, the fused 2D embeddings; no tags",
-    "cross-entropy": "the pseudo labels (2D embeddings and tags)",
-    "3dss-vlg": (
-        "A^3D, the adapted embeddings (2D embeddings and tags): the method of"
-        " the book"
-    ),
-    "supervised": "the true label of every point",
-}
 
 
 def curve(losses: list[float], points: int = 100) -> list[dict[str, float]]:
@@ -53,35 +41,6 @@ def curve(losses: list[float], points: int = 100) -> list[dict[str, float]]:
         }
         for i, part in enumerate(stretches)
     ]
-
-
-def facts(run: Run, kind: str) -> dict[str, Any]:
-    """What the file says of itself: its classes, its teacher and its
-    training.
-    """
-    profile, classes = run.profile, run.scenes.class_set
-    made = run.cache.manifest(run.networks.artifact(kind))
-    training = {
-        "kind": kind,
-        "taught_by": TAUGHT_BY[kind],
-        "profile": profile.name,
-        "seed": run.seed,
-        "rooms": profile.rooms.train,
-        "shift": profile.rooms.shift,
-        "recipe": asdict(run.networks.recipe(kind)),
-        "balance": profile.balance,
-        "seconds": round(made.seconds),
-        "versions": {
-            "vlg_lib": vlg_lib.__version__,
-            "torch": torch.__version__,
-        },
-    }
-    return {
-        "class_set": {"name": classes.name, "names": list(classes.names)},
-        "teacher": profile.teacher.name,
-        "prompt_template": join_templates(profile.prompts.templates),
-        "training": training,
-    }
 
 
 def card(
@@ -107,8 +66,8 @@ def card(
         f" {training['rooms']} generated rooms (shift {training['shift']}, seed"
         f" {training['seed']}), {training['seconds']} seconds; AdamW"
         f" {recipe['learning_rate']:g}, schedule {recipe['schedule']}, gradient"
-        f" norm {recipe['max_grad_norm']:g}. The weights are those of the last step: no"
-        " step was chosen by a score."
+        f" norm {recipe['max_grad_norm']:g}. The weights are those of the last"
+        " step: no step was chosen by a score."
     )
     command = (
         f"python data_scripts/ship_networks.py --profile {training['profile']}"
@@ -164,7 +123,7 @@ def main() -> None:
         if row["row"] in ROWS_3D
     }
     for kind in given.networks:
-        network, about = run.networks.trained(kind), facts(run, kind)
+        network, about = run.networks.trained(kind), network_facts(run, kind)
         save_network(FOLDER / f"{kind}.safetensors", network.cpu(), **about)
         with atomic_write(FOLDER / f"{kind}.md") as file:
             file.write(

@@ -67,7 +67,7 @@ def write_rgbd(
     folder: Path, frames: Sequence[Frame], depth_scale: float = 1000.0
 ) -> Path:
     """Frames as a posed RGB-D folder, written without the library: the input of
-    data_scripts/convert_rgbd.py."""
+    ``vlg convert rgbd``."""
     for part in ("images", "depth"):
         (folder / part).mkdir(parents=True)
     for frame in frames:

@@ -519,7 +519,6 @@ class TestFunction:
         assert scene.skipped == {"unreadable image": 1}
 
 
-@pytest.mark.skip(reason="needs the command vlg convert")
 class TestCommand:
     def test_an_error_is_one_line_and_no_scene(self, source, tmp_path):
         (source / "K.txt").write_text("1 2\n")

@@ -565,7 +565,6 @@ class TestManyScans:
             )
 
 
-@pytest.mark.skip(reason="needs the command vlg convert")
 class TestCommand:
     def test_a_bad_scan_among_good_ones(self, tmp_path):
         scan_of("nerfstudio", tmp_path / "good")
@@ -579,7 +578,7 @@ class TestCommand:
             tmp_path / "out",
             "--classes",
             "wall, plant pot",
-            "--scene-labels",
+            "--tags",
             "wall",
         )
         assert result.exit_code == 1
@@ -588,7 +587,7 @@ class TestCommand:
     @pytest.mark.parametrize(
         ("arguments", "message"),
         [
-            (["--scene-labels", "sofabed"], "unknown class 'sofabed'"),
+            (["--tags", "sofabed"], "unknown class 'sofabed'"),
             (["--up", "w"], "expected --up to be an axis"),
             (["--class-set", "none"], "none"),
         ],

@@ -4,138 +4,50 @@ another on small files of these formats.
 Rooms of the book stand in for the data sets, a 2D model of random vectors for
 OpenSeg, and the profiles are small; the commands are those of the page."""
 
-import importlib
 import re
-import shlex
 import zipfile
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-import typer
 from s3dis_files import write_room, write_view
 from scannet_files import camera_matrix, mesh_bytes, sens_bytes
-from torch.nn.functional import avg_pool2d, normalize
+from typed_pages import ASKED, commands, options_of, stand_in, type_in
 from typer.testing import CliRunner
 
-from vlg_lib import cli, vision_language
+from vlg_lib import cli
 from vlg_lib.artifacts import read_json
 from vlg_lib.classes import S3DIS_13
 from vlg_lib.convert.scannet_labels import NYU40_IDS
 from vlg_lib.data.layout import read_scene
-from vlg_lib.pipeline import profiles
-from vlg_lib.pipeline.profiles import Profile
-from vlg_lib.pipeline.table import ROWS, ROWS_3D, Table
+from vlg_lib.pipeline.table import ROWS, ROWS_3D
 from vlg_lib.rooms.scenes import room_scene
-from vlg_lib.vision_language import VisionLanguageModel
 
-ROOT = Path(__file__).parents[1]
-
-
-def small(profile: Profile) -> Profile:
-    """The profile with trainings of seconds."""
-    short = {"steps": 1, "batch_rooms": 2}
-    return replace(
-        profile,
-        adapter=replace(profile.adapter, steps=3, points_per_room=500),
-        network=replace(
-            profile.network, architecture="MinkUNetSmall", voxel_size=0.2
-        ),
-        training=replace(profile.training, **short),
-        cam=replace(
-            profile.cam, training=replace(profile.cam.training, **short)
-        ),
-        evaluation=replace(profile.evaluation, augmentations=1),
-    )
-
-
-ASKED: list[str] = []
-"""The 2D models that were asked for."""
-
+PAGE = (Path(__file__).parents[1] / "book" / "datasets.md").read_text()
 TABLE = [row for row in ROWS if ROWS_3D.get(row, "3dss-vlg") == "3dss-vlg"]
-
-
-class Guess(VisionLanguageModel):
-    """768 numbers from colours and from words, in no relation."""
-
-    name, dim, stride = "guess", 768, 16
-
-    def dense_embeddings(self, image):
-        small = avg_pool2d(image.permute(2, 0, 1)[None].float() - 127, 16)[
-            0
-        ].permute(1, 2, 0)
-        return normalize(
-            small
-            @ torch.randn(3, 768, generator=torch.Generator().manual_seed(0)),
-            dim=2,
-        )
-
-    def text_embeddings(self, texts):
-        seeds = [
-            torch.Generator().manual_seed(sum(text.encode())) for text in texts
-        ]
-        return normalize(
-            torch.stack([torch.randn(768, generator=seed) for seed in seeds]),
-            dim=1,
-        )
 
 
 @pytest.fixture
 def desk(tmp_path, monkeypatch) -> Path:
     """An empty folder to type commands in, with its own cache, small profiles
     and the model that guesses."""
-    for name in ("paper-scannet", "paper-s3dis", "fast"):
-        monkeypatch.setitem(
-            profiles.PROFILES, name, small(profiles.PROFILES[name])
-        )
-    rows = Table.rows
-    # others: test_pipeline.py
-    monkeypatch.setattr(Table, "rows", lambda self: rows(self, ["3dss-vlg"]))
-    monkeypatch.setattr(
-        vision_language,
-        "create_model",
-        lambda name, **_: ASKED.append(name) or Guess(),
-    )
+    stand_in(monkeypatch, "paper-scannet", "paper-s3dis", "fast")
     monkeypatch.setenv("VLG_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setenv("COLUMNS", "200")
     monkeypatch.chdir(tmp_path)
     return tmp_path
 
 
-def commands(section: str) -> list[list[str]]:
-    """The commands in a section of the page, in words."""
-    page = (ROOT / "book" / "datasets.md").read_text()
+def section(title: str) -> str:
+    """A section of the page."""
     (text,) = re.findall(
-        rf"^## {section}$(.*?)(?=^## |\Z)", page, re.MULTILINE | re.DOTALL
+        rf"^## {title}$(.*?)(?=^## |\Z)", PAGE, re.MULTILINE | re.DOTALL
     )
-    blocks = re.findall(r"^```text\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
-    return [
-        shlex.split(line)
-        for block in blocks
-        for line in block.replace("\\\n", "").splitlines()
-    ]
+    return text
 
 
-def type_in(words: list[str]) -> str:
-    """Run a command of the page in this process; its output."""
-    python, script, *arguments = words
-    if "--jobs" in arguments:  # each process would import torch
-        arguments[arguments.index("--jobs") + 1] = "1"
-    app = cli.app
-    if script == "-m":
-        assert arguments.pop(0) == "vlg_lib"
-    else:
-        app = typer.Typer()
-        app.command()(importlib.import_module(Path(script).stem).main)
-        assert (ROOT / script).is_file()
-    result = CliRunner().invoke(app, arguments, catch_exceptions=False)
-    assert (python, result.exit_code) == (
-        "python",
-        0,
-    ), f"{shlex.join(words)}: {result.output}"
-    return result.output
+def test_options_that_the_page_names_exist() -> None:
+    assert not set(re.findall(r"(--[a-z][a-z-]+)", PAGE)) - options_of()
 
 
 def write_scannet(
@@ -219,7 +131,7 @@ def test_scannet(desk: Path) -> None:
             seed,
             split != "test",
         )
-    outputs = [type_in(words) for words in commands("ScanNet")]
+    outputs = [type_in(words) for words in commands(section("ScanNet"))]
     assert "1 scenes converted, 0 kept, 0 failed" in outputs[0]
     assert (
         read_scene(
@@ -240,17 +152,8 @@ def test_scannet(desk: Path) -> None:
     assert len(lines) == points
     assert {int(line) for line in lines} <= set(NYU40_IDS)
     cloud = "scannet-server/scene0707_00/points.ply"
-    type_in(
-        [
-            "python",
-            "-m",
-            "vlg_lib",
-            "predict",
-            cloud,
-            "--checkpoint",
-            "predictions/network.safetensors",
-        ]
-    )
+    network = "predictions/network.safetensors"
+    type_in(["vlg", "predict", cloud, "--checkpoint", network])
 
 
 def test_s3dis(desk: Path) -> None:
@@ -259,7 +162,9 @@ def test_s3dis(desk: Path) -> None:
         [("Area_6", "office_1"), ("Area_5", "WC_1")]
     ):
         write_s3dis(area, room, seed)
-    outputs = [type_in(words) for words in commands("S3DIS with 2D-3D-S")]
+    outputs = [
+        type_in(words) for words in commands(section("S3DIS with 2D-3D-S"))
+    ]
     assert all(
         "1 scenes converted, 0 kept, 0 failed" in output
         for output in outputs[:2]
@@ -278,22 +183,13 @@ def test_s3dis(desk: Path) -> None:
 def test_what_was_not_trained_is_not_used_to_label(desk: Path) -> None:
     for number, split in enumerate(("train", "test")):
         write_scannet(desk / split, f"scene000{number}_00", number)
-        type_in(
-            [
-                "python",
-                "data_scripts/convert_scannet.py",
-                split,
-                f"scannet/{split}",
-                "--points-only",
-            ]
-        )
-    app = typer.Typer()
-    app.command()(importlib.import_module("label_scenes").main)
+        convert = ["vlg", "convert", "scannet", split, "--points-only"]
+        type_in([*convert, "--out", f"scannet/{split}"])
     result = CliRunner().invoke(
-        app, ["scannet/test", "predictions", "--scenes", "scannet"]
+        cli.app, ["predict-scenes", "scannet/test", "--scenes", "scannet"]
     )
     assert (
         result.exit_code,
-        "train it first (python -m vlg_lib run)" in result.output,
+        "train it first (vlg run)" in result.output,
     ) == (2, True), result.output
     assert not Path("predictions").exists()

@@ -18,8 +18,9 @@ from vlg_lib.data.frames import read_matrix, write_matrix
 from vlg_lib.data.layout import read_scene, write_scene
 from vlg_lib.geometry.cameras import resize_camera
 from vlg_lib.geometry.poses import signed_permutations
-from vlg_lib.own_scan import diagnosis as checking
-from vlg_lib.own_scan.diagnosis import Evidence, check, frame_pairs
+from vlg_lib.own_scan import evidence as measuring
+from vlg_lib.own_scan.diagnosis import CheckReport, check
+from vlg_lib.own_scan.evidence import Evidence, frame_pairs
 from vlg_lib.own_scan.summary import describe
 from vlg_lib.rooms.scenes import room_scene
 from vlg_lib.scene import Scene
@@ -41,7 +42,7 @@ def room() -> Scene:
 def few(monkeypatch):
     """Fewer samples than in use: what a test takes, not what it shows."""
     for name, value in {"PAIRS": 4, "PIXELS": 400, "POINTS": 1500}.items():
-        monkeypatch.setattr(checking, name, value)
+        monkeypatch.setattr(measuring, name, value)
 
 
 def with_poses(
@@ -86,7 +87,7 @@ def with_points(scene: Scene, turn: torch.Tensor) -> Scene:
 
 def checked(
     scene: Scene, folder: Path, alignment: torch.Tensor | None = None
-) -> checking.CheckReport:
+) -> CheckReport:
     write_scene(
         folder / "scene", scene, provenance={}, axis_alignment=alignment
     )
@@ -201,7 +202,7 @@ def test_an_inversion_before_the_axes_were_turned(room, tmp_path):
 
 def test_two_mistakes_at_once(room, tmp_path, monkeypatch):
     """World-to-camera matrices of cameras that look along -z."""
-    monkeypatch.setattr(checking, "PAIRS", 2)
+    monkeypatch.setattr(measuring, "PAIRS", 2)
     first, second = faults(
         with_poses(room, lambda pose: OPENGL @ torch.linalg.inv(pose)), tmp_path
     )[:2]
@@ -236,7 +237,7 @@ def test_good_images_without_depth(room, tmp_path):
 
 
 def test_images_of_other_moments_have_no_name(room, tmp_path, monkeypatch):
-    monkeypatch.setattr(checking, "PAIRS", 2)
+    monkeypatch.setattr(measuring, "PAIRS", 2)
     frames = list(room.frames)
     mixed = [
         replace(a, color=b.color, depth=b.depth)
@@ -326,6 +327,26 @@ def test_the_commands(room, tmp_path):
     said = CliRunner().invoke(app, ["describe", str(tmp_path / "good")])
     assert said.exit_code == 0
     assert said.output.strip() == describe(tmp_path / "good")
+
+
+@pytest.mark.parametrize(
+    ("made", "fix"),
+    [
+        ({}, "--poses world-to-camera"),
+        ({"poses": "camera-to-world"}, "--poses world-to-camera"),
+        ({"poses": "world-to-camera"}, "--poses camera-to-world"),
+        (
+            {"settings": {"poses": "world-to-camera"}},
+            "--poses camera-to-world",
+        ),
+    ],
+)
+def test_the_fix_does_not_repeat_what_was_given(room, tmp_path, made, fix):
+    """Wrongly inverted by an option of the converter: the other is named."""
+    bad = with_poses(room, torch.linalg.inv)
+    write_scene(tmp_path / "bad", bad, provenance=made)
+    (finding,) = check(tmp_path / "bad").findings
+    assert fix in finding.fix
 
 
 def test_describe_says_what_is_there(tmp_path):

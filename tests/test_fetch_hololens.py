@@ -208,7 +208,7 @@ class TestCommand:
         assert (
             "3 frames, 10 files fetched, all checksums right" in result.output
         )
-        assert "convert_rgbd.py" in result.output
+        assert "vlg convert rgbd" in result.output
 
 
 class TestCatalogue:

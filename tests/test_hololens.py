@@ -28,9 +28,10 @@ from vlg_lib.geometry.cameras import project, unproject
 from vlg_lib.geometry.poses import opengl_to_opencv
 from vlg_lib.geometry.upright import up_advice, up_rotation
 from vlg_lib.geometry.visibility import PUBLISHED, Visibility
-from vlg_lib.own_scan import diagnosis as checking
-from vlg_lib.own_scan.diagnosis import check, color_correlation
-from vlg_lib.own_scan.fuse import scan
+from vlg_lib.own_scan import evidence as measuring
+from vlg_lib.own_scan.correlation import color_correlation
+from vlg_lib.own_scan.diagnosis import check
+from vlg_lib.own_scan.fuse import fuse_colors
 from vlg_lib.scene import Frame, Scene
 
 FOLDER = os.environ.get("VLG_HOLOLENS_DIR", "")
@@ -201,11 +202,11 @@ def test_colours_fused_through_wrong_cameras_show(scene, frames):
 
 
 def test_the_command_on_the_scan(folder, tmp_path):
-    report = scan(folder, tmp_path, progress=False)
+    report = fuse_colors(folder, tmp_path, progress=False)
     print(report)
     assert (report.frames, report.skipped) == (47, {})
     assert report.correlation == pytest.approx(0.955, abs=0.015)
-    assert (tmp_path / "scan.html").stat().st_size > 1_000_000
+    assert (tmp_path / "fused.html").stat().st_size > 1_000_000
 
 
 def test_check_finds_no_fault(folder):
@@ -264,7 +265,7 @@ def ten_times_the_depth(folder: Path) -> None:
 def test_check_names_a_mistake_made_on_purpose(
     folder, tmp_path, monkeypatch, spoil, fault
 ):
-    monkeypatch.setattr(checking, "PAIRS", 6)
+    monkeypatch.setattr(measuring, "PAIRS", 6)
     shutil.copytree(folder, tmp_path / "spoilt")
     spoil(tmp_path / "spoilt")
     (finding,) = check(tmp_path / "spoilt").findings
@@ -276,7 +277,7 @@ def test_check_names_aligned_points_with_raw_poses(
 ):
     """The converter turned y to z, in points and poses; the poses are put back
     into the world that they came in."""
-    monkeypatch.setattr(checking, "PAIRS", 6)
+    monkeypatch.setattr(measuring, "PAIRS", 6)
     shutil.copytree(folder, tmp_path / "spoilt")
     every_pose(lambda pose: up_rotation("y").T @ pose)(tmp_path / "spoilt")
     report = check(tmp_path / "spoilt")

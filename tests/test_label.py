@@ -1,4 +1,4 @@
-"""The scan command: colours fused from the frames are the colours of the
+"""The commands fuse and label: colours fused from the frames are the colours of the
 points, where the geometry is right."""
 
 import re
@@ -19,8 +19,8 @@ from vlg_lib.cli import app, main
 from vlg_lib.data.layout import write_scene
 from vlg_lib.data.ply import read_points, write_points
 from vlg_lib.networks.point_network import PointNetwork, load_network
-from vlg_lib.own_scan.diagnosis import color_correlation
-from vlg_lib.own_scan.fuse import scan
+from vlg_lib.own_scan.correlation import color_correlation
+from vlg_lib.own_scan.fuse import fuse_colors
 from vlg_lib.own_scan.label import label_scan, train_on_scan
 from vlg_lib.pipeline import networks
 from vlg_lib.pipeline.options import RunOptions
@@ -40,7 +40,7 @@ def written(scene: Scene, folder):
 
 
 def test_the_floor_gets_its_own_colours(scene, tmp_path):
-    report = scan(
+    report = fuse_colors(
         written(scene, tmp_path / "a"), tmp_path / "out", progress=False
     )
     assert (report.points, report.frames, report.skipped) == (
@@ -69,10 +69,10 @@ def test_unseen_points_are_grey_and_left_out_of_the_correlation(
     more = Scene(
         "more", points, colors, scene.frames, ROOMS_12, scene.scene_labels
     )
-    plain = scan(
+    plain = fuse_colors(
         written(scene, tmp_path / "a"), tmp_path / "out", progress=False
     )
-    report = scan(
+    report = fuse_colors(
         written(more, tmp_path / "b"), tmp_path / "out", progress=False
     )
     assert report.seen == pytest.approx(1 - 2 / len(points))
@@ -104,7 +104,7 @@ def test_wrong_poses_show(scene, tmp_path):
         scene.scene_labels,
     )
     assert (
-        scan(
+        fuse_colors(
             written(wrong, tmp_path / "a"), tmp_path / "out", progress=False
         ).correlation
         < 0.8
@@ -112,8 +112,10 @@ def test_wrong_poses_show(scene, tmp_path):
 
 
 def test_the_page_stands_alone(scene, tmp_path):
-    scan(written(scene, tmp_path / "a"), tmp_path / "out", progress=False)
-    page = (tmp_path / "out" / "scan.html").read_text(encoding="utf8")
+    fuse_colors(
+        written(scene, tmp_path / "a"), tmp_path / "out", progress=False
+    )
+    page = (tmp_path / "out" / "fused.html").read_text(encoding="utf8")
     assert "floor: image colours fused onto the points" in page
     without_plotly = re.sub(r"(?s)<script>.{100000,}?</script>", "", page)
     assert not re.search(
@@ -131,7 +133,7 @@ def test_no_frame_sees_anything(scene, tmp_path):
     with pytest.raises(
         ValueError, match=r"no frame sees any point; check the poses"
     ):
-        scan(folder, tmp_path / "out", progress=False)
+        fuse_colors(folder, tmp_path / "out", progress=False)
     assert not (tmp_path / "out").exists()
 
 
@@ -140,12 +142,14 @@ def test_no_frames(scene, tmp_path):
         "bare", scene.points, scene.colors, (), ROOMS_12, scene.scene_labels
     )
     with pytest.raises(ValueError, match="no frames to fuse"):
-        scan(written(bare, tmp_path / "a"), tmp_path / "out", progress=False)
+        fuse_colors(
+            written(bare, tmp_path / "a"), tmp_path / "out", progress=False
+        )
 
 
 def test_the_report_in_words(scene, tmp_path):
     (written(scene, tmp_path / "a") / "pose" / "1.txt").write_text("nan " * 16)
-    text = str(scan(tmp_path / "a", tmp_path / "out", progress=False))
+    text = str(fuse_colors(tmp_path / "a", tmp_path / "out", progress=False))
     assert "4 frames (left out: 1 x invalid pose)" in text
     assert re.search(
         r"correlation of fused and own colours (0\.99|1\.00)\d?", text
@@ -155,13 +159,13 @@ def test_the_report_in_words(scene, tmp_path):
 def test_as_a_command(scene, tmp_path):
     folder = written(scene, tmp_path / "a")
     result = CliRunner().invoke(
-        app, ["scan", str(folder), "--out", str(tmp_path / "out"), "--quiet"]
+        app, ["fuse", str(folder), "--out", str(tmp_path / "out"), "--quiet"]
     )
     assert result.exit_code == 0, result.output
     assert f"{len(scene.points)} points, 5 frames" in result.output
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == [
+        "fused.html",
         "fused.ply",
-        "scan.html",
     ]
 
 
@@ -170,7 +174,7 @@ def test_the_command_names_a_folder_that_is_no_scene(
 ):
     monkeypatch.setattr(
         "sys.argv",
-        ["vlg_lib", "scan", str(tmp_path), "--out", str(tmp_path / "out")],
+        ["vlg", "fuse", str(tmp_path), "--out", str(tmp_path / "out")],
     )
     with pytest.raises(SystemExit) as stopped:
         main()
@@ -222,7 +226,7 @@ def test_labels_from_tags(tmp_path):
     tags = room.class_set.present(room.scene_labels)
     folder = written(room, tmp_path / "a")
     arguments = [
-        "scan",
+        "label",
         str(folder),
         "--out",
         str(tmp_path / "out"),
@@ -396,10 +400,12 @@ def test_a_training_on_a_scan_goes_on_where_it_was(
 
 def test_the_command_trains(trained, tmp_path, monkeypatch):
     root, room, _, found = trained
-    monkeypatch.setattr("vlg_lib.cli.get_profile", lambda name: TINY)
+    monkeypatch.setattr(
+        "vlg_lib.pipeline.profiles.get_profile", lambda name: TINY
+    )
     tags = ",".join(room.class_set.present(room.scene_labels))
     arguments = [
-        "scan",
+        "label",
         str(root / "a"),
         "--out",
         str(tmp_path / "out"),
@@ -420,5 +426,5 @@ def test_the_command_trains(trained, tmp_path, monkeypatch):
         "network.safetensors",
     } <= {path.name for path in (tmp_path / "out").iterdir()}
     without = CliRunner().invoke(app, arguments)
-    assert isinstance(without.exception, ValueError)
-    assert "--train learns from tags" in str(without.exception)
+    assert without.exit_code == 2
+    assert "labels come from tags" in without.output

@@ -325,7 +325,7 @@ def test_only_the_evaluation_opens_the_door_to_point_labels():
     assert opened - converters <= {
         "data/layout.py",
         "pipeline/table.py",
-        "cli.py",
+        "cli/own_scan.py",
     }
 
 

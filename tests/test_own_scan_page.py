@@ -1,135 +1,105 @@
-"""The commands of book/own_scan.md: every format has one, and they work when
-they are typed one after another."""
+"""The commands of book/own_scan.md: every format has one, and they work as they
+are printed, typed one after another."""
 
 import re
-import shlex
+from dataclasses import replace
 from pathlib import Path
 
-import foreign_files
-import pytest
-import typer
-from typer.testing import CliRunner
+from foreign_files import write_record3d
+from small_scene import write_rgbd
+from typed_pages import ASKED, commands, options_of, stand_in, type_in
 
-from vlg_lib import cli
-from vlg_lib.convert import scan as convert_scan
-from vlg_lib.convert.formats import rgbd_folder as convert_rgbd
 from vlg_lib.convert.formats.registry import FORMATS
-from vlg_lib.data.layout import read_scene
-from vlg_lib.own_scan import label as scan
+from vlg_lib.data.layout import read_scene, write_scene
+from vlg_lib.data.ply import write_points
+from vlg_lib.geometry.upright import up_rotation
 from vlg_lib.rooms.scenes import room_scene
 
 ROOT = Path(__file__).parents[1]
 PAGE = (ROOT / "book" / "own_scan.md").read_text(encoding="utf8")
-TYPED = [
-    line
-    for block in re.findall(r"```text\n(.*?)```", PAGE, re.DOTALL)
-    for line in block.splitlines()
-    if line
-]
-
-
-def run(line: str) -> str:
-    """Type a command of the page; what it prints."""
-    words = shlex.split(line)
-    if words[1:3] == ["-m", "vlg_lib"]:
-        result = CliRunner().invoke(cli.app, words[3:])
-    else:
-        app = typer.Typer()
-        app.command()(
-            {"convert_scan.py": convert_scan, "convert_rgbd.py": convert_rgbd}[
-                Path(words[1]).name
-            ].main
-        )
-        result = CliRunner().invoke(app, words[2:])
-    assert result.exit_code == 0, (line, result.output, result.exception)
-    return result.output
 
 
 def test_every_format_has_a_command():
-    named = re.findall(r"`convert_scan\.py ([\w-]+) FOLDER --out scenes`", PAGE)
-    assert sorted(named) == sorted(FORMATS)
+    named = re.findall(r"`vlg convert ([\w-]+) FOLDER --out scenes`", PAGE)
+    assert sorted(named) == sorted([*FORMATS, "rgbd"])
     rows = [
         line
         for line in PAGE.splitlines()
-        if "`convert_scan.py " in line and line.startswith("|")
+        if "`vlg convert " in line and line.startswith("|")
     ]
     for row, name in zip(rows, named, strict=True):
         for file in re.findall(r"`([^`]+)`", row.split("|")[2]):
-            assert file.split("/")[0].split(".")[0] in FORMATS[
-                name
-            ].needs or name in ("polycam", "arkitscenes"), (
-                name,
-                file,
-            )
+            assert name in ("rgbd", "polycam", "arkitscenes") or (
+                file.split("/")[0].split(".")[0] in FORMATS[name].needs
+            ), (name, file)
 
 
 def test_options_that_the_page_names_exist():
-    # COLMAP's own
+    # COLMAP's own, and that of a script
     asked = set(re.findall(r"(--[a-z][a-z_-]+)", PAGE)) - {"--output_type"}
-    helps = []
-    for app in (convert_scan, convert_rgbd):
-        command = typer.Typer()
-        command.command()(app.main)
-        helps.append(
-            CliRunner()
-            .invoke(command, ["--help"], env={"COLUMNS": "300"})
-            .output
-        )
-    helps += [
-        CliRunner().invoke(cli.app, [name, "--help"]).output
-        for name in ("scan", "predict", "run")
-    ]
-    assert not [
-        option for option in asked if not any(option in text for text in helps)
-    ]
+    assert not asked - options_of()
+
+
+def test_code_is_no_wider_than_the_page():
+    for block in re.findall(r"```text\n(.*?)```", PAGE, re.DOTALL):
+        assert max(map(len, block.splitlines())) <= 80
 
 
 def test_a_kitchen_from_a_phone(tmp_path, monkeypatch):
-    """Convert, describe, check and label, as the page begins; the model of the
-    book knows the words."""
+    """Convert, describe, check, fuse and label, as the page begins: with the
+    model that comes with the book, so its words are the page's."""
     monkeypatch.chdir(tmp_path)
     room = room_scene(15_001, views=6, width=80, height=60)[0]
     (tmp_path / "kitchen").mkdir()
-    foreign_files.write_record3d(tmp_path / "kitchen", list(room.frames))
-    convert, describe, check, label = [
-        line.replace("fridge", "table") for line in TYPED[:4]
+    write_record3d(tmp_path / "kitchen", list(room.frames))
+    convert, describe, check, fuse, label = commands(PAGE)[:5]
+    assert "1 scenes converted" in type_in(convert)
+    names = ("wall", "floor", "chair", "table")
+    assert read_scene(Path("scenes/kitchen")).class_set.names == names
+    assert "camera:" in type_in(describe)
+    assert "no fault found" in type_in(check)
+    assert "correlation of fused and own colours 0.9" in type_in(fuse)
+    found = r"labels: wall \d+, floor \d+, chair \d+, table \d+, not seen 0"
+    assert re.search(found, type_in(label))
+    assert {path.name for path in Path("out").iterdir()} == {
+        "fused.ply",
+        "fused.html",
+        "labelled.ply",
+        "labelled.html",
+    }
+
+
+def test_the_office(tmp_path, monkeypatch):
+    """A made room stands in for the scan that the page fetches: y up, in the
+    same files (the real one: test_hololens.py)."""
+    monkeypatch.chdir(tmp_path)
+    room = room_scene(15_001, views=6, width=80, height=60)[0]
+    turn = up_rotation("y").T
+    frames = [
+        replace(frame, camera_to_world=turn @ frame.camera_to_world)
+        for frame in room.frames
     ]
-    assert "1 scenes converted" in run(convert)
-    assert read_scene(tmp_path / "scenes" / "kitchen").class_set.names == (
-        "wall",
-        "floor",
-        "chair",
-        "table",
-    )
-    assert "camera:" in run(describe)
-    assert "no fault found" in run(check)
-    assert re.search(
-        r"labels: wall \d+, floor \d+, chair \d+, table \d+, not seen 0",
-        run(label),
-    )
-    assert (tmp_path / "out" / "labelled.html").is_file()
+    fetch, convert, check = commands(PAGE)[5:8]
+    script = "data_scripts/fetch_hololens.py"
+    assert fetch == ["python", script, "--out", "data/hololens"]
+    assert (ROOT / script).is_file()
+    write_rgbd(Path("data/hololens"), frames)
+    assert "6 frames" in type_in(convert)
+    assert "no fault found" in type_in(check)
 
 
-def test_the_training_of_the_page(monkeypatch):
-    """Its command is the one before and --train, and reaches the training with
-    the model that it names."""
-    plain, train = TYPED[-4:-2]
-    assert train == f"{plain} --train"
-    asked = []
-    monkeypatch.setattr(cli, "scan_folder", lambda *given, **options: "")
-    monkeypatch.setattr(
-        cli,
-        "train_on_scan",
-        lambda *given, **options: asked.append(given) or {},
-    )
-    assert callable(scan.train_on_scan)
-    run(train)
-    model = "open_clip/ViT-B-16-quickgelu/openai/naclip"
-    assert asked[0][2:] == (["wall", "floor", "chair", "fridge"], model, None)
-
-
-@pytest.mark.parametrize("line", TYPED)
-def test_scripts_that_are_typed_exist(line):
-    words = shlex.split(line)
-    assert words[0] == "python"
-    assert words[1] == "-m" or (ROOT / words[1]).is_file()
+def test_labels_and_a_network(tmp_path, monkeypatch):
+    """With a model that guesses under the name of the one from the web."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("VLG_CACHE", str(tmp_path / "cache"))
+    room = room_scene(15_001, views=4, width=80, height=60)[0]
+    write_scene(tmp_path / "scenes" / "kitchen", room, provenance={})
+    write_points(tmp_path / "hall.ply", room.points, room.colors)
+    label, train, predict = commands(PAGE)[8:]
+    assert train == [*label, "--train"]
+    stand_in(monkeypatch, "fast")
+    assert re.search(r"labels: wall \d+, .* fridge \d+", type_in(label))
+    assert re.search(r"labels: wall \d+, .* fridge \d+", type_in(train))
+    assert (tmp_path / "out" / "network.safetensors").is_file()
+    assert "wall" in type_in(predict)
+    assert ASKED == ["open_clip/ViT-B-16-quickgelu/openai/naclip"] * 3

@@ -8,9 +8,11 @@ import pytest
 import torch
 from typer.testing import CliRunner
 
-from vlg_lib import plan as plan
+from vlg_lib import plan
+from vlg_lib.cli import app
 from vlg_lib.data.embedding_files import write_fused
 from vlg_lib.plan import (
+    Given,
     Job,
     Rate,
     disk,
@@ -45,6 +47,7 @@ def rates(**values: float) -> dict[str, Rate]:
 def record(
     folder: Path, name: str, lines: list[dict] | None = None, **more: object
 ) -> None:
+    folder.mkdir(exist_ok=True)
     content = {"hardware": "2 cores, test", "lines": lines or [], **more}
     (folder / f"{name}.json").write_text(json.dumps(content))
 
@@ -90,7 +93,8 @@ def test_memory_by_hand() -> None:
 def test_a_million_points_as_the_book_says() -> None:
     """3.07 GB of sums; OpenSeg's maps of 480 x 640 cells take 0.94 GB in
     float32 and 0.47 GB in a cache."""
-    job = make_job("scannet", scenes=1, points=1_000_000, frames=1, dim=768)
+    given = Given(scenes=1, points=1_000_000, frames=1, dim=768)
+    job = make_job("scannet", given)
     assert job.cells == (480, 640)
     assert memory(job)["stage 1, one process"] == pytest.approx(
         3.072e9 + 2 * 0.943718e9 + 0.2e9 + 0.6e9, rel=1e-5
@@ -140,9 +144,9 @@ def test_rates_are_read_from_records(tmp_path: Path) -> None:
         },
         {"name": "share of copy bandwidth", "visible_points_ms": 8.0},
     ]
-    record(tmp_path, "fusion", fusion)
+    record(tmp_path / "results", "fusion", fusion)
     record(
-        tmp_path,
+        tmp_path / "results",
         "dense",
         [
             {"device": "cpu"},
@@ -150,7 +154,7 @@ def test_rates_are_read_from_records(tmp_path: Path) -> None:
         ],
     )
     record(
-        tmp_path,
+        tmp_path / "results",
         "a-dense",
         [
             {"device": "cuda"},
@@ -170,13 +174,13 @@ def test_rates_are_read_from_records(tmp_path: Path) -> None:
             "voxels": 9000,
         },
     ]
-    record(tmp_path, "sparse", sparse)
+    record(tmp_path / "results", "sparse", sparse)
     rows = [
         {"row": "projection", "seconds": 10.0},
         {"row": "adapter", "seconds": 10.0 + 200 * 4 * 2000 * 64 * 1e-6},
     ]
-    record(tmp_path, "pipeline", profile="fast", tables={"0": rows})
-    found = measured(JOB, tmp_path)
+    record(tmp_path / "results", "pipeline", profile="fast", tables={"0": rows})
+    found = measured(JOB, tmp_path / "results")
     values = {name: rate.value for name, rate in found.items()}
     expected = {
         "gather": 2e-6,
@@ -193,7 +197,7 @@ def test_rates_are_read_from_records(tmp_path: Path) -> None:
 
 
 def test_the_records_of_the_book_are_read() -> None:
-    found = measured(make_job("scannet"))
+    found = measured(make_job("scannet"), plan.find_results())
     for name in ("gather", "seen", "visible", "adapter", "network"):
         assert found[name].value is not None
         assert found[name].where.startswith("results/")
@@ -229,7 +233,7 @@ def test_what_is_missing_is_named(
     source: str, given: dict, message: str
 ) -> None:
     with pytest.raises(ValueError, match=message):
-        make_job(source, **given)
+        make_job(source, Given(**given))
 
 
 @pytest.mark.parametrize(
@@ -246,31 +250,65 @@ def test_sizes_are_readable(size: float, text: str) -> None:
     assert readable(size) == text
 
 
+def ask(*arguments: str):
+    return CliRunner().invoke(app, ["plan", *arguments])
+
+
 def test_the_command_of_the_book() -> None:
-    answer = CliRunner().invoke(
-        plan_app(),
-        ["--source", "scannet", "--scenes", "1201", "--dim", "768", "--json"],
-    )
+    answer = ask("--source", "scannet", "--scenes", "1201", "--dim", "768")
     assert answer.exit_code == 0, answer.output
+    assert "1201 scenes of 150000 points" in answer.stdout
+    assert "fused embeddings                              277 GB" in (
+        answer.stdout
+    )
+    answer = ask("--scenes", "1201", "--dim", "768", "--json")
     told = json.loads(answer.stdout)
     assert told["disk"]["fused embeddings"] == 1201 * (
         2 * 150_000 * 768 + 4 * 150_000
     )
     assert told["scenes"] == 1201
-    text = (
-        CliRunner()
-        .invoke(plan_app(), ["--scenes", "1201", "--rate", "model=3"])
-        .stdout
-    )
-    assert "fused embeddings                              277 GB" in text
+    text = ask("--scenes", "1201", "--rate", "model=3").stdout
     assert f"{1201 * 83 * 3 / 3600:.3g} h" in text
-    wrong = CliRunner().invoke(plan_app(), ["--source", "own"])
+    wrong = ask("--source", "own")
     assert wrong.exit_code == 2
 
 
-def plan_app():
-    import typer
+def test_the_records_of_the_checkout_are_found() -> None:
+    """With their names, which tell where a rate was measured."""
+    results = plan.find_results()
+    assert results == Path(__file__).parents[1] / "results"
+    assert measured(JOB, results)["gather"].where.startswith(
+        "results/fusion.json, "
+    )
 
-    app = typer.Typer()
-    app.command()(plan.main)
-    return app
+
+def test_outside_a_checkout_it_says_which_rates_are_missing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A wheel brings no records: sizes all the same, and times from the rates
+    that are given."""
+    monkeypatch.setattr(plan, "__file__", str(tmp_path / "vlg_lib" / "plan.py"))
+    assert plan.find_results() is None
+    text = ask("--scenes", "1201", "--dim", "768").stdout
+    assert "277 GB" in text
+    assert (
+        "not measured yet: model, gather, seen, visible, adapter, network"
+        in text
+    )
+    assert "name it with --results" in text
+    text = ask("--scenes", "1201", "--rate", "model=3").stdout
+    assert f"{1201 * 83 * 3 / 3600:.3g} h" in text
+    assert "not measured yet: gather, seen" in text
+
+
+def test_the_records_may_lie_elsewhere(tmp_path: Path) -> None:
+    record(
+        tmp_path / "mine",
+        "dense",
+        [{"name": "small-attributes", "frames_per_second": 20.0}],
+    )
+    given = ("--source", "rooms", "--results")
+    text = ask(*given, str(tmp_path / "mine")).stdout
+    assert "0.05 s a frame, small-attributes: mine/dense.json, 2 cores" in text
+    wrong = ask(*given, str(tmp_path))
+    assert "expected the folder of recorded rates" in wrong.output

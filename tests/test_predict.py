@@ -33,7 +33,7 @@ from vlg_lib.networks.point_network import (
     save_network,
 )
 from vlg_lib.networks.tiling import label_points, tiles
-from vlg_lib.own_scan.predict import predict
+from vlg_lib.own_scan.predict import PredictionSettings, predict
 from vlg_lib.vision_language import create_model
 
 RGB = ("red", "green", "blue")
@@ -114,11 +114,16 @@ def ask(
     checkpoint: Path,
     out: Path | None = None,
     classes=None,
-    **options,
+    **settings,
 ):
-    out = out or cloud.parent / "out" / "labels.ply"
     return predict(
-        cloud, checkpoint, classes, out, device="cpu", progress=False, **options
+        cloud,
+        checkpoint,
+        classes,
+        out or cloud.parent / "out" / "labels.ply",
+        PredictionSettings(**settings),
+        device="cpu",
+        progress=False,
     )
 
 
@@ -819,7 +824,10 @@ class TestOptions:
         [
             ({"units": "inch"}, "unknown units 'inch'; known: m, cm, mm"),
             ({"up": "w"}, "unknown axis 'w'; known: z, -z, y"),
-            ({"augmentations": 0}, "expected at least one pass, found 0"),
+            (
+                {"augmentations": 0},
+                "expected at least one copy of the cloud .* found 0",
+            ),
             (
                 {"temperature": 0.0},
                 "the temperature must be above zero, found 0",
@@ -847,8 +855,17 @@ class TestOptions:
         cloud = write(tmp_path / "a.ply", *room())
         before = cloud.read_bytes()
         out = tmp_path / options.pop("out", "out/x.ply")
+        device = options.pop("device", None)
         with pytest.raises(ValueError, match=message):
-            predict(cloud, scorer, None, out, progress=False, **options)
+            predict(
+                cloud,
+                scorer,
+                None,
+                out,
+                PredictionSettings(**options),
+                device=device,
+                progress=False,
+            )
         assert [path.name for path in tmp_path.iterdir()] == ["a.ply"]
         assert cloud.read_bytes() == before
 
@@ -978,7 +995,7 @@ class TestCommand:
             else ["--checkpoint", "scores.safetensors"]
         )
         monkeypatch.setattr(
-            "sys.argv", ["vlg_lib", "predict", *arguments, *checkpoint]
+            "sys.argv", ["vlg", "predict", *arguments, *checkpoint]
         )
         with pytest.raises(SystemExit) as stopped:
             main()

@@ -80,11 +80,11 @@ def setup_cell() -> str:
 # Installs the library where it is missing (on Colab, for example); torch, numpy
 # and plotly stay as they are.
 try:
-    import vlg_lib
+    from vlg_lib.about import environment
 except ImportError:
     %pip install -q "vlg-lib @ git+{address}@v{version()}"
-    import vlg_lib
-print(vlg_lib.describe())"""
+    from vlg_lib.about import environment
+print(environment())"""
 
 
 def colab_line(name: str) -> str:

@@ -1,7 +1,7 @@
 """Record a figure of the book in results/: what was measured, on which machine,
 with which versions and seeds.
 
-* ``pipeline``: the table of `python -m vlg_lib run` over several seeds, with
+* ``pipeline``: the table of `vlg run` over several seeds, with
   mean, least and largest over the seeds.
 * ``command``: any command that prints JSON lines (a benchmark, the scores of
   the small model), stored as it printed them.

@@ -1,4 +1,6 @@
-"""``python -m vlg_lib``: the command line."""
+"""``python -m vlg_lib``: the command ``vlg`` under another name, for launchers
+that start a module.
+"""
 
 from vlg_lib.cli import main
 

@@ -1,18 +1,13 @@
 """How much disk, memory and time a data set will take, before anything is
-downloaded.
-
-    python data_scripts/plan.py --source scannet --scenes 1201 --dim 768
-    python data_scripts/plan.py --source own --scenes 3 --points 900000 --frames 400 --teacher openseg \
-        --rate model=0.8 --max-memory 1000000000
+downloaded: ``vlg plan``.
 
 Bytes follow from formulas, and are exact but for images, whose compressed size
 was measured. Times follow from rates that were measured: they are read from the
-records in ``results/``, named with the machine that they were measured on, and
-printed with them. A rate that no record holds is not guessed: measure it
-(``benchmarks/``), record it (``tools/record.py``), or give it (``--rate
-NAME=VALUE``, in the unit that the plan prints). What a data set holds is an
-average from its publication; ``--points``, ``--frames`` and the rest replace
-it.
+records in a folder of results, named with the machine that they were measured
+on, and printed with them. A rate that no record holds is not guessed: measure
+it, record it, or give it (``--rate NAME=VALUE``, in the unit that the plan
+prints). What a data set holds is an average from its publication; what is
+given replaces it.
 
 The formulas, with N points, F frames of W x H pixels, maps of h x w cells, D
 dimensions:
@@ -40,23 +35,25 @@ dimensions:
 import json
 import re
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Annotated, Any
-
-import typer
+from typing import Any
 
 from vlg_lib.artifacts import read_json
 from vlg_lib.pipeline.profiles import PROFILES, Profile
 
-RESULTS = Path(__file__).resolve().parent.parent / "results"
-BYTES_A_PIXEL, BYTES_A_POINT, BYTES_TO_SEE_A_POINT, BYTES_TO_BEGIN = (
-    3.1,
-    34,
-    200,
-    600e6,
-)
+BYTES_A_PIXEL = 3.1
+"""On disk, of colour and depth together."""
+BYTES_A_POINT = 34
+"""On disk, in the layout."""
+BYTES_TO_SEE_A_POINT = 200
+"""In memory, while the visible points of a frame are found."""
 BYTES_TO_LEARN_FROM_A_POINT = 31
+"""In memory, in stage 3: place, colour, label and weights."""
+BYTES_TO_BEGIN = 600e6
+"""In memory, of the interpreter with torch."""
+SMALL_DIM = 64
+"""Dimensions of the small models' embeddings."""
 
 
 @dataclass(frozen=True)
@@ -199,8 +196,28 @@ def seconds(job: Job, rates: dict[str, Rate]) -> dict[str, float | None]:
     return spent
 
 
-def measured(job: Job, results: Path = RESULTS) -> dict[str, Rate]:
-    """The rates that the records hold, and empty ones for the others."""
+def find_results(folder: Path | None = None) -> Path | None:
+    """The folder of records: the one that is given, else ``results/`` of the
+    checkout that this library is used from, else None.
+
+    A wheel brings no records. ValueError where the given folder holds none.
+    """
+    if folder is None:
+        checkout = Path(__file__).resolve().parents[1]
+        is_checkout = (checkout / "pyproject.toml").is_file()
+        return checkout / "results" if is_checkout else None
+    if not any(folder.glob("*.json")):
+        raise ValueError(
+            f"{folder}: expected the folder of recorded rates (*.json), such as"
+            " results/ of a checkout, found no record"
+        )
+    return folder
+
+
+def measured(job: Job, results: Path | None) -> dict[str, Rate]:
+    """The rates that the records in a folder hold, and empty ones for the
+    others; all are empty without a folder.
+    """
     units = {
         "model": f"s a frame, {job.teacher}",
         "gather": "s a number",
@@ -210,83 +227,110 @@ def measured(job: Job, results: Path = RESULTS) -> dict[str, Rate]:
         "network": f"s a voxel, {job.network}",
     }
     rates = {name: Rate(name, unit) for name, unit in units.items()}
+    if results is None:
+        return rates
     records = [
-        (_machine(record), path.name, record)
+        (_machine(record), f"{results.name}/{path.name}", record)
         for path in results.glob("*.json")
         for record in [read_json(path)]
     ]
-    # the last counts
+    # the last counts: a GPU's before a CPU's
     for machine, name, record in sorted(
         records, key=lambda each: ("cuda" in each[0], each[1])
     ):
         for rate, value in _rates_of(record, job).items():
             rates[rate] = replace(
-                rates[rate], value=value, where=f"results/{name}, {machine}"
+                rates[rate], value=value, where=f"{name}, {machine}"
             )
     return rates
 
 
 def _machine(record: dict[str, Any]) -> str:
-    devices = {
-        line["device"]
-        for line in record.get("lines", [])
-        if isinstance(line, dict) and "device" in line
-    }
+    devices = {line["device"] for line in _lines(record) if "device" in line}
     return ", ".join(
         [record.get("hardware", "unknown machine"), *sorted(map(str, devices))]
     )
+
+
+def _lines(record: dict[str, Any]) -> list[dict[str, Any]]:
+    return [line for line in record.get("lines", []) if isinstance(line, dict)]
 
 
 def _rates_of(record: dict[str, Any], job: Job) -> dict[str, float]:
     """The rates in one record: of the benchmarks (lines with a name) or of the
     pipeline (a table a seed).
     """
-    found: dict[str, float] = {}
-    lines = [line for line in record.get("lines", []) if isinstance(line, dict)]
-    named = {line["name"]: line for line in lines if "name" in line}
-    fusion = named.get("fusion, one view, each side in its own layout")
-    if fusion:
-        found["gather"] = (
-            fusion["ours"] / 1e3 / (fusion["visible"] * fusion["dim"])
-        )
-        found["seen"] = fusion["visible"] / fusion["points"]
-        found["visible"] = (
-            named["share of copy bandwidth"]["visible_points_ms"]
-            / 1e3
-            / fusion["points"]
-        )
-    for name, line in named.items():
-        if "frames_per_second" in line and _teacher(name) in job.teacher:
-            found["model"] = 1 / line["frames_per_second"]
-    title = f"{job.network}, against MinkowskiEngine, "
-    steps = {
-        (line["voxels"], line["name"]): line["ours"]
-        for line in lines
-        if line.get("name", "").startswith(title)
+    named = [line for line in _lines(record) if "name" in line]
+    return (
+        _fusion_rates({line["name"]: line for line in named})
+        | _model_rate(named, job.teacher)
+        | _network_rate(named, job.network)
+        | _adapter_rate(record)
+    )
+
+
+def _fusion_rates(named: dict[str, dict[str, Any]]) -> dict[str, float]:
+    """Gathering a number, the share of points seen, finding the visible ones:
+    ``benchmarks/fusion.py``.
+    """
+    view = named.get("fusion, one view, each side in its own layout")
+    if not view:
+        return {}
+    search = named["share of copy bandwidth"]
+    return {
+        "gather": view["ours"] / 1e3 / (view["visible"] * view["dim"]),
+        "seen": view["visible"] / view["points"],
+        "visible": search["visible_points_ms"] / 1e3 / view["points"],
     }
-    # the most voxels count
-    for voxels in sorted(
-        {size for size, name in steps if name == f"{title}backward"}
-    ):
-        found["network"] = (
-            steps[voxels, f"{title}forward"] + steps[voxels, f"{title}backward"]
-        ) / voxels
+
+
+def _model_rate(named: list[dict[str, Any]], teacher: str) -> dict[str, float]:
+    """Seconds a frame of a 2D model: ``benchmarks/dense.py``, whose lines begin
+    with the model's name. Read-outs cost alike.
+    """
+    speeds = [
+        line["frames_per_second"]
+        for line in named
+        if "frames_per_second" in line and line["name"].split()[0] in teacher
+    ]
+    return {"model": 1 / speeds[-1]} if speeds else {}
+
+
+def _network_rate(
+    named: list[dict[str, Any]], network: str
+) -> dict[str, float]:
+    """Seconds a voxel of a training step, forward and backward, on the most
+    voxels that were measured: ``benchmarks/sparse.py``.
+    """
+    title = f"{network}, against MinkowskiEngine, "
+    steps = {
+        (line["voxels"], line["name"].removeprefix(title)): line["ours"]
+        for line in named
+        if line["name"].startswith(title)
+    }
+    sizes = [voxels for voxels, name in steps if name == "backward"]
+    if not sizes:
+        return {}
+    most = max(sizes)
+    return {
+        "network": (steps[most, "forward"] + steps[most, "backward"]) / most
+    }
+
+
+def _adapter_rate(record: dict[str, Any]) -> dict[str, float]:
+    """Seconds a number of the adapter's training: the last table of a recorded
+    pipeline, where its time is told.
+    """
+    found: dict[str, float] = {}
     for table in record.get("tables", {}).values():
-        spent = {row["row"]: row["seconds"] for row in table}
         profile = PROFILES.get(record.get("profile", ""))
+        spent = {row["row"]: row["seconds"] for row in table}
         if profile and {"adapter", "projection"} <= spent.keys():
-            numbers = _adapter_points(profile) * 64  # of the small model
+            numbers = _adapter_points(profile) * SMALL_DIM
             found["adapter"] = (
                 spent["adapter"] - spent["projection"]
             ) / numbers
     return found
-
-
-def _teacher(name: str) -> str:
-    """How a line of benchmarks/dense.py names a model, in the words of
-    ``create_model``: read-outs cost alike.
-    """
-    return name.split()[0]
 
 
 def _adapter_points(profile: Profile) -> int:
@@ -297,56 +341,79 @@ def _adapter_points(profile: Profile) -> int:
     )
 
 
-def make_job(source: str, **given: Any) -> Job:
-    """The job of a source, with whatever is given (not None) in place of its
-    averages; ValueError for what is missing.
+@dataclass(frozen=True)
+class Given:
+    """What a person says of the data, in place of a source's averages; None:
+    the average.
+    """
 
-    >>> make_job("scannet", scenes=1201, dim=768).points
+    scenes: int | None = None
+    """Scenes."""
+    points: int | None = None
+    """Points a scene."""
+    frames: int | None = None
+    """Frames a scene."""
+    width: int | None = None
+    """Of a frame, pixels."""
+    height: int | None = None
+    """Of a frame, pixels."""
+    dim: int | None = None
+    """Dimensions of the embeddings."""
+    voxels: int | None = None
+    """Voxels a scene; None: its points."""
+    teacher: str | None = None
+    """The 2D model."""
+    max_memory: int | None = None
+    """Bytes for the sums of stage 1; None: no limit."""
+
+
+def make_job(source: str, given: Given = Given()) -> Job:
+    """The job of a source, with whatever is given in place of its averages;
+    ValueError for an unknown source, and for what is missing.
+
+    >>> make_job("scannet", Given(scenes=1201, dim=768)).points
     150000
     """
     if source not in SOURCES:
         raise ValueError(
             f"unknown source {source!r}; known: {', '.join(SOURCES)}"
         )
-    known, profile = SOURCES[source], PROFILES[SOURCES[source].profile]
-    given = {name: value for name, value in given.items() if value is not None}
-    points, teacher = (
-        given.get("points", known.points),
-        given.get("teacher", profile.teacher.name),
-    )
-    job = Job(
+    profile = PROFILES[SOURCES[source].profile]
+    teacher = given.teacher or profile.teacher.name
+    points = SOURCES[source].points if given.points is None else given.points
+    average = Job(
         scenes=profile.rooms.train + profile.rooms.test,
         points=points,
-        frames=known.frames,
+        frames=SOURCES[source].frames,
         width=profile.rooms.width,
         height=profile.rooms.height,
-        dim=64 if teacher.startswith("small") else 768,
+        dim=SMALL_DIM if teacher.startswith("small") else 768,
         teacher=teacher,
         network=profile.network.architecture,
         adapter_points=_adapter_points(profile),
         network_scenes=profile.training.steps * profile.training.batch_rooms,
         voxels=points,
     )
-    job = replace(job, **given)
-    sizes = {
-        name: getattr(job, name)
-        for name in (
-            "scenes",
-            "points",
-            "frames",
-            "width",
-            "height",
-            "dim",
-            "voxels",
-        )
+    said = {
+        name: value
+        for name, value in asdict(given).items()
+        if value is not None
     }
+    job = replace(average, **said)
+    _check_sizes(job)
+    return job
+
+
+def _check_sizes(job: Job) -> None:
+    """ValueError, naming the options, where there is none of something."""
+    names = ("scenes", "points", "frames", "width", "height", "dim", "voxels")
+    sizes = {name: getattr(job, name) for name in names}
     wrong = [name for name, size in sizes.items() if size < 1]
     if wrong:
         raise ValueError(
             f"expected at least one of everything, found {sizes}; give"
             f" --{' --'.join(wrong)}"
         )
-    return job
 
 
 def with_given(rates: dict[str, Rate], given: list[str]) -> dict[str, Rate]:
@@ -380,25 +447,48 @@ def readable(size: float) -> str:
     return f"{size:.3g} {units[power]}"
 
 
+def as_json(job: Job, rates: dict[str, Rate]) -> str:
+    """The plan for programs: sizes in bytes, times in seconds."""
+    told = {
+        "disk": disk(job),
+        "memory": memory(job),
+        "seconds": seconds(job, rates),
+        "rates": [asdict(rate) for rate in rates.values()],
+    }
+    return json.dumps(asdict(job) | told, indent=2)
+
+
 def as_text(job: Job, rates: dict[str, Rate], said_by: str) -> str:
     """The plan for people: every number with what it rests on."""
-    lines = [
-        f"{job.scenes} scenes of {job.points} points and {job.frames} frames of"
-        f" {job.width} x {job.height}"
-    ]
-    lines += [
-        f"  ({said_by})",
-        (
-            f"{job.teacher}: maps of {job.cells[0]} x {job.cells[1]} cells of"
-            f" {job.dim} numbers"
-        ),
-        "",
-    ]
-    for title, sizes in (("disk", disk(job)), ("memory", memory(job))):
-        lines += [
-            f"{title:8}{name:40}{readable(size):>12}"
-            for name, size in sizes.items()
+    height, width = job.cells
+    return "\n".join(
+        [
+            f"{job.scenes} scenes of {job.points} points and {job.frames}"
+            f" frames of {job.width} x {job.height}",
+            f"  ({said_by})",
+            f"{job.teacher}: maps of {height} x {width} cells of"
+            f" {job.dim} numbers",
+            "",
+            *_size_lines(job),
+            *_time_lines(job, rates),
+            "",
+            "rates:",
+            *_rate_lines(rates),
         ]
+    )
+
+
+def _size_lines(job: Job) -> list[str]:
+    return [
+        f"{title:8}{name:40}{readable(size):>12}"
+        for title, sizes in (("disk", disk(job)), ("memory", memory(job)))
+        for name, size in sizes.items()
+    ]
+
+
+def _time_lines(job: Job, rates: dict[str, Rate]) -> list[str]:
+    """Hours by stage, and of which kind of device."""
+    lines = []
     for name, spent in seconds(job, rates).items():
         where = " ".join(rates[rate].where for rate in STAGES[name])
         device = (
@@ -406,7 +496,12 @@ def as_text(job: Job, rates: dict[str, Rate], said_by: str) -> str:
         )
         told = "?" if spent is None else f"{spent / 3600:.3g} {device}h"
         lines.append(f"{'time':8}{name:40}{told:>12}")
-    lines += ["", "rates:"]
+    return lines
+
+
+def _rate_lines(rates: dict[str, Rate]) -> list[str]:
+    """Each rate with where it was measured; what is missing, and what to do."""
+    lines = []
     for rate in rates.values():
         value = "?" if rate.value is None else f"{rate.value:.3g}"
         lines.append(f"  {rate.name:9}{value:>9} {rate.unit}: {rate.where}")
@@ -416,77 +511,9 @@ def as_text(job: Job, rates: dict[str, Rate], said_by: str) -> str:
             f"  not measured yet: {', '.join(missing)}; measure on your machine"
             " and give --rate NAME=VALUE"
         )
-    return "\n".join(lines)
-
-
-def main(
-    source: Annotated[
-        str, typer.Option(help=f"One of {', '.join(SOURCES)}.")
-    ] = "scannet",
-    scenes: Annotated[
-        int | None, typer.Option(help="Scenes [those of the profile].")
-    ] = None,
-    points: Annotated[int | None, typer.Option(help="Points a scene.")] = None,
-    frames: Annotated[int | None, typer.Option(help="Frames a scene.")] = None,
-    width: Annotated[int | None, typer.Option(help="Pixels.")] = None,
-    height: Annotated[int | None, typer.Option(help="Pixels.")] = None,
-    dim: Annotated[
-        int | None, typer.Option(help="Dimensions of the embeddings.")
-    ] = None,
-    voxels: Annotated[
-        int | None, typer.Option(help="Voxels a scene [its points].")
-    ] = None,
-    teacher: Annotated[
-        str | None, typer.Option(help="The 2D model [that of the profile].")
-    ] = None,
-    max_memory: Annotated[
-        int | None, typer.Option(help="Bytes for the sums of stage 1.")
-    ] = None,
-    rate: Annotated[
-        list[str] | None,
-        typer.Option(help="NAME=VALUE in place of a measured rate."),
-    ] = None,
-    as_json: Annotated[
-        bool, typer.Option("--json", help="Print JSON.")
-    ] = False,
-) -> None:
-    """Print disk, memory and time for a data set, and what each number rests
-    on.
-    """
-    try:
-        job = make_job(
-            source,
-            scenes=scenes,
-            points=points,
-            frames=frames,
-            width=width,
-            height=height,
-            dim=dim,
-            voxels=voxels,
-            teacher=teacher,
-            max_memory=max_memory,
+    if len(missing) == len(rates):
+        lines.append(
+            "  no recorded rates here: they are in the folder results/ of a"
+            " checkout, not in the installed library; name it with --results"
         )
-        rates = with_given(measured(job), rate or [])
-    except ValueError as error:
-        typer.echo(f"error: {error}", err=True)
-        raise typer.Exit(2) from error
-    if as_json:
-        parts = {
-            "disk": disk(job),
-            "memory": memory(job),
-            "seconds": seconds(job, rates),
-        }
-        typer.echo(
-            json.dumps(
-                vars(job)
-                | parts
-                | {"rates": [vars(each) for each in rates.values()]},
-                indent=2,
-            )
-        )
-    else:
-        typer.echo(as_text(job, rates, SOURCES[source].said_by))
-
-
-if __name__ == "__main__":
-    typer.run(main)
+    return lines

@@ -1,7 +1,7 @@
 """What the recorded faults share: commands in processes of their own, what they
 leave on disk, and whether it is whole.
 
-The run is ``python -m vlg_lib run`` at the smallest size (tests/tiny.py) over
+The run is ``vlg run`` at the smallest size (tests/tiny.py) over
 twelve made rooms, nine to learn from and three unseen. A process is a fork of
 one that has imported the library, which takes longer than much of the run.
 """

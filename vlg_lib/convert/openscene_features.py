@@ -1,8 +1,8 @@
 r"""Convert the fused features that OpenScene published into files that stages 2
 and 3 start from, without TensorFlow.
 
-    vlg convert openscene-features scannet_multiview_openseg scenes/scannet \
-        --out fused/scannet --dim 768
+    vlg convert openscene-features scannet_multiview_openseg \
+        --scenes scenes/scannet --out fused/scannet --dim 768
 
 The folder of features holds, for each scene, NAME.pt with all points that a
 view saw, or NAME_0.pt, NAME_1.pt, ... with random ones of them (20,000 each,

@@ -1,8 +1,8 @@
 r"""Make a published 3D network of OpenScene or 3DSS-VLG a checkpoint of this
 library.
 
-    vlg convert openscene-network model.pth.tar network.safetensors \
-        --classes scannet-20
+    vlg convert openscene-network model.pth.tar \
+        --out network.safetensors --class-set scannet-20
     vlg predict my_scan.ply --checkpoint network.safetensors --out labelled.ply
 
 The published networks give embeddings of 768 numbers in the space of OpenSeg,

@@ -3,7 +3,7 @@ layout that the library reads; one bad scan does not stop the others.
 
     vlg convert tum rgbd_dataset_freiburg1_desk --out scenes --every 10
     vlg convert nerfstudio kitchen garage --out scenes --jobs 2 \
-        --classes "wall, floor, chair, desk" --scene-labels "wall, floor, desk"
+        --classes "wall, floor, chair, desk" --tags "wall, floor, desk"
 
 Each source becomes OUT/NAME. A scan that is there with the same settings is
 kept by the next run. The readers stand in ``formats/``, one small file a

@@ -395,7 +395,7 @@ def _check_same_size(
         raise LayoutError(
             f"{folder / 'depth' / name}.png: expected {color[1]} x {color[0]}"
             f" pixels like its colour image, found {depth[1]} x {depth[0]};"
-            " bring both to one grid with `vlg convert`"
+            " bring both to one grid with vlg convert rgbd"
         )
 
 
@@ -416,7 +416,7 @@ def _read_camera(
         ):
             raise LayoutError(
                 f"{other}: expected the intrinsics of {path.name}, since colour"
-                " and depth share one camera; bring both to one grid with `vlg"
-                " convert`"
+                " and depth share one camera; bring both to one grid with"
+                " vlg convert rgbd"
             )
     return camera

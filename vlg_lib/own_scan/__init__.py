@@ -1,1 +1,6 @@
-"""What a person does with a scan: check it, look at it, label it."""
+"""What a person does with a scan: find what is wrong with it (``diagnosis``),
+describe it (``summary``), fuse its colours (``fuse``), label its points
+(``label``), and label any cloud with a trained network (``predict``).
+"""
+
+__all__ = ["diagnosis", "fuse", "label", "predict", "summary"]

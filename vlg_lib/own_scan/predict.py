@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from jaxtyping import Float, Int64
+from jaxtyping import Bool, Float, Int64
 from torch import Tensor
 
 from vlg_lib.artifacts import write_json
@@ -19,6 +19,7 @@ from vlg_lib.classes import CLASS_SETS, IGNORE_LABEL, ClassSet, own_class_set
 from vlg_lib.data.point_clouds import (
     UNITS,
     UP_AXES,
+    CloudFile,
     metric_points,
     read_cloud,
     write_labelled,
@@ -26,6 +27,7 @@ from vlg_lib.data.point_clouds import (
 from vlg_lib.networks.point_network import PointNetwork
 from vlg_lib.networks.tiling import label_points
 from vlg_lib.networks.zoo import load_checkpoint
+from vlg_lib.training.devices import choose_device
 from vlg_lib.vision_language import create_model
 from vlg_lib.vision_language.prompts import class_embeddings
 from vlg_lib.viz import save_page3d
@@ -35,20 +37,62 @@ TEMPERATURES = {"embeddings": 0.05, "scores": 1.0}
 """What cosines and scores are divided by before the softmax, unless told
 otherwise."""
 
+_LARGEST = 254
+"""Classes in a 3D page."""
 
-_LARGEST = 254  # classes in a 3D page
+
+@dataclass(frozen=True)
+class PredictionSettings:
+    """How a cloud is read, and how the network is asked. ValueError for a value
+    that makes no sense.
+    """
+
+    units: str | None = None
+    """One of UNITS; None: metres, unless the size of the cloud contradicts."""
+    up: str = "z"
+    """The axis of the file that points up, one of UP_AXES."""
+    augmentations: int = 1
+    """Turned copies of the cloud whose scores are averaged, see
+    :func:`vlg_lib.networks.point_network.point_scores`."""
+    temperature: float | None = None
+    """What scores are divided by before the softmax; None: TEMPERATURES."""
+    use_color: bool = True
+    """Whether the network sees the colours; else all points are mid-grey."""
+
+    def __post_init__(self) -> None:
+        if self.units is not None and self.units not in UNITS:
+            raise ValueError(
+                f"unknown units {self.units!r}; known: {', '.join(UNITS)}"
+            )
+        if self.up not in UP_AXES:
+            raise ValueError(
+                f"unknown axis {self.up!r}; known: {', '.join(UP_AXES)}"
+            )
+        if self.augmentations < 1:
+            raise ValueError(
+                "expected at least one copy of the cloud for augmentations,"
+                f" found {self.augmentations}"
+            )
+        if self.temperature is not None and not (
+            0 < self.temperature < float("inf")
+        ):
+            raise ValueError(
+                f"the temperature must be above zero, found {self.temperature}"
+            )
 
 
 @dataclass(frozen=True)
 class Prediction:
-    """Labels (N,) int64, -1 for points left out; scores (N,) float32, the
-    probability of the label; what was done.
-    """
+    """What :func:`predict` found, and what was done."""
 
     labels: Int64[Tensor, " N"]
+    """Indices into ``class_set``; -1 for points that were left out."""
     scores: Float[Tensor, " N"]
+    """The probability of the label, 0 to 1; 0 for points left out."""
     class_set: ClassSet
+    """The classes that were chosen from."""
     summary: dict[str, Any]
+    """What is written beside the points as JSON."""
 
     def __str__(self) -> str:
         summary, total = self.summary, len(self.labels)
@@ -76,17 +120,38 @@ class Prediction:
         )
 
 
+@dataclass(frozen=True)
+class Choice:
+    """The classes to choose from, and how the network is asked for them."""
+
+    class_set: ClassSet
+    """The classes, with their colours."""
+    texts: Float[Tensor, "K D"] | None
+    """Their text embeddings, for a network of embeddings."""
+    columns: list[int] | None
+    """Their columns among the scores, for a network of scores."""
+
+
+@dataclass(frozen=True)
+class _Found:
+    """What a network says of the M points of a cloud of N that it was shown."""
+
+    points: Float[Tensor, "M 3"]
+    usable: Bool[Tensor, " N"]
+    labels: Int64[Tensor, " M"]
+    scores: Float[Tensor, " M"]
+    size: list[float]
+    tiles: int
+    notes: list[str]
+
+
 def predict(
     cloud: Path,
     checkpoint: str | Path,
     classes: str | Sequence[str] | None,
     out: Path,
+    settings: PredictionSettings = PredictionSettings(),
     *,
-    units: str | None = None,
-    up: str = "z",
-    augmentations: int = 1,
-    temperature: float | None = None,
-    use_color: bool = True,
     device: str | None = None,
     progress: bool = True,
 ) -> Prediction:
@@ -97,91 +162,138 @@ def predict(
     file. ``classes``: the words to choose from, as a list or with commas
     between; None takes those of the checkpoint. A network of embeddings takes
     any words that its text tower knows, one of scores only words that it was
-    trained with. ``units``: one of UNITS, or None for metres unless the size of
-    the cloud contradicts. ``up``: one of UP_AXES. ``augmentations``: see
-    :func:`vlg_lib.networks.point_network.point_scores`. ``temperature``: see
-    TEMPERATURES. ``device``: None takes CUDA where there is one.
+    trained with. ``device``: see
+    :func:`vlg_lib.training.devices.choose_device`.
 
     ``out`` has a row for each row of ``cloud``, with x y z as they came
     (:func:`vlg_lib.data.point_clouds.write_labelled`); the page, ``out`` with
     the ending .html, is in metres, z up; the summary ends in .json. Errors are
     ValueErrors that name what to do, and come before anything is written.
     """
-    _check_options(cloud, out, units, up, augmentations, temperature)
-    chosen_device = _device(device)
+    _check_out(cloud, out)
+    chosen_device = choose_device(device)
     network, about = load_checkpoint(checkpoint)
-    class_set, texts, columns = choose_classes(
-        network, about, classes, checkpoint
-    )
-    file = read_cloud(cloud, use_color=use_color)
-    try:
-        points, usable, size, notes = metric_points(
-            file, units, up, network.settings.voxel_size
-        )
-    except ValueError as error:
-        raise ValueError(f"{cloud}: {error}") from error
-    temperature = temperature or TEMPERATURES[network.settings.output]
-    found, confidence, tiles = label_points(
-        network.to(chosen_device),
-        points,
-        file.colors[usable],
-        texts,
-        columns,
-        temperature,
-        augmentations,
-        progress,
+    choice = choose_classes(network, about, classes, checkpoint)
+    file = read_cloud(cloud, use_color=settings.use_color)
+    found = _ask(
+        network.to(chosen_device), file, cloud, choice, settings, progress
     )
     labels = torch.full((len(file),), IGNORE_LABEL)
     scores = torch.zeros(len(file))
-    labels[usable], scores[usable] = found, confidence
-    far = int((file.usable & ~usable).sum())
-    counts = count_labels(found, class_set)
+    labels[found.usable], scores[found.usable] = found.labels, found.scores
+    summary = (
+        {"cloud": str(cloud)}
+        | _summary_of_points(file, found, choice.class_set)
+        | _summary_of_settings(settings, file, network, about)
+        | {
+            "checkpoint": str(checkpoint),
+            "tiles": found.tiles,
+            "device": str(chosen_device),
+            "notes": file.notes + found.notes,
+        }
+    )
+    write_labelled(out, file.axes, labels, scores, choice.class_set)
+    _write_page(out.with_suffix(".html"), cloud.name, found, choice.class_set)
+    write_json(out.with_suffix(".json"), summary)
+    return Prediction(labels, scores, choice.class_set, summary)
+
+
+def _ask(
+    network: PointNetwork,
+    file: CloudFile,
+    cloud: Path,
+    choice: Choice,
+    settings: PredictionSettings,
+    progress: bool,
+) -> _Found:
+    """Bring the points to metres, z up, and ask the network for them."""
+    try:
+        points, usable, size, notes = metric_points(
+            file, settings.units, settings.up, network.settings.voxel_size
+        )
+    except ValueError as error:
+        raise ValueError(f"{cloud}: {error}") from error
+    labels, scores, tiles = label_points(
+        network,
+        points,
+        file.colors[usable],
+        choice.texts,
+        choice.columns,
+        _temperature(settings, network),
+        settings.augmentations,
+        progress,
+    )
+    return _Found(points, usable, labels, scores, size, tiles, notes)
+
+
+def _temperature(settings: PredictionSettings, network: PointNetwork) -> float:
+    return settings.temperature or TEMPERATURES[network.settings.output]
+
+
+def _summary_of_points(
+    file: CloudFile, found: _Found, class_set: ClassSet
+) -> dict[str, Any]:
+    """How many points there are of what, and how sure the network is."""
+    counts = count_labels(found.labels, class_set)
     means = {
-        name: float(confidence[found == class_set.index(name)].double().mean())
+        name: float(
+            found.scores[found.labels == class_set.index(name)].double().mean()
+        )
         for name in counts
     }
-    summary: dict[str, Any] = {
-        "cloud": str(cloud),
+    far = int((file.usable & ~found.usable).sum())
+    return {
         "points": len(file),
-        "labelled": len(points),
+        "labelled": len(found.points),
         "skipped": file.skipped | ({"far from the rest": far} if far else {}),
         "classes": list(class_set.names),
         "counts": counts,
         "mean_scores": {name: round(mean, 4) for name, mean in means.items()},
-        "units": units or "m",
-        "units_given": units is not None,
-        "up": up,
-        "size_m": [round(side, 3) for side in size],
+        "size_m": [round(side, 3) for side in found.size],
+    }
+
+
+def _summary_of_settings(
+    settings: PredictionSettings,
+    file: CloudFile,
+    network: PointNetwork,
+    about: dict[str, Any],
+) -> dict[str, Any]:
+    """What the cloud was taken for, and what the network is."""
+    return {
+        "units": settings.units or "m",
+        "units_given": settings.units is not None,
+        "up": settings.up,
         "colors": file.color_scale,
-        "checkpoint": str(checkpoint),
+        "augmentations": settings.augmentations,
+        "temperature": _temperature(settings, network),
         "output": network.settings.output,
         "teacher": about.get("teacher"),
         "prompt_template": _template(about),
         "voxel_size": network.settings.voxel_size,
-        "augmentations": augmentations,
-        "temperature": temperature,
-        "tiles": tiles,
-        "device": str(chosen_device),
-        "notes": file.notes + notes,
     }
-    write_labelled(out, file.axes, labels, scores, class_set)
+
+
+def _write_page(
+    path: Path, name: str, found: _Found, class_set: ClassSet
+) -> None:
+    """The labelled points as a 3D page."""
+    total = len(found.points)
     shares = ", ".join(
-        f"{name} {count / len(points):.0%}" for name, count in counts.items()
-    )
-    alt = (
-        f"{len(points)} points of {cloud.name} in the colours of their"
-        f" predicted classes: {shares}."
+        f"{word} {count / total:.0%}"
+        for word, count in count_labels(found.labels, class_set).items()
     )
     save_page3d(
-        out.with_suffix(".html"),
-        points,
-        found,
+        path,
+        found.points,
+        found.labels,
         class_set,
-        f"{cloud.name}: predicted classes",
-        alt=alt,
+        f"{name}: predicted classes",
+        alt=(
+            f"{total} points of {name} in the colours of their predicted"
+            f" classes: {shares}."
+        ),
     )
-    write_json(out.with_suffix(".json"), summary)
-    return Prediction(labels, scores, class_set, summary)
 
 
 def choose_classes(
@@ -189,32 +301,17 @@ def choose_classes(
     about: dict[str, Any],
     words: str | Sequence[str] | None,
     name: str | Path,
-) -> tuple[ClassSet, Float[Tensor, "K D"] | None, list[int] | None]:
-    """The classes to choose from, and their text embeddings or their columns
-    among the network's scores.
+) -> Choice:
+    """The classes to choose from, and how the network is asked for them.
 
     ``about``: what the checkpoint ``name`` says of itself. ValueError where a
     word is unknown to the text tower, or to a network of scores, and where the
     checkpoint does not say what it needs to.
     """
     known = tuple((about.get("class_set") or {}).get("names") or ())
-    words = words.split(",") if isinstance(words, str) else words
-    if words is not None and not (
-        words and all(word.strip() for word in words)
-    ):
-        raise ValueError(
-            f"expected words with commas between, found {words}; leave them out"
-            " for the checkpoint's own"
-        )
-    if (
-        network.settings.output == "scores"
-        and len(known) != network.settings.channels
-    ):
-        raise ValueError(
-            f"{name}: {network.settings.channels} scores a point and the names"
-            f" of {len(known)}"
-        )
-    chosen = tuple(word.strip() for word in words or known)
+    if network.settings.output == "scores":
+        _check_scores(network, known, name)
+    chosen = _split(words) or known
     if not 0 < len(chosen) <= _LARGEST:
         raise ValueError(
             f"{name}: expected 1 to {_LARGEST} classes, found {len(chosen)}:"
@@ -222,26 +319,62 @@ def choose_classes(
         )
     class_set = _class_set(chosen, known)
     if network.settings.output == "scores":
-        unknown = [word for word in chosen if word not in known]
-        if unknown:
-            raise ValueError(
-                f"{name}: this network scores a fixed set of classes, and"
-                f" {unknown[0]!r} is none of them; known: {', '.join(known)};"
-                " for words of your own take a network of embeddings"
-            )
-        return class_set, None, [known.index(word) for word in chosen]
+        return Choice(class_set, None, _columns(chosen, known, name))
+    return Choice(class_set, _texts(class_set, about, name), None)
+
+
+def _split(words: str | Sequence[str] | None) -> tuple[str, ...]:
+    """The words that were typed, none where None was; ValueError where one of
+    them is empty.
+    """
+    if words is None:
+        return ()
+    words = words.split(",") if isinstance(words, str) else words
+    if not (words and all(word.strip() for word in words)):
+        raise ValueError(
+            f"expected words with commas between, found {words}; leave them out"
+            " for the checkpoint's own"
+        )
+    return tuple(word.strip() for word in words)
+
+
+def _check_scores(
+    network: PointNetwork, known: tuple[str, ...], name: str | Path
+) -> None:
+    if len(known) != network.settings.channels:
+        raise ValueError(
+            f"{name}: {network.settings.channels} scores a point and the names"
+            f" of {len(known)}"
+        )
+
+
+def _columns(
+    chosen: tuple[str, ...], known: tuple[str, ...], name: str | Path
+) -> list[int]:
+    """Where the words stand among the scores of a network."""
+    unknown = [word for word in chosen if word not in known]
+    if unknown:
+        raise ValueError(
+            f"{name}: this network scores a fixed set of classes, and"
+            f" {unknown[0]!r} is none of them; known: {', '.join(known)};"
+            " for words of your own take a network of embeddings"
+        )
+    return [known.index(word) for word in chosen]
+
+
+def _texts(
+    class_set: ClassSet, about: dict[str, Any], name: str | Path
+) -> Float[Tensor, "K D"]:
+    """The text embeddings of the classes, from the tower that belongs to the
+    network.
+    """
     if not about.get("teacher"):
         raise ValueError(
             f"{name}: the checkpoint does not name the model whose text tower"
             " it needs ('teacher')"
         )
-    return (
-        class_set,
-        class_embeddings(
-            create_model(about["teacher"]), class_set.names, _template(about)
-        ),
-        None,
-    )
+    teacher = create_model(about["teacher"])
+    return class_embeddings(teacher, class_set.names, _template(about))
 
 
 def _class_set(names: tuple[str, ...], own: tuple[str, ...]) -> ClassSet:
@@ -266,48 +399,8 @@ def _template(about: dict[str, Any]) -> str:
     return about.get("prompt_template") or "a {name}"
 
 
-def _device(name: str | None) -> torch.device:
-    try:
-        device = torch.device(
-            name or ("cuda" if torch.cuda.is_available() else "cpu")
-        )
-    except RuntimeError as error:
-        raise ValueError(
-            f"unknown device {name!r}; known: cpu, cuda, cuda:1 ..."
-        ) from error
-    if device.type not in ("cpu", "cuda"):
-        raise ValueError(
-            f"device {name!r} is not supported; known: cpu, cuda, cuda:1 ..."
-        )
-    if (
-        device.type == "cuda"
-        and (device.index or 0) >= torch.cuda.device_count()
-    ):
-        raise ValueError(
-            f"device {name!r} is not here: {torch.cuda.device_count()} CUDA"
-            " devices; take cpu"
-        )
-    return device
-
-
-def _check_options(
-    cloud: Path,
-    out: Path,
-    units: str | None,
-    up: str,
-    augmentations: int,
-    temperature: float | None,
-) -> None:
-    if units is not None and units not in UNITS:
-        raise ValueError(f"unknown units {units!r}; known: {', '.join(UNITS)}")
-    if up not in UP_AXES:
-        raise ValueError(f"unknown axis {up!r}; known: {', '.join(UP_AXES)}")
-    if augmentations < 1:
-        raise ValueError(f"expected at least one pass, found {augmentations}")
-    if temperature is not None and not 0 < temperature < float("inf"):
-        raise ValueError(
-            f"the temperature must be above zero, found {temperature}"
-        )
+def _check_out(cloud: Path, out: Path) -> None:
+    """ValueError where the result cannot be written, or not there."""
     if out.suffix.lower() != ".ply" or out.is_dir():
         raise ValueError(f"{out}: expected the name of a .ply file to write")
     if out.resolve() == cloud.resolve():

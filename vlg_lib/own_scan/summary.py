@@ -1,5 +1,5 @@
 """What a scene folder holds, in a few lines: frames, sizes, units, ranges, what
-was left out, classes and tags.
+was left out, classes and scene labels.
 """
 
 from pathlib import Path

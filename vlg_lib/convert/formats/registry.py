@@ -123,7 +123,7 @@ OTHER_CONVERTERS = {
     ),
     "scannet": (
         "ScanNet's scans, SCENE/SCENE.sens and SCENE_vh_clean_2.ply, or"
-        " exported frames; --split, --frame-skip"
+        " exported frames; --split, --every"
     ),
     "s3dis": (
         "Stanford3dDataset_v1.2, Area_1/conferenceRoom_1/Annotations/; --images"
@@ -134,7 +134,7 @@ OTHER_CONVERTERS = {
         " the scenes that they belong to"
     ),
     "openscene-network": (
-        "a checkpoint of OpenScene or 3DSS-VLG, .pth or .pth.tar; --classes"
+        "a checkpoint of OpenScene or 3DSS-VLG, .pth or .pth.tar; --class-set"
     ),
 }
 """What has a converter and options of its own, by name, and what each needs."""

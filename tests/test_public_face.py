@@ -1,0 +1,89 @@
+"""The names that vlg_lib hands on: the right ones, whatever was imported
+before."""
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import vlg_lib
+
+HOMES = {
+    "Camera": "vlg_lib.scene",
+    "Frame": "vlg_lib.scene",
+    "Scene": "vlg_lib.scene",
+    "create_model": "vlg_lib.vision_language",
+    "evaluate": "vlg_lib.metrics",
+    "fuse_scene": "vlg_lib.fusion",
+    "list_models": "vlg_lib.vision_language",
+    "load_network": "vlg_lib.networks.point_network",
+    "make_pseudo_labels": "vlg_lib.pseudo_labels",
+    "predict": "vlg_lib.own_scan.predict",
+    "read_scene": "vlg_lib.data.layout",
+}
+
+CHECK = f"""
+import vlg_lib
+from importlib import import_module
+for name, home in {HOMES!r}.items():
+    there = getattr(import_module(home), name)
+    assert getattr(vlg_lib, name) is there, name
+    assert callable(there) and there.__name__ == name, name
+"""
+
+
+def in_a_new_process(code: str) -> None:
+    result = subprocess.run(
+        [sys.executable, "-c", code],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert result.returncode == 0, result.stderr
+
+
+def test_all_names_are_told() -> None:
+    assert sorted(HOMES) == vlg_lib.__all__
+    assert set(HOMES) <= set(dir(vlg_lib))
+    assert set(HOMES) == set(vlg_lib._HOMES)
+
+
+@pytest.mark.parametrize(
+    "first",
+    [
+        "",
+        "import vlg_lib.own_scan.predict, vlg_lib.scene, vlg_lib.metrics",
+        "from vlg_lib.own_scan import predict, fuse, label",
+        "from vlg_lib import predict, evaluate, Scene\n"
+        "import vlg_lib.metrics, vlg_lib.own_scan.predict, vlg_lib.scene",
+    ],
+    ids=["nothing", "modules", "rooms", "names"],
+)
+def test_the_order_of_imports_does_not_matter(first: str) -> None:
+    in_a_new_process(first + CHECK)
+
+
+def test_type_checkers_see_the_same_names() -> None:
+    """What is imported for them alone are the names that are handed on."""
+    tree = ast.parse(Path(vlg_lib.__file__).read_text())
+    (block,) = [node for node in tree.body if isinstance(node, ast.If)]
+    seen = {
+        alias.name: node.module for node in block.body for alias in node.names
+    }
+    assert seen == HOMES
+
+
+def test_another_name_is_no_attribute() -> None:
+    with pytest.raises(AttributeError, match="has no attribute 'nothing'"):
+        vlg_lib.nothing  # noqa: B018
+    with pytest.raises(ImportError):
+        from vlg_lib import nothing  # noqa: F401
+
+
+def test_no_name_is_that_of_a_submodule() -> None:
+    """Importing a submodule would put the module in its place."""
+    folder = Path(vlg_lib.__file__).parent
+    modules = {path.stem for path in folder.iterdir()}
+    assert not modules & set(HOMES)

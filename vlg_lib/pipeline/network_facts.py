@@ -1,0 +1,56 @@
+"""What the file of a trained network says of itself: its classes, its teacher
+and its training.
+"""
+
+from dataclasses import asdict
+from typing import Any
+
+import torch
+
+import vlg_lib
+from vlg_lib.pipeline.run import Run
+from vlg_lib.vision_language.prompts import join_templates
+
+TAUGHT_BY = {
+    "cam": "the tags of each room alone (multiple-instance learning)",
+    "openscene": "P^2D, the fused 2D embeddings; no tags",
+    "cross-entropy": "the pseudo labels (2D embeddings and tags)",
+    "3dss-vlg": (
+        "A^3D, the adapted embeddings (2D embeddings and tags): the method of"
+        " the book"
+    ),
+    "supervised": "the true label of every point",
+}
+"""What each 3D network of a run learns from, in words."""
+
+
+def network_facts(run: Run, kind: str) -> dict[str, Any]:
+    """What :func:`vlg_lib.networks.point_network.save_network` is told of the
+    network ``kind`` of a run, which must be trained.
+    """
+    profile, classes = run.profile, run.scenes.class_set
+    return {
+        "class_set": {"name": classes.name, "names": list(classes.names)},
+        "teacher": profile.teacher.name,
+        "prompt_template": join_templates(profile.prompts.templates),
+        "training": _training_facts(run, kind),
+    }
+
+
+def _training_facts(run: Run, kind: str) -> dict[str, Any]:
+    made = run.cache.manifest(run.networks.artifact(kind))
+    return {
+        "kind": kind,
+        "taught_by": TAUGHT_BY[kind],
+        "profile": run.profile.name,
+        "seed": run.seed,
+        "rooms": run.profile.rooms.train,
+        "shift": run.profile.rooms.shift,
+        "recipe": asdict(run.networks.recipe(kind)),
+        "balance": run.profile.balance,
+        "seconds": round(made.seconds),
+        "versions": {
+            "vlg_lib": vlg_lib.__version__,
+            "torch": torch.__version__,
+        },
+    }
