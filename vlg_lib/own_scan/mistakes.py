@@ -84,6 +84,12 @@ def frame_mistakes(
     after the mistake was made; ``depth_scale``: units a metre of the scene's
     depth images; ``poses_given``: what the converter was told that a pose maps,
     so that the fix says the other.
+
+    >>> camera = Camera(100, 100, cx=79.5, cy=59.5, width=160, height=120)
+    >>> straight = torch.eye(4, dtype=torch.float64)
+    >>> geometry = Geometry(straight[None], camera)
+    >>> next(frame_mistakes(geometry, straight, 1000.0)).fault[:22]
+    'the poses are inverted'
     """
     yield from inverted_poses(geometry, alignment, poses_given)
     yield from swapped_camera_axes(geometry)
