@@ -127,7 +127,10 @@ def settings_classes(found: type) -> Iterator[type]:
 
 @pytest.mark.parametrize(
     "settings",
-    {*settings_classes(Profile), RunOptions, FitSettings, Optimization},
+    sorted(
+        {*settings_classes(Profile), RunOptions, FitSettings, Optimization},
+        key=lambda found: found.__name__,
+    ),
     ids=lambda found: found.__name__,
 )
 def test_every_setting_says_what_it_means(settings: type) -> None:
