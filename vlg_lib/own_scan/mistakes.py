@@ -84,6 +84,13 @@ def frame_mistakes(
     after the mistake was made; ``depth_scale``: units a metre of the scene's
     depth images; ``poses_given``: what the converter was told that a pose maps,
     so that the fix says the other.
+
+    >>> camera = Camera(100.0, 100.0, 79.5, 59.5, width=160, height=120)
+    >>> poses = torch.eye(4, dtype=torch.float64).repeat(2, 1, 1)
+    >>> eye = torch.eye(4, dtype=torch.float64)
+    >>> found = list(frame_mistakes(Geometry(poses, camera), eye, 1000.0))
+    >>> found[0].fault.partition(":")[0], len(found)
+    ('the poses are inverted', 45)
     """
     yield from inverted_poses(geometry, alignment, poses_given)
     yield from swapped_camera_axes(geometry)
@@ -110,6 +117,13 @@ def inverted_poses(
 ) -> Iterator[Mistake]:
     """Poses that map the world to the camera, inverted before or after the
     alignment.
+
+    >>> camera = Camera(100.0, 100.0, 79.5, 59.5, width=160, height=120)
+    >>> poses = torch.eye(4, dtype=torch.float64).repeat(2, 1, 1)
+    >>> eye = torch.eye(4, dtype=torch.float64)
+    >>> (mistake,) = inverted_poses(Geometry(poses, camera), eye)
+    >>> mistake.fix
+    'invert each matrix (vlg convert rgbd: --poses world-to-camera)'
     """
     inverted = poses_given == "world-to-camera"
     other = "camera-to-world" if inverted else "world-to-camera"
