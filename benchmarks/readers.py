@@ -35,8 +35,13 @@ import torch
 from fusion import take_turns
 from PIL import Image
 
+from vlg_lib.convert.registration import parse_size
 from vlg_lib.convert.s3dis_text import read_text
-from vlg_lib.convert.scannet import Settings, Source, convert_scene
+from vlg_lib.convert.scannet import (
+    ScannetSettings,
+    ScannetSource,
+    convert_scene,
+)
 from vlg_lib.convert.sens import SensFile
 from vlg_lib.data.ply import write_points
 
@@ -218,9 +223,13 @@ def measure_conversion(
     )
     write_stream(folder / name / f"{name}.sens", frames)
     for size in ("320x240", "depth"):
-        settings = Settings(frame_skip=1, size=size)
+        settings = ScannetSettings(frame_skip=1, size=parse_size(size))
         convert = partial(
-            convert_scene, name, folder / "out" / name, Source(folder), settings
+            convert_scene,
+            name,
+            folder / "out" / name,
+            ScannetSource(folder),
+            settings,
         )
         seconds = take_turns(
             {"ours": convert, "baseline": lambda: decode(frames)},

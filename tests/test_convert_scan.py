@@ -2,7 +2,6 @@
 scene that they were."""
 
 import json
-import math
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
@@ -28,7 +27,6 @@ from vlg_lib.data.depth_fusion import points_from_frames
 from vlg_lib.data.layout import LayoutError, read_manifest, read_scene
 from vlg_lib.data.ply import write_points
 from vlg_lib.geometry.cameras import project, resize_camera
-from vlg_lib.geometry.upright import level_normal, rotation_to_z, upright
 from vlg_lib.rooms.scenes import (
     make_room,
     render_frame,
@@ -163,56 +161,6 @@ def test_common_camera_by_hand():
     assert (common.cx, common.cy) == (37.0, 29.5)
     with pytest.raises(LayoutError, match="no direction of view"):
         common_camera([wide, replace(wide, cx=500.0)])
-
-
-def test_a_world_without_up_is_turned_upright(tmp_path):
-    """A room in a world turned at random comes back with z up: the floor is
-    level to half a degree."""
-    turn = torch.from_numpy(
-        np.linalg.qr(np.random.default_rng(4).normal(size=(3, 3)))[0]
-    )
-    turn = turn * torch.sign(torch.linalg.det(turn))
-    frames = room_frames(OWN, 6)
-    poses = [f.camera_to_world.double().clone() for f in frames]
-    for pose in poses:
-        pose[:3] = turn @ pose[:3]
-    points = points_from_frames(frames, 0.1)[0].double() @ turn.T
-    back = upright(torch.stack(poses), points)[:3, :3] @ turn
-    assert math.degrees(math.acos(min(1.0, float(back[2, 2])))) < 0.5
-
-
-def test_turning_up_to_z():
-    for up in (
-        [0.0, 0.0, 1.0],
-        [0.0, 0.0, -1.0],
-        [0.6, 0.0, 0.8],
-        [0.0, -1.0, 0.0],
-    ):
-        turn = rotation_to_z(torch.tensor(up, dtype=torch.float64))[:3, :3]
-        assert torch.allclose(
-            turn @ torch.tensor(up, dtype=torch.float64),
-            torch.tensor([0.0, 0, 1]).double(),
-        )
-        assert torch.allclose(
-            turn @ turn.T, torch.eye(3, dtype=torch.float64), atol=1e-12
-        )
-        assert torch.linalg.det(turn) == pytest.approx(1)
-
-
-def test_a_floor_beside_a_larger_wall():
-    """The plane must be nearly level: a wall with more points does not count, a
-    tilted hint is corrected."""
-    generator = torch.Generator().manual_seed(1)
-    floor = torch.rand(
-        400, 3, generator=generator, dtype=torch.float64
-    ) * torch.tensor([4.0, 4.0, 0.01])
-    wall = torch.rand(
-        900, 3, generator=generator, dtype=torch.float64
-    ) * torch.tensor([0.01, 4.0, 4.0])
-    hint = torch.tensor(
-        [0.0, math.sin(0.2), math.cos(0.2)], dtype=torch.float64
-    )
-    assert float(level_normal(torch.cat([floor, wall]), hint)[2]) > 0.9995
 
 
 def turned_by_hand(frame: Frame, quarters: int) -> Frame:

@@ -1,4 +1,4 @@
-"""The commands fuse and label: colours fused from the frames are the colours of the
+"""The commands fuse and label: colours fused from the frames are those of the
 points, where the geometry is right."""
 
 import re

@@ -16,7 +16,10 @@ from small_scene import write_rgbd
 from test_convert_scan import OWN, WRITERS, converted, room_frames, scan_of
 
 from vlg_lib.classes import ROOMS_12
-from vlg_lib.convert.formats import rgbd_folder as convert_rgbd
+from vlg_lib.convert.formats.rgbd_folder import (
+    RgbdSettings,
+    convert_rgbd_folder,
+)
 from vlg_lib.data.depth_fusion import points_from_frames
 from vlg_lib.data.layout import read_scene
 from vlg_lib.fusion import fuse_scene
@@ -74,6 +77,7 @@ def test_a_plain_folder_keeps_the_pseudo_labels(tmp_path):
         replace(f, depth=((f.depth.double() * 1000).round() / 1000).float())
         for f in room_frames(OWN)
     ]
-    source = convert_rgbd.Source(write_rgbd(tmp_path / "scan", frames))
-    convert_rgbd.convert(source, tmp_path / "out", ROOMS_12, TAGS, cell=CELL)
+    folder = write_rgbd(tmp_path / "scan", frames)
+    chosen = RgbdSettings(class_set="rooms-12", scene_labels=TAGS, cell=CELL)
+    convert_rgbd_folder(folder, tmp_path / "out", chosen)
     assert_same_labels(read_scene(tmp_path / "out"), frames)

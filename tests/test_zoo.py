@@ -115,7 +115,7 @@ def test_the_package_takes_weights_and_cards_along():
 
 @pytest.mark.parametrize("name", list_checkpoints())
 def test_what_is_shipped_is_whole(name):
-    file = checkpoints.FOLDER / f"{name}.safetensors"
+    file = zoo.FOLDER / f"{name}.safetensors"
     assert file.stat().st_size < 10_000_000
     assert file.with_suffix(".md").is_file()
     network, about = load_checkpoint(name)

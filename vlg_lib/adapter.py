@@ -104,6 +104,9 @@ def create_adapter(kind: str, dim: int, *, seed: int = 0) -> nn.Module:
     ``residual-mlp``; ValueError for any other name.
 
     The initial weights depend on ``seed`` alone.
+
+    >>> create_adapter("affine", 64)(torch.rand(5, 64)).shape
+    torch.Size([5, 64])
     """
     if kind not in ADAPTERS:
         raise ValueError(
@@ -126,6 +129,11 @@ def adapter_loss(
 
     No scene mask: the adapter has to learn what the mask knew. Points with
     ``IGNORE_LABEL`` do not count.
+
+    >>> adapter = create_adapter("residual-mlp", 2)  # at first the identity
+    >>> words, labels = torch.eye(2), torch.tensor([0, 1])
+    >>> round(adapter_loss(adapter, words, labels, words, 0.05).item(), 4)
+    0.0
     """
     logits = (
         normalize(adapter(embeddings), dim=1)
@@ -227,6 +235,12 @@ def adapt(
 ) -> PointEmbeddings:
     """A^3D of the paper: the adapted embeddings, unit length where a view saw
     the point, zero elsewhere.
+
+    >>> adapter = create_adapter("residual-mlp", 2)  # at first the identity
+    >>> fused = PointEmbeddings(torch.eye(2), torch.tensor([2, 0]))
+    >>> adapt(adapter, fused).embeddings
+    tensor([[1., 0.],
+            [0., 0.]])
     """
     adapted = normalize(adapter(point_embeddings.embeddings), dim=1)
     # the adapter's bias would give an unseen point a meaning

@@ -107,6 +107,10 @@ def sub_clouds(
 
     ``coordinates``: (V, 4) rows (cloud, x, y, z). Returns the sub-cloud of each
     voxel and the cloud of each sub-cloud.
+
+    >>> rows = torch.tensor([[0, 0, 0, 5], [0, 9, 0, 5], [1, 0, 0, 0]])
+    >>> sub_clouds(rows, cells=8)
+    (tensor([0, 1, 2]), tensor([0, 0, 1]))
     """
     columns = torch.div(
         coordinates[:, 1:3].long(), cells, rounding_mode="floor"
@@ -132,6 +136,12 @@ def mil_loss(
     side) and pooled over the sub-clouds: a tag asks that *some part* of the
     room answers to it, its absence that no part does. The sub-clouds have no
     tags of their own.
+
+    >>> scores = torch.tensor([[9.0, -9.0], [-9.0, -9.0]])  # of two voxels
+    >>> rows = torch.tensor([[0, 0, 0, 0], [0, 9, 0, 0]])
+    >>> tags = torch.tensor([[True, False]])
+    >>> round(mil_loss(scores, rows, tags, pooling="max").item(), 2)
+    0.0
     """
     scene = coordinates[:, 0].long()
     if cells is not None:

@@ -98,6 +98,13 @@ def distill(
     own target, and all points of a voxel pull at the one vector they share.
     Targets may be mapped files: a step reads the rows that it draws. ValueError
     where shapes do not fit.
+
+    >>> from vlg_lib.networks.point_network import NetworkSettings
+    >>> network = PointNetwork(NetworkSettings(channels=2, norm="instance"))
+    >>> cloud = Cloud(torch.rand(50, 3), torch.zeros(50, 3).byte())
+    >>> settings = TrainingSettings(steps=2, batch_rooms=1)
+    >>> len(distill(network, [cloud], [torch.ones(50, 2)], settings))
+    2
     """
     _check(network, clouds, targets)
 

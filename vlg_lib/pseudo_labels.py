@@ -100,6 +100,11 @@ def make_pseudo_labels(
     With ``scene_labels=None`` nothing is masked: this is the zero-shot
     prediction. The label does not depend on the temperature, the confidence
     does. Errors as in :func:`compute_logits` and :func:`mask_logits`.
+
+    >>> fused = PointEmbeddings(torch.eye(2), torch.tensor([2, 0]))
+    >>> only_second = torch.tensor([False, True])
+    >>> make_pseudo_labels(fused, torch.eye(2), only_second).labels
+    tensor([ 1, -1])
     """
     logits = compute_logits(
         point_embeddings.embeddings, text_embeddings, temperature

@@ -117,9 +117,9 @@ BAD = "room-00004"
 def write_scenes(folder: Path) -> Path:
     """Twelve scenes in folders ``train`` and ``test``."""
     size = {
-        "views": PROFILE.views,
-        "width": PROFILE.width,
-        "height": PROFILE.height,
+        "views": PROFILE.rooms.views,
+        "width": PROFILE.rooms.width,
+        "height": PROFILE.rooms.height,
     }
     make_rooms(folder / "train", range(9), **size, progress=False)
     make_rooms(folder / "test", range(9, 12), **size, progress=False)

@@ -29,11 +29,9 @@ import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 
 import torch
-import typer
 from fault_run import (
     Command,
     digests,
@@ -48,8 +46,6 @@ from fault_run import (
 from s3dis_files import write_room, write_view
 from scannet_files import floor_shots, write_scan
 
-from vlg_lib.convert import s3dis as convert_s3dis
-from vlg_lib.convert import scannet as convert_scannet
 from vlg_lib.rooms.scenes import room_scene
 
 
@@ -88,7 +84,7 @@ def conversions(folder: Path) -> list[Work]:
                 jobs,
                 "scannet",
                 scans,
-                "--frame-skip",
+                "--every",
                 "1",
             ),
             conversion(
@@ -114,9 +110,7 @@ def convert_command(
     form: str, source: Path, out: Path, *options: str
 ) -> Command:
     """The command that converts a data set in one format."""
-    main = {"scannet": convert_scannet.main, "s3dis": convert_s3dis.main}[form]
-    arguments = [str(source), str(out), *options]
-    return Command(arguments, partial(typer.run, main))
+    return Command(["convert", form, str(source), "--out", str(out), *options])
 
 
 def write_scans(folder: Path) -> Path:

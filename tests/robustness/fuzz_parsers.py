@@ -25,7 +25,6 @@ from scannet_files import (
 )
 
 from vlg_lib.classes import SCANNET_20
-from vlg_lib.convert.batch import read_tags
 from vlg_lib.convert.s3dis import alignment_angle
 from vlg_lib.convert.s3dis_images import _open
 from vlg_lib.convert.s3dis_text import TextError, read_text
@@ -34,6 +33,7 @@ from vlg_lib.convert.scannet_labels import (
     read_annotations,
     read_tsv,
 )
+from vlg_lib.convert.scene_labels import read_tags
 from vlg_lib.convert.sens import SensError, SensFile
 from vlg_lib.data.frames import LayoutError, read_matrix
 from vlg_lib.data.ply import PlyError, read_points

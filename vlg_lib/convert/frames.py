@@ -141,11 +141,18 @@ def usable(
         else:
             kept.append(shot)
     if not kept:
-        raise LayoutError(
-            f"{source}: none of its frames can be used"
-            f" ({counts_text(skipped)}); {last}"
-        )
+        raise none_usable(source, skipped, last)
     return kept
+
+
+def none_usable(source: str, skipped: Counter[str], last: str) -> LayoutError:
+    """The error of a scan whose frames were all left out; ``last``: what the
+    last of them said.
+    """
+    return LayoutError(
+        f"{source}: none of its frames can be used ({counts_text(skipped)});"
+        f" {last}"
+    )
 
 
 def counts_text(counts: Counter[str]) -> str:

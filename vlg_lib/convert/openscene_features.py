@@ -6,9 +6,9 @@ and 3 start from, without TensorFlow.
 
 The folder of features holds, for each scene, NAME.pt with all points that a
 view saw, or NAME_0.pt, NAME_1.pt, ... with random ones of them (20,000 each,
-five files a training scene of ScanNet). Each is a dictionary of two tensors: ``mask_full``
-(N,) bool, True for the points of the scene that the file has, and ``feat``,
-half precision, a row for each of these in their order (Peng et al.,
+five files a training scene of ScanNet). Each is a dictionary of two tensors:
+``mask_full`` (N,) bool, True for the points of the scene that the file has, and
+``feat``, half precision, a row for each of these in their order (Peng et al.,
 "OpenScene", CVPR 2023; its issues 3 and 61). Its script for nuScenes leaves
 ``mask_full`` a NumPy array, which is taken, too. Older files with a third entry
 ``mask`` are refused.

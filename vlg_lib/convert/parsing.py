@@ -9,6 +9,9 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from jaxtyping import Float
+from torch import Tensor
+
 from vlg_lib.data.frames import COLOR_SUFFIXES, LayoutError, natural_key
 from vlg_lib.scene import Camera
 
@@ -164,6 +167,24 @@ def camera_of(
     try:
         return Camera(fx, fy, cx, cy, int(width), int(height))
     except (ValueError, OverflowError) as error:
+        raise LayoutError(f"{path}: {error}") from error
+
+
+def camera_of_matrix(
+    path: Path, matrix: Float[Tensor, "rows columns"], size: tuple[int, int]
+) -> Camera:
+    """The camera of a 3x3 or 4x4 intrinsics matrix and images of ``size``
+    (height, width); LayoutError naming the file where it makes none.
+
+    >>> import torch
+    >>> k = torch.tensor([[50.0, 0, 31.5], [0, 50, 23.5], [0, 0, 1]])
+    >>> camera_of_matrix(Path("K.txt"), k, (48, 64)).cx
+    31.5
+    """
+    height, width = size
+    try:
+        return Camera.from_matrix(matrix, width, height)
+    except ValueError as error:
         raise LayoutError(f"{path}: {error}") from error
 
 

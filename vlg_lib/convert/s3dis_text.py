@@ -14,6 +14,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from jaxtyping import Float, UInt8
 from torch import Tensor
 
 _BLOCK = 1 << 17
@@ -32,7 +33,9 @@ class TextError(ValueError):
     """
 
 
-def read_text(path: Path) -> tuple[Tensor, Tensor, int]:
+def read_text(
+    path: Path,
+) -> tuple[Float[Tensor, "N 3"], UInt8[Tensor, "N 3"], int]:
     """(points (N, 3) float32 metres, colours (N, 3) uint8, how many lines had
     to be fixed) of a text file.
 

@@ -54,6 +54,7 @@ from vlg_lib.convert.frames import (
     usable,
     why_unusable,
 )
+from vlg_lib.convert.parsing import camera_of_matrix
 from vlg_lib.convert.registration import (
     GridSize,
     check_size,
@@ -294,8 +295,8 @@ def sens_frames(
     if not settings.ignore_extrinsics:
         _check_registered(sens.path, "color", sens.extrinsic_color)
         _check_registered(sens.path, "depth", sens.extrinsic_depth)
-    color = _camera(sens.path, sens.intrinsic_color, sens.color_size)
-    depth = _camera(sens.path, sens.intrinsic_depth, sens.depth_size)
+    color = camera_of_matrix(sens.path, sens.intrinsic_color, sens.color_size)
+    depth = camera_of_matrix(sens.path, sens.intrinsic_depth, sens.depth_size)
     shots, skipped = [], Counter[str]()
     for index in range(0, len(sens), settings.frame_skip):
         pose = sens.poses[index]
@@ -383,14 +384,7 @@ def _load_exported(color: Path, depth: Path) -> Images:
 
 def _exported_camera(folder: Path, what: str, size: tuple[int, int]) -> Camera:
     path = folder / "intrinsic" / f"intrinsic_{what}.txt"
-    return _camera(path, read_matrix(path), size)
-
-
-def _camera(path: Path, matrix: Tensor, size: tuple[int, int]) -> Camera:
-    try:
-        return Camera.from_matrix(matrix, width=size[1], height=size[0])
-    except ValueError as error:
-        raise LayoutError(f"{path}: {error}") from error
+    return camera_of_matrix(path, read_matrix(path), size)
 
 
 def _aligned(

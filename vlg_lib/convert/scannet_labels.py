@@ -8,41 +8,21 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from jaxtyping import Float, Int, Integer
 from torch import Tensor
 
 from vlg_lib.classes import IGNORE_LABEL, SCANNET_20
 from vlg_lib.data.layout import LayoutError
 from vlg_lib.data.ply import read_points
 
-NYU40_IDS = (
-    1,
-    2,
-    3,
-    4,
-    5,
-    6,
-    7,
-    8,
-    9,
-    10,
-    11,
-    12,
-    14,
-    16,
-    24,
-    28,
-    33,
-    34,
-    36,
-    39,
-)
+NYU40_IDS = (*range(1, 13), 14, 16, 24, 28, 33, 34, 36, 39)
 """The NYU40 ids of the benchmark's twenty classes, in the order of SCANNET_20;
 the rest has no class."""
 
 _LARGEST_ID = 40
 
 
-def to_scannet20(nyu40: Tensor) -> Tensor:
+def to_scannet20(nyu40: Integer[Tensor, " N"]) -> Int[Tensor, " N"]:
     """Class indices (N,) int64 from NYU40 ids (N,): IGNORE_LABEL for ids
     without a class and for 0, "not annotated".
 
@@ -61,7 +41,7 @@ def to_scannet20(nyu40: Tensor) -> Tensor:
     return table[nyu40.long()]
 
 
-def to_nyu40(labels: Tensor) -> Tensor:
+def to_nyu40(labels: Int[Tensor, " N"]) -> Int[Tensor, " N"]:
     """NYU40 ids (N,) int64 from class indices (N,); 0 where there is no class.
 
     >>> to_nyu40(torch.tensor([-1, 0, 12, 19])).tolist()
@@ -72,7 +52,7 @@ def to_nyu40(labels: Tensor) -> Tensor:
 
 def read_labels(
     scene: Path, points: int, tsv: Path | None
-) -> tuple[Tensor | None, str]:
+) -> tuple[Int[Tensor, " N"] | None, str]:
     """The class indices (points,) of a scene folder and the name of the file
     that they come from; None, "" without.
 
@@ -136,7 +116,7 @@ def read_tsv(path: Path) -> dict[str, int]:
 
 def read_annotations(
     aggregation: Path, segments: Path, ids: dict[str, int]
-) -> Tensor:
+) -> Int[Tensor, " N"]:
     """NYU40 ids (N,) from the objects of a scene (groups of segments with a
     word) and the segment of each point.
 
@@ -180,7 +160,7 @@ def _json(path: Path) -> Any:
         ) from error
 
 
-def read_alignment(path: Path) -> Tensor | None:
+def read_alignment(path: Path) -> Float[Tensor, "4 4"] | None:
     """The 4x4 ``axisAlignment`` of ``SCENE.txt`` (float64), None where the file
     has none (as in the test scenes).
 

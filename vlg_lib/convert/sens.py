@@ -24,6 +24,7 @@ from types import TracebackType
 
 import numpy as np
 import torch
+from jaxtyping import Float, Int, UInt8
 from PIL import Image
 from torch import Tensor
 
@@ -244,7 +245,7 @@ class SensFile:
             int(self._depth_bytes[index]), f"the depth of frame {index}"
         )
 
-    def color(self, index: int) -> Tensor:
+    def color(self, index: int) -> UInt8[Tensor, "height width 3"]:
         """The colour image of a frame, (height, width, 3) uint8; SensError
         naming the frame where it is damaged.
         """
@@ -301,13 +302,13 @@ class SensFile:
         )
         return np.frombuffer(data, "<u2").reshape(height, width)
 
-    def depth_codes(self, index: int) -> Tensor:
+    def depth_codes(self, index: int) -> Int[Tensor, "height width"]:
         """The depth image of a frame, (height, width) int32, as stored;
         SensError where it is damaged.
         """
         return torch.from_numpy(self._codes(index).astype(np.int32))
 
-    def depth(self, index: int) -> Tensor:
+    def depth(self, index: int) -> Float[Tensor, "height width"]:
         """The depth image of a frame, (height, width) float32 metres; SensError
         where it is damaged.
 

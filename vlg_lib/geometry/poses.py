@@ -27,7 +27,7 @@ _LEAST_DETERMINANT = 1e-9  # of a matrix that can be inverted
 
 
 def check_pose(
-    camera_to_world: Float[Tensor, "rows columns"], tolerance: float = 1e-3
+    camera_to_world: Float[Tensor, "..."], tolerance: float = 1e-3
 ) -> None:
     """Raise ValueError saying what is wrong where a matrix is not a rigid 4x4
     camera-to-world pose.
@@ -75,7 +75,7 @@ def check_pose(
         )
 
 
-def is_pose(matrix: Float[Tensor, "rows columns"]) -> bool:
+def is_pose(matrix: Float[Tensor, "..."]) -> bool:
     """Whether :func:`check_pose` finds nothing wrong with a matrix.
 
     >>> is_pose(torch.eye(4)), is_pose(torch.eye(3)), is_pose(unknown_pose())

@@ -82,6 +82,15 @@ def visible_points(
     own depth; pixels without depth (0) see nothing. A frame without a depth map
     is tested against :func:`depth_from_points`. Raises ValueError where the
     depth map is not of the camera's size.
+
+    >>> camera = Camera(100, 100, cx=80, cy=60, width=160, height=120)
+    >>> color = torch.zeros(120, 160, 3).byte()
+    >>> depth = torch.full((120, 160), 2.0)
+    >>> frame = Frame("0", camera, torch.eye(4), color, depth)
+    >>> points = torch.tensor([[0.0, 0, 2.0], [0.0, 0, 3.0]])  # one behind one
+    >>> pairs = visible_points(points, frame)
+    >>> pairs.indices.tolist(), pairs.pixels.tolist()
+    ([0], [[80, 60]])
     """
     visibility = visibility or Visibility()
     indices, pixels, depth = _in_image(

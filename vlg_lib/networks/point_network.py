@@ -106,6 +106,10 @@ def point_features(
     Height is counted from the floor (the lowest hundredth of the points lies
     below it, for scans have stray points), in units of 1.5 m, and is 0 at 1.5
     m: about as large as a colour. The place in the room is not told.
+
+    >>> points = torch.tensor([[0.0, 0, 0], [0, 0, 1.5]])
+    >>> point_features(points, torch.zeros(2, 3), height=True).tolist()
+    [[0.0, 0.0, 0.0, -1.0], [0.0, 0.0, 0.0, 0.0]]
     """
     if not height:
         return colors
@@ -124,6 +128,12 @@ def voxel_inputs(
     A voxel carries the mean of its points' features. The second result counts
     all points, cloud after cloud: ``network(voxels)[rows]`` hands each point
     the vector of its voxel.
+
+    >>> network = PointNetwork(NetworkSettings())
+    >>> points = torch.tensor([[0.01, 0, 0], [0.02, 0, 0], [0.5, 0, 0]])
+    >>> voxels, rows = voxel_inputs(network, [(points, torch.zeros(3, 4))])
+    >>> len(voxels.features), rows.tolist()
+    (2, [0, 0, 1])
     """
     coordinates, features, rows, count = [], [], [], 0
     for points, values in clouds:
@@ -143,6 +153,9 @@ def voxel_inputs(
 def scaled_colors(colors: UInt8[Tensor, "N 3"]) -> Float[Tensor, "N 3"]:
     """Colours 0 ... 255 as float32 in [-1, 1], as the paper's network takes
     them.
+
+    >>> scaled_colors(torch.tensor([[0, 255, 51]]).byte())
+    tensor([[-1.0000,  1.0000, -0.6000]])
     """
     return colors.float() / 127.5 - 1
 
@@ -166,6 +179,11 @@ def point_scores(
     than one it is also turned about z by as many even steps and moved at random
     within a voxel, and the scores are averaged (test-time augmentation; the
     paper adds up five). ValueError for fewer than one.
+
+    >>> network = PointNetwork(NetworkSettings())
+    >>> points, colors = torch.rand(50, 3), torch.zeros(50, 3).byte()
+    >>> point_scores(network, points, colors, torch.eye(3, 64)).shape
+    torch.Size([50, 3])
     """
     _check_text(network, text_embeddings)
     if augmentations < 1:

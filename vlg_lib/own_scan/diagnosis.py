@@ -94,6 +94,14 @@ def check(folder: Path) -> CheckReport:
     Where they do not, the classic mistake whose undoing makes them agree is
     named. LayoutError, as from :func:`vlg_lib.data.layout.read_scene`, where
     the scene cannot be read at all.
+
+    >>> from tempfile import TemporaryDirectory
+    >>> from vlg_lib.rooms.scenes import make_rooms
+    >>> size = {"views": 4, "width": 64, "height": 48, "progress": False}
+    >>> with TemporaryDirectory() as root:
+    ...     (folder,) = make_rooms(Path(root), [7], **size)
+    ...     check(folder).findings
+    []
     """
     manifest, broken = read_manifest(folder), _broken_poses(folder / "pose")
     if broken:

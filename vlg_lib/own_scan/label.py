@@ -49,6 +49,16 @@ def label_scan(
     none. Tags that are not all in the scene's class set make a class set of
     their own. ValueError for no tags and for words that the model does not
     know; then nothing is written.
+
+    >>> from tempfile import TemporaryDirectory
+    >>> from vlg_lib.rooms.scenes import make_rooms
+    >>> size = {"views": 4, "width": 64, "height": 48, "progress": False}
+    >>> with TemporaryDirectory() as root:
+    ...     (folder,) = make_rooms(Path(root), [7], **size)
+    ...     tags = ["floor", "wall"]
+    ...     counts = label_scan(folder, Path(root), tags, progress=False)
+    >>> sorted(counts)
+    ['floor', 'not seen', 'wall']
     """
     scene, teacher = _tagged(folder, tags), create_model(model)
     texts = class_embeddings(
@@ -80,6 +90,14 @@ def train_on_scan(
     the prompts and the sizes of the trainings. What is made on the way is kept
     in the cache folder of ``options``, so a stopped run goes on. Returns the
     points of each class, from the network. ValueError as in :func:`label_scan`.
+
+    >>> from vlg_lib.pipeline.profiles import get_profile
+    >>> tags, profile = ["floor", "wall"], get_profile("fast")
+    >>> train_on_scan(Path("nowhere"), Path("out"), tags, profile)
+    ... # doctest: +IGNORE_EXCEPTION_DETAIL
+    Traceback (most recent call last):
+        ...
+    LayoutError: nowhere/scene.json: no such file: not a scene folder
     """
     scene, teacher = _tagged(folder, tags), profile.teacher.name
     scenes = Scenes.in_memory(

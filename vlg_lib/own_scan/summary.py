@@ -17,6 +17,14 @@ SAMPLE = 16
 def describe(folder: Path) -> str:
     """Describe the scene in ``folder``, one fact a line. LayoutError, as from
     ``read_scene``, where it is wrong.
+
+    >>> from tempfile import TemporaryDirectory
+    >>> from vlg_lib.rooms.scenes import make_rooms
+    >>> size = {"views": 4, "width": 64, "height": 48, "progress": False}
+    >>> with TemporaryDirectory() as root:
+    ...     (folder,) = make_rooms(Path(root), [7], **size)
+    ...     print(describe(folder).splitlines()[2])
+    frames:        4
     """
     manifest, scene, about = read_manifest(folder), read_scene(folder), {}
     if isinstance(scene.frames, FrameFolder):

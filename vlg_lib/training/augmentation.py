@@ -56,6 +56,11 @@ def augment(
 ) -> tuple[Float[Tensor, "N 3"], Float[Tensor, "N 3"]]:
     """A changed copy of a cloud: points in metres, z up, and colours in [-1, 1]
     (clipped to it).
+
+    >>> points, colors = torch.rand(5, 3), torch.zeros(5, 3)
+    >>> moved, _ = augment(points, colors, NO_AUGMENTATION, torch.Generator())
+    >>> torch.allclose(moved, points)
+    True
     """
     limits = torch.tensor(
         [
@@ -90,6 +95,10 @@ def crop(
 
     ``sampling_weights``: how likely each point is to be the centre, relative to
     the others; all alike if None or all zero.
+
+    >>> points = torch.tensor([[0.0, 0, 0], [0.1, 0, 2.0], [9.0, 0, 0]])
+    >>> crop(points, 1.0, torch.Generator(), torch.tensor([1.0, 0, 0]))
+    tensor([0, 1])
     """
     if sampling_weights is None or not bool(sampling_weights.any()):
         index = int(torch.randint(len(points), (1,), generator=generator))

@@ -113,6 +113,14 @@ def draw_batch(
 ) -> CloudBatch:
     """Draw rooms, change, crop and voxelise them. A generator in the same state
     draws the same batch.
+
+    >>> from vlg_lib.networks.point_network import NetworkSettings
+    >>> network = PointNetwork(NetworkSettings())
+    >>> cloud = Cloud(torch.rand(50, 3), torch.zeros(50, 3).byte())
+    >>> settings = TrainingSettings(steps=1, batch_rooms=1)
+    >>> batch = draw_batch(network, [cloud], settings, Generator())
+    >>> batch.clouds, len(batch.points[0]) == len(batch.rows)
+    ([0], True)
     """
     return _collate(network, _draw(network, clouds, settings, generator))
 
@@ -175,6 +183,14 @@ def train_network(
     of a step (:func:`vlg_lib.training.loop.fit`). Precision:
     :func:`vlg_lib.training.distributed.mixed_precision`; in float16 the loss is
     scaled. ValueError without rooms.
+
+    >>> from vlg_lib.networks.point_network import NetworkSettings
+    >>> network = PointNetwork(NetworkSettings(norm="instance"))
+    >>> cloud = Cloud(torch.rand(50, 3), torch.zeros(50, 3).byte())
+    >>> settings = TrainingSettings(steps=2, batch_rooms=1)
+    >>> loss = lambda outputs, batch: outputs.square().mean()
+    >>> len(train_network(network, [cloud], loss, settings))
+    2
     """
     if not clouds:
         raise ValueError("there is no room to train on")

@@ -1,8 +1,5 @@
-"""Polycam, an app for phones: its raw data, which are what Apple's ARKit says.
-
-ARKit's camera axes are right, up, backward, and its world has y up. Images lie
-as the sensor does, so a phone held upright gives images that lie on their side:
-the converter turns them.
+"""Polycam, an app for phones: its raw data are what Apple's ARKit says, in the
+conventions that ``record3d`` tells of.
 """
 
 from collections.abc import Iterator

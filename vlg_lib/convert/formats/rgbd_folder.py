@@ -39,9 +39,11 @@ from vlg_lib.convert.frames import (
     Shot,
     Shots,
     counts_text,
+    none_usable,
     usable,
     why_unusable,
 )
+from vlg_lib.convert.parsing import camera_of_matrix
 from vlg_lib.convert.registration import target_camera
 from vlg_lib.convert.scene_labels import known_classes
 from vlg_lib.convert.tsdf import POINTS
@@ -231,32 +233,30 @@ def open_folder(folder: Path, settings: RgbdSettings) -> Shots:
     matrices = read_poses(
         folder / settings.pose_file, [path.stem for path in colors]
     )
-    depth_folder: Path | None = folder / settings.depth
-    if not (folder / settings.depth).is_dir():
-        depth_folder = None
+    has_depth = (folder / settings.depth).is_dir()
     kept, skipped = [], Counter[str]()
     for color in colors[:: settings.every]:
-        depth = depth_folder and depth_folder / f"{color.stem}.png"
-        reason = _why_unusable(color, matrices.get(color.stem), depth)
+        depth = folder / settings.depth / f"{color.stem}.png"
+        files = color, depth if has_depth else None
+        reason = _why_unusable(*files, matrices.get(color.stem))
         if reason is None:
-            kept.append((color, depth))
+            kept.append(files)
         else:
             skipped[reason] += 1
     if not kept:
-        usable(str(folder), [], skipped)  # says so
-    camera, depth_camera = _cameras(folder, settings, kept)
+        raise none_usable(str(folder), skipped, "there are no others")
+    cameras = _cameras(folder, settings, kept)
     shots = [
         Shot(
             color.stem,
             _pose(matrices[color.stem], settings),
-            camera,
-            depth_camera,
+            *cameras,
             partial(_load, color, depth, settings),
         )
         for color, depth in kept
     ]
     shots = usable(str(folder), shots, skipped)
-    return Shots(shots, target_camera(camera, depth_camera, "depth"), skipped)
+    return Shots(shots, target_camera(*cameras, "depth"), skipped)
 
 
 def read_poses(
@@ -308,7 +308,7 @@ def _listed_images(source: Path, folder: Path) -> list[Path]:
 
 
 def _why_unusable(
-    color: Path, pose: Tensor | None, depth: Path | None
+    color: Path, depth: Path | None, pose: Tensor | None
 ) -> str | None:
     """Why a frame must be left out; None where it can be used. ``depth``: None
     where the scan has none.
@@ -329,15 +329,18 @@ def _cameras(
     """The camera of the colour images, and that of the depth images; the same
     where there are none.
     """
-    height, width = _one_size([color for color, _ in kept], image_size)
-    camera = _camera(folder / settings.intrinsics, height, width)
+    size = _one_size([color for color, _ in kept], image_size)
+    path = folder / settings.intrinsics
+    camera = camera_of_matrix(path, read_matrix(path), size)
     depths = [depth for _, depth in kept if depth is not None]
     if not depths:
         return camera, camera
-    height, width = _one_size(depths, depth_size)
+    size = _one_size(depths, depth_size)
     if settings.depth_intrinsics is None:
+        height, width = size
         return camera, resize_camera(camera, width, height)
-    return camera, _camera(folder / settings.depth_intrinsics, height, width)
+    path = folder / settings.depth_intrinsics
+    return camera, camera_of_matrix(path, read_matrix(path), size)
 
 
 def _one_size(
@@ -353,14 +356,6 @@ def _one_size(
                 " the others out"
             )
     return size
-
-
-def _camera(path: Path, height: int, width: int) -> Camera:
-    matrix = read_matrix(path)
-    try:
-        return Camera.from_matrix(matrix, width, height)
-    except ValueError as error:
-        raise LayoutError(f"{path}: {error}") from error
 
 
 def _pose(
