@@ -66,16 +66,19 @@ def fuse_colors(
     Reads the scene in ``folder`` (the layout of :mod:`vlg_lib.data.layout`) and
     writes ``out/fused.ply`` (points with the fused colours, grey where no frame
     sees them, and ``views``, the number of frames) and ``out/fused.html`` (a
-    page that needs no network). ValueError where the scene is wrong or no frame
-    sees any point; then nothing is written.
+    page that needs no network). ``visibility``: when a frame sees a point, None
+    for the defaults. ValueError where the scene is wrong or no frame sees any
+    point; then nothing is written.
 
-    >>> from tempfile import TemporaryDirectory
-    >>> from vlg_lib.rooms.scenes import make_rooms
-    >>> size = {"views": 4, "width": 64, "height": 48, "progress": False}
-    >>> with TemporaryDirectory() as root:
-    ...     (folder,) = make_rooms(Path(root), [7], **size)
-    ...     scan(folder, Path(root), progress=False).frames
-    4
+    >>> import tempfile
+    >>> from vlg_lib.data.layout import write_scene
+    >>> from vlg_lib.rooms.scenes import room_scene
+    >>> room, _ = room_scene(0, views=3, width=40, height=30)
+    >>> folder = Path(tempfile.mkdtemp())
+    >>> write_scene(folder / "room", room, provenance={})
+    >>> report = fuse_colors(folder / "room", folder, progress=False)
+    >>> report.frames, report.correlation > 0.9
+    (3, True)
     """
     scene = read_scene(folder)
     fused = fuse_scene(

@@ -116,6 +116,13 @@ def inverted_poses(
 ) -> Iterator[Mistake]:
     """Poses that map the world to the camera, inverted before or after the
     alignment.
+
+    >>> camera = Camera(100.0, 100.0, 79.5, 59.5, width=160, height=120)
+    >>> poses = torch.eye(4, dtype=torch.float64).repeat(2, 1, 1)
+    >>> eye = torch.eye(4, dtype=torch.float64)
+    >>> (mistake,) = inverted_poses(Geometry(poses, camera), eye)
+    >>> mistake.fix
+    'invert each matrix (vlg convert rgbd: --poses world-to-camera)'
     """
     inverted = poses_given == "world-to-camera"
     other = "camera-to-world" if inverted else "world-to-camera"
