@@ -16,6 +16,7 @@ from vlg_lib.convert.formats import rgbd_folder as convert_rgbd
 from vlg_lib.convert.formats.registry import FORMATS
 from vlg_lib.data.layout import read_scene
 from vlg_lib.own_scan import label as scan
+from vlg_lib.pipeline import get_profile, with_words
 from vlg_lib.rooms.scenes import room_scene
 
 ROOT = Path(__file__).parents[1]
@@ -125,7 +126,9 @@ def test_the_training_of_the_page(monkeypatch):
     assert callable(scan.train_on_scan)
     run(train)
     model = "open_clip/ViT-B-16-quickgelu/openai/naclip"
-    assert asked[0][2:] == (["wall", "floor", "chair", "fridge"], model, None)
+    _, _, tags, profile, _ = asked[0]
+    assert tags == ["wall", "floor", "chair", "fridge"]
+    assert profile == with_words(get_profile(), model)
 
 
 @pytest.mark.parametrize("line", TYPED)
