@@ -2,6 +2,7 @@
 library promises."""
 
 import json
+import re
 from itertools import pairwise
 from pathlib import Path
 
@@ -318,9 +319,20 @@ def test_only_the_evaluation_opens_the_door_to_point_labels():
         for path in library.rglob("*.py")
         if "labels.ply" in path.read_text()
     }
-    # The table asks when the file was written; the command line's help has a
-    # file of this name as an example.
-    assert opened <= {"data/layout.py", "pipeline/table.py", "cli.py"}
+    # The command line's help has a file of this name as an example.
+    assert opened <= {"data/layout.py", "cli.py"}
+    # The scenes of a run ask when the file was written, and the description
+    # of a scene whether there is one.
+    asked = {
+        path.relative_to(library).as_posix()
+        for path in library.rglob("*.py")
+        if re.search(r"\bLABELS\b", path.read_text())
+    }
+    assert asked <= {
+        "data/layout.py",
+        "pipeline/scenes.py",
+        "own_scan/summary.py",
+    }
 
 
 class TestFrameFolder:
