@@ -374,6 +374,10 @@ def test_in_one_process_nothing_is_joined(
     model = nn.Sequential(nn.BatchNorm1d(2))
     assert distributed.wrap(model) is model
     assert type(model[0]) is nn.BatchNorm1d
+    distributed.count_rows(model, False)
+    assert "counted" not in vars(model[0])
+    # what one training says of its rows, another does not hear
+    assert not hasattr(distributed.SyncedBatchNorm1d, "counted")
     assert not torch.distributed.is_initialized()
 
 

@@ -153,7 +153,9 @@ def job_spoil(folder: Path) -> None:
     made = folder.parent / "run-1" / "cache"
     for room in made.glob("rooms-*/room-1000*"):
         shutil.copytree(room, folder / "scenes" / room.name)
-        tensors, _ = load_tensors(next(made.glob(f"fused/{room.name}-*")))
+        tensors, _ = load_tensors(
+            next(made.glob(f"fused/{room.name}-*.safetensors"))
+        )
         if room.name == "room-10001":
             tensors["embeddings"] = tensors["embeddings"] * torch.nan
         save_tensors(folder / "fused" / f"{room.name}.safetensors", tensors)

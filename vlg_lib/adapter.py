@@ -162,10 +162,10 @@ def train_adapter(
     ``settings.points_per_room`` labelled points of each. ValueError without
     rooms or without a labelled point.
 
-    >>> seen = PointEmbeddings(torch.eye(2), torch.ones(2, dtype=torch.int32))
-    >>> room = (seen, torch.tensor([1, 0]))
-    >>> adapter, brief = create_adapter("affine", 2), AdapterSettings(steps=30)
-    >>> losses = train_adapter(adapter, [room], torch.eye(2), brief)
+    >>> texts, views = torch.eye(4), torch.ones(4, dtype=torch.int32)
+    >>> room = (PointEmbeddings(texts, views), torch.tensor([1, 0, 3, 2]))
+    >>> adapter, brief = create_adapter("affine", 4), AdapterSettings(steps=30)
+    >>> losses = train_adapter(adapter, [room], texts, brief)
     >>> losses[-1] < losses[0]
     True
     """

@@ -171,7 +171,10 @@ def scene_faults(folder: Path) -> Iterator[dict[str, object]]:
             "name": name,
             "status": [first.status, again.status],
             "said": said(first.errors, folder),
-            "fused": sum(file.startswith("fused/") for file in found),
+            "fused": sum(
+                file.startswith("fused/") and file.endswith(".safetensors")
+                for file in found
+            ),
             "table": "out/table.json" in found,
             "partial": (
                 []
