@@ -19,7 +19,6 @@ from vlg_lib.artifacts import (
     hash_files,
     key_of,
     load_tensors,
-    once,
     read_json,
     save_tensors,
     write_json,
@@ -235,25 +234,6 @@ class TestTensors:
     def test_a_missing_file_is_named(self, tmp_path):
         with pytest.raises(StoreError, match=r"a\.safetensors: no such file"):
             load_tensors(tmp_path / "a.safetensors")
-
-
-class TestOnce:
-    def test_what_is_stored_is_not_made_again(self, tmp_path):
-        calls = []
-
-        def make():
-            calls.append(1)
-            return {"x": torch.tensor([len(calls)])}, {}
-
-        path = tmp_path / "a.safetensors"
-        assert once(path, make)["x"].item() == 1
-        assert once(path, make)["x"].item() == 1
-        assert len(calls) == 1
-
-    def test_a_failed_making_leaves_nothing(self, tmp_path):
-        with pytest.raises(ZeroDivisionError):
-            once(tmp_path / "a.safetensors", lambda: 1 / 0)
-        assert names(tmp_path) == []
 
 
 class TestKeys:

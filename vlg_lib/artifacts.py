@@ -12,7 +12,7 @@ import errno
 import hashlib
 import json
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from functools import cache
 from importlib.util import find_spec
@@ -163,18 +163,6 @@ def load_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
             " make it again"
         ) from error
     return tensors, manifest
-
-
-def once(
-    path: Path,
-    make: Callable[[], tuple[Mapping[str, Tensor], Mapping[str, Any]]],
-) -> dict[str, Tensor]:
-    """The tensors stored at ``path``; made by ``make`` and stored first where
-    the file is not there yet.
-    """
-    if not path.is_file():
-        save_tensors(path, *make())
-    return load_tensors(path)[0]
 
 
 def key_of(**parts: Any) -> str:
