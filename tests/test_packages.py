@@ -47,8 +47,11 @@ def test_a_package_that_lists_modules_lists_all_of_them(name: str) -> None:
 
 IMPORT_EACH_FIRST = """
 import importlib, os, sys
-import matplotlib.pyplot, numpy, open_clip, PIL.Image, plotly.graph_objects
-import scipy, timm, torch, tqdm.auto, typer  # what takes long, once for all
+# what takes long, once for all
+import accelerate, IPython.display, jaxtyping, matplotlib.pyplot, numpy
+import open_clip, PIL.Image, plotly.graph_objects, plyfile, safetensors.torch
+import scipy.spatial.transform, timm, torch, torchvision, tqdm.auto, trimesh
+import typer
 failed = []
 for name in sys.argv[1:]:
     child = os.fork()

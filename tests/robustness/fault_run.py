@@ -40,7 +40,6 @@ PROFILE = replace(
     cam=replace(TINY.cam, training=replace(TINY.cam.training, steps=2)),
     checkpoint_every=2,
 )
-profiles.PROFILES[PROFILE.name] = PROFILE
 
 
 @dataclass(frozen=True)
@@ -132,6 +131,7 @@ def _is_there(group: int) -> bool:
 
 def _in_child(command: Command, log: Path) -> int:
     os.setpgid(0, 0)  # what it starts is of its group
+    profiles.PROFILES[PROFILE.name] = PROFILE
     sys.argv = ["vlg", *command.arguments]
     with (
         log.open("w") as file,

@@ -132,6 +132,16 @@ def convert_scans(
     A scan that fails is named in the summary, and the others are converted all
     the same. ``progress``: whether to show a bar. ValueError where a setting is
     wrong, or two folders have one name.
+
+    >>> from tempfile import TemporaryDirectory
+    >>> with TemporaryDirectory() as out:
+    ...     missing, settings = Path("no such scan"), ScanSettings("tum")
+    ...     found = convert_scans(
+    ...         [missing], Path(out), settings, progress=False
+    ...     )
+    failed: no such scan: no such scan/rgb.txt: no such file
+    >>> list(found.failed)
+    ['no such scan']
     """
     settings.known_classes()  # a wrong name is one error, not one a scan
     by_name = {folder.resolve().name: folder for folder in sources}

@@ -253,6 +253,13 @@ def read_matrix(path: Path) -> Float[Tensor, "rows columns"]:
 def read_color(path: Path) -> UInt8[Tensor, "height width 3"]:
     """Read an 8-bit image as RGB; LayoutError where it is missing, cut short or
     of more than 8 bits a channel.
+
+    >>> from tempfile import TemporaryDirectory
+    >>> with TemporaryDirectory() as folder:
+    ...     path = Path(folder) / "red.png"
+    ...     Image.new("RGB", (2, 1), (255, 0, 0)).save(path)
+    ...     read_color(path).tolist()
+    [[[255, 0, 0], [255, 0, 0]]]
     """
     with _open(path) as image:
         if image.mode.startswith(("I", "F")):
@@ -270,6 +277,14 @@ def read_depth(
     the code is 0 or means "missing".
 
     LayoutError where it is missing, cut short or not 16-bit grey.
+
+    >>> from tempfile import TemporaryDirectory
+    >>> codes = np.array([[1500, 0, 65535]], dtype=np.uint16)
+    >>> with TemporaryDirectory() as folder:
+    ...     path = Path(folder) / "depth.png"
+    ...     Image.fromarray(codes).save(path)
+    ...     read_depth(path, scale=1000.0, missing=[65535]).tolist()
+    [[1.5, 0.0, 0.0]]
     """
     with _open(path) as image:
         _check_16_bit(path, image)

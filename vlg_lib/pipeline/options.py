@@ -5,9 +5,8 @@ where its scenes and embeddings come from.
 from dataclasses import dataclass
 from pathlib import Path
 
-import torch
-
 from vlg_lib.training import distributed
+from vlg_lib.training.devices import choose_device
 
 
 @dataclass(frozen=True)
@@ -35,8 +34,8 @@ class RunOptions:
 
     @property
     def torch_device(self) -> str:
-        """The device that is meant."""
-        return self.device or ("cuda" if torch.cuda.is_available() else "cpu")
+        """The device that is meant; ValueError for one that is not here."""
+        return str(choose_device(self.device))
 
     def has_bars(self, profile: str) -> bool:
         """Whether this process shows progress bars with a profile of this

@@ -1,3 +1,5 @@
-"""The one training loop, its batches of points, and how processes share it."""
+"""The one training loop, its batches of points, its device, and how processes
+share it.
+"""
 
-__all__ = ["augmentation", "distributed", "loop", "point_batches"]
+__all__ = ["augmentation", "devices", "distributed", "loop", "point_batches"]

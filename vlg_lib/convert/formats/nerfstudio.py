@@ -27,6 +27,18 @@ def read_nerfstudio(folder: Path) -> Iterator[PosedImage]:
     Intrinsics of all frames or of each; the middle of the first pixel is at
     1/2. Depth in ``depth_file_path``, in units of ``depth_unit_scale_factor``
     (1/1000 m). Distorted cameras are refused.
+
+    >>> import json
+    >>> from tempfile import TemporaryDirectory
+    >>> camera = {"w": 4, "h": 2, "fl_x": 3, "fl_y": 3, "cx": 2, "cy": 1}
+    >>> pose = [[1, 0, 0, 5], [0, 1, 0, 0], [0, 0, 1, 0], [0, 0, 0, 1]]
+    >>> frames = [{"file_path": "images/1.png", "transform_matrix": pose}]
+    >>> with TemporaryDirectory() as root:
+    ...     text = json.dumps({**camera, "frames": frames})
+    ...     _ = (Path(root) / "transforms.json").write_text(text)
+    ...     (image,) = read_nerfstudio(Path(root))
+    >>> image.camera.cx, image.pose[:3, 3].tolist(), float(image.pose[2, 2])
+    (1.5, [5.0, 0.0, 0.0], -1.0)
     """
     path = folder / "transforms.json"
     content = json_object(path)
