@@ -10,7 +10,7 @@ import torch
 from dense_grid import cloud
 
 from vlg_lib.artifacts import StoreError
-from vlg_lib.convert.openscene_network import NetworkSettings, convert_network
+from vlg_lib.convert.openscene_network import PublishedNetwork, convert_network
 from vlg_lib.data.ply import write_points
 from vlg_lib.networks.mink_unet import create_mink_unet
 from vlg_lib.networks.openscene import load_published
@@ -186,7 +186,7 @@ def test_a_converted_network_predicts(small, tmp_path):
         published_file(tmp_path / "model.pth.tar", small),
         tmp_path / "mine.safetensors",
     )
-    chosen = NetworkSettings(
+    chosen = PublishedNetwork(
         classes=("wall", "floor", "chair"),
         architecture="MinkUNetSmall",
         voxel_size=0.1,
@@ -232,12 +232,12 @@ def test_a_conversion_that_fails_writes_nothing(small, tmp_path):
             convert_network(
                 source,
                 out,
-                NetworkSettings(**({"class_set": "scannet-20"} | given)),
+                PublishedNetwork(**({"class_set": "scannet-20"} | given)),
             )
     with pytest.raises(
         ValueError, match=r"expected the name of a \.safetensors file"
     ):
         convert_network(
-            source, tmp_path / "mine.pth", NetworkSettings("scannet-20")
+            source, tmp_path / "mine.pth", PublishedNetwork("scannet-20")
         )
     assert not list(tmp_path.glob("mine*"))

@@ -495,12 +495,12 @@ def openscene_network(
           --out published.safetensors --class-set scannet-20
     """
     from vlg_lib.convert.openscene_network import (
-        NetworkSettings,
+        PublishedNetwork,
         convert_network,
     )
 
     given: dict[str, Any] = {} if teacher is None else {"teacher": teacher}
-    settings = NetworkSettings(
+    settings = PublishedNetwork(
         class_set=class_set,
         classes=split_words(classes),
         architecture=architecture,

@@ -1,6 +1,8 @@
 r"""Convert the fused features that OpenScene published into files that stages 2
 and 3 start from, without TensorFlow.
 
+::
+
     vlg convert openscene-features scannet_multiview_openseg \
         --scenes scenes/scannet --out fused/scannet --dim 768
 

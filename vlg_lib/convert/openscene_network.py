@@ -1,6 +1,8 @@
 r"""Make a published 3D network of OpenScene or 3DSS-VLG a checkpoint of this
 library.
 
+::
+
     vlg convert openscene-network model.pth.tar \
         --out network.safetensors --class-set scannet-20
     vlg predict my_scan.ply --checkpoint network.safetensors --out labelled.ply
@@ -21,7 +23,7 @@ from vlg_lib.vision_language.openseg import TEXT_TOWER
 
 
 @dataclass(frozen=True)
-class NetworkSettings:
+class PublishedNetwork:
     """What a published file does not say about its network."""
 
     class_set: str = ""
@@ -80,7 +82,7 @@ class ConvertedNetwork:
 
 
 def convert_network(
-    source: Path, out: Path, settings: NetworkSettings
+    source: Path, out: Path, settings: PublishedNetwork
 ) -> ConvertedNetwork:
     """Read a published network (``.pth``, ``.pth.tar``), check it against its
     architecture, and write the checkpoint ``out`` (``.safetensors``).

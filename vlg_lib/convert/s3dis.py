@@ -1,6 +1,8 @@
 r"""Convert the rooms of S3DIS, with their images from 2D-3D-S, into the layout
 that the library reads.
 
+::
+
     vlg convert s3dis Stanford3dDataset_v1.2 --out s3dis/train \
         --images 2D-3D-S/noXYZ --areas 1,2,3,4,6
     vlg convert s3dis Stanford3dDataset_v1.2 --out s3dis/test \
@@ -195,7 +197,7 @@ def missing_rooms(rooms: Mapping[str, Path], areas: Sequence[int]) -> list[str]:
 
 
 @dataclass(frozen=True)
-class Room:
+class AnnotatedRoom:
     """A room as its text files have it."""
 
     points: Float[Tensor, "N 3"]
@@ -225,7 +227,7 @@ def room_names(rooms: Path) -> dict[str, Path]:
     return {f"{folder.parent.name}_{folder.name}": folder for folder in folders}
 
 
-def read_room(folder: Path) -> Room:
+def read_room(folder: Path) -> AnnotatedRoom:
     """Read a room of S3DIS; TextError or LayoutError, naming the file, where it
     is wrong.
     """
@@ -249,7 +251,7 @@ def read_room(folder: Path) -> Room:
     points, colors, labels = (
         torch.cat(column) for column in zip(*parts, strict=True)
     )
-    return Room(
+    return AnnotatedRoom(
         points,
         colors,
         labels if annotations else None,

@@ -1,6 +1,8 @@
 r"""Convert scans of the formats in :mod:`vlg_lib.convert.formats` into the
 layout that the library reads; one bad scan does not stop the others.
 
+::
+
     vlg convert tum rgbd_dataset_freiburg1_desk --out scenes --every 10
     vlg convert nerfstudio kitchen garage --out scenes --jobs 2 \
         --classes "wall, floor, chair, desk" --tags "wall, floor, desk"

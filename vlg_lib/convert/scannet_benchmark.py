@@ -7,6 +7,8 @@ scene's points, -1 where nothing was predicted), such as ``vlg predict`` writes.
 The converted scenes say how many points a scene has. Points without a label get
 id 0, which scores as wrong, and are reported.
 
+::
+
     vlg export-scannet predictions --scenes scannet/test \
         --out submission.zip --split scannetv2_test.txt
 """

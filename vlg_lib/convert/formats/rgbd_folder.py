@@ -18,6 +18,8 @@ surface of TSDF fusion), unless a point cloud is given. Frames that cannot be
 used are left out and counted; nothing is written when the scan as a whole is
 wrong.
 
+::
+
     vlg convert rgbd my_scan --out scenes --up y \
         --classes "wall, floor, chair, desk" --tags "wall, floor, desk"
 """
