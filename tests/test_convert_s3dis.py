@@ -614,7 +614,6 @@ def test_numbers_that_no_float_holds_are_an_unreadable_pose(tmp_path):
     assert scene.skipped == {"unreadable pose": 1}
 
 
-@pytest.mark.skip(reason="needs the command vlg convert")
 def test_the_options_of_the_command(tmp_path):
     rooms, images = write_dataset(tmp_path)
     words = ["s3dis", rooms, "--out", tmp_path / "out"]

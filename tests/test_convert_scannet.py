@@ -477,7 +477,6 @@ class TestManyScenes:
         kill_and_go_on(convert, out, names, 5)
 
 
-@pytest.mark.skip(reason="needs the command vlg convert")
 class TestCommand:
     def test_a_split_and_scenes_that_are_not_there(self, tmp_path):
         for i in range(3):

@@ -71,7 +71,7 @@ class Row(TypedDict):
 
 
 @dataclass(frozen=True)
-class _Answer:
+class Answer:
     """A method on a scene: the confusion with its labels, and the seconds that
     the last step took.
     """
@@ -80,7 +80,7 @@ class _Answer:
     seconds: float
 
 
-Answers = dict[str, list[dict[str, _Answer]]]
+Answers = dict[str, list[dict[str, Answer]]]
 """For each split and scene the answer of each row."""
 
 
@@ -168,7 +168,7 @@ class Table:
 
     def _answer(
         self, kinds: Mapping[str, str], scene: Scene
-    ) -> dict[str, _Answer]:
+    ) -> dict[str, Answer]:
         """The answer of every row on a scene.
 
         The first row has that of a perfect prediction: what it predicts is
@@ -178,7 +178,7 @@ class Table:
         truth, fused = stages.scenes.truth(scene), stages.fused(scene)
         classes, texts = len(scene.class_set), stages.text_embeddings()
         temperature = stages.profile.pseudo_labels.temperature
-        answers = {ROWS[0]: _Answer(confusion(truth, truth, classes), 0.0)}
+        answers = {ROWS[0]: Answer(confusion(truth, truth, classes), 0.0)}
         for name, adapter in (
             ("projection", None),
             ("adapter", stages.adapter),
@@ -193,12 +193,12 @@ class Table:
                     embeddings, texts, tags, temperature
                 ).labels
                 matrix = confusion(labels, truth, classes)
-                answers[row] = _Answer(matrix, time.perf_counter() - started)
+                answers[row] = Answer(matrix, time.perf_counter() - started)
         for row, kind in kinds.items():
             started = time.perf_counter()
             labels = self.networks.predict(kind, scene)
             matrix = confusion(labels, truth, classes)
-            answers[row] = _Answer(matrix, time.perf_counter() - started)
+            answers[row] = Answer(matrix, time.perf_counter() - started)
         return answers
 
     def _row(self, row: str, answers: Answers) -> Row:
