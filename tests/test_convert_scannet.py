@@ -486,7 +486,7 @@ class TestCommand:
             tmp_path / "scans",
             "--out",
             tmp_path / "out",
-            "--scenes",
+            "--only",
             "scene0002_00,scene0007_00",
         )
         assert (result.exit_code, "first 'scene0007_00'" in result.output) == (
@@ -497,7 +497,7 @@ class TestCommand:
     @pytest.mark.parametrize(
         ("options", "message"),
         [
-            (["--frame-skip", 0], "must be positive"),
+            (["--every", 0], "must be positive"),
             (["--size", "640"], "size like 320x240"),
             (["--jobs", 0], "jobs"),
         ],
