@@ -9,6 +9,8 @@ metre, the number of frames; then for each frame its camera-to-world pose, two
 time stamps, two sizes in bytes, colour data, depth data; then, sometimes,
 measurements of the inertial sensor, which are not read.
 
+::
+
     with SensFile(Path("scene0000_00.sens")) as sens:
         for index in range(0, len(sens), 20):
             color, depth = sens.color(index), sens.depth(index)

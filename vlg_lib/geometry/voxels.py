@@ -3,7 +3,7 @@ map between the two (chapter 07).
 
 A voxel coordinate (x, y, z) counts whole voxels from the origin; a batch of
 clouds adds a first column that says which cloud a voxel belongs to. A row
-(batch, x, y, z) packs into one non-negative int64 key:
+(batch, x, y, z) packs into one non-negative int64 key::
 
     bits    62 ... 51 | 50 ... 34 | 33 ... 17 | 16 ... 0
     field   batch     | x + 65536 | y + 65536 | z + 65536

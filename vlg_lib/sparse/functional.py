@@ -1,7 +1,7 @@
 """The arithmetic of sparse convolution: gather, multiply, scatter (chapter 07).
 
 For each kernel offset k the kernel map lists which input row meets which output
-row. So
+row. So::
 
     gather the input rows  ->  multiply by W[k]  ->  add to the output rows
 
