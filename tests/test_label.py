@@ -14,10 +14,10 @@ from hypothesis import strategies as st
 from small_scene import floor_frame, floor_scene
 from typer.testing import CliRunner
 
-from vlg_lib.classes import ROOMS_12
+from vlg_lib.classes import ROOMS_12, SCANNET_20
 from vlg_lib.cli import app, main
 from vlg_lib.data.layout import write_scene
-from vlg_lib.data.ply import read_points, write_points
+from vlg_lib.data.ply import read_label_names, read_points, write_points
 from vlg_lib.networks.point_network import PointNetwork, load_network
 from vlg_lib.own_scan.correlation import color_correlation
 from vlg_lib.own_scan.fuse import fuse_colors
@@ -428,3 +428,52 @@ def test_the_command_trains(trained, tmp_path, monkeypatch):
     without = CliRunner().invoke(app, arguments)
     assert without.exit_code == 2
     assert "labels come from tags" in without.output
+
+
+def in_scannet_classes(folder: Path) -> Path:
+    """A made room whose scene.json names ScanNet's classes, most of which the
+    small model has never heard of."""
+    room, _ = room_scene(15_001, views=4, width=64, height=48)
+    tags = SCANNET_20.mask(["floor", "wall"])
+    scene = replace(room, class_set=SCANNET_20, scene_labels=tags)
+    write_scene(folder, scene, provenance={})
+    return folder
+
+
+def test_only_the_words_that_are_typed_must_be_known(tmp_path):
+    folder = in_scannet_classes(tmp_path / "a")
+    tags = ["floor", "wall", "chair", "table"]
+    counts = label_scan(folder, tmp_path / "out", tags, progress=False)
+    assert [*counts] == ["wall", "floor", "chair", "table", "not seen"]
+    _, colors, extra = read_points(tmp_path / "out" / "labelled.ply")
+    labels = extra["label"]
+    for name in tags:  # indices of the scene's own classes
+        assert int((labels == SCANNET_20.index(name)).sum()) == counts[name]
+    seen = labels >= 0
+    assert torch.equal(colors[seen], SCANNET_20.colors()[labels[seen]])
+    with pytest.raises(ValueError, match="counter"):
+        label_scan(folder, tmp_path / "out", ["counter"], progress=False)
+
+
+def test_a_network_of_its_own_needs_no_other_words(tmp_path):
+    folder = in_scannet_classes(tmp_path / "a")
+    options = RunOptions(tmp_path / "cache", device="cpu", progress=False)
+    counts = train_on_scan(
+        folder, tmp_path / "out", ["wall", "floor"], TINY, options
+    )
+    labels = read_points(tmp_path / "out" / "trained.ply")[2]["label"]
+    for name in ("wall", "floor"):
+        found = int((labels == SCANNET_20.index(name)).sum())
+        assert found == counts[name]
+    _, about = load_network(tmp_path / "out" / "network.safetensors")
+    assert about["class_set"]["names"] == ["wall", "floor"]
+
+
+def test_a_class_has_one_color_whatever_words_stand_beside_it(tmp_path):
+    folder = in_scannet_classes(tmp_path / "a")
+    label_scan(folder, tmp_path / "out", ["wall", "screen"], progress=False)
+    path = tmp_path / "out" / "labelled.ply"
+    assert read_label_names(path)[0] == "wall"
+    _, colors, extra = read_points(path)
+    walls = colors[extra["label"] == 0].unique(dim=0)
+    assert walls.tolist() == [list(SCANNET_20.palette[0])]

@@ -8,6 +8,7 @@ import pytest
 import torch
 from scannet_files import POINTS, write_scan
 
+from vlg_lib.classes import ROOMS_12, SCANNET_20
 from vlg_lib.convert.scannet import (
     ScannetSettings,
     ScannetSource,
@@ -20,6 +21,7 @@ from vlg_lib.convert.scannet_benchmark import (
 )
 from vlg_lib.data.layout import LayoutError
 from vlg_lib.data.ply import write_points
+from vlg_lib.data.point_clouds import write_labelled
 
 
 class TestExport:
@@ -68,6 +70,29 @@ class TestExport:
         with pytest.raises(
             LayoutError,
             match="a label for each of the 6 points of scene0708_00",
+        ):
+            self.export(scenes)
+        assert not (scenes / "out.zip").exists()
+
+    @pytest.mark.parametrize(
+        ("class_set", "fits"), [(SCANNET_20, True), (ROOMS_12, False)]
+    )
+    def test_a_file_that_names_its_labels_must_mean_the_benchmark_s(
+        self, scenes, class_set, fits
+    ):
+        write_labelled(
+            scenes / "found" / "scene0708_00.ply",
+            tuple(POINTS.T),
+            torch.tensor([0, 1, 2, -1, 3, 5]),
+            torch.ones(6),
+            class_set,
+        )
+        if fits:
+            assert self.export(scenes).unlabelled["scene0708_00"] == 1
+            return
+        with pytest.raises(
+            LayoutError,
+            match=r"0708_00\.ply: expected label 0 to be 'wall'.*'ceiling'",
         ):
             self.export(scenes)
         assert not (scenes / "out.zip").exists()

@@ -100,14 +100,28 @@ PALETTE = (
 k in every figure."""
 
 
-def own_class_set(names: Sequence[str], name: str = "own") -> ClassSet:
+def own_class_set(
+    names: Sequence[str], name: str = "own", *, like: ClassSet | None = None
+) -> ClassSet:
     """A class set of any words, coloured from the common palette (repeated
     after 20 classes).
 
+    ``like``: a class set whose classes keep their colours; other words get
+    those that it leaves.
+
     >>> own_class_set(["cup", "plate"]).palette == SCANNET_20.palette[:2]
     True
+    >>> own_class_set(["cup", "floor"], like=SCANNET_20).palette[1]
+    (180, 100, 0)
     """
-    palette = tuple(color for _, color in zip(names, cycle(PALETTE)))
+    kept: dict[str, tuple[int, int, int]] = {}
+    if like is not None:
+        kept = dict(zip(like.names, like.palette, strict=True))
+    free = [color for color in PALETTE if color not in kept.values()]
+    colors = cycle(free or PALETTE)
+    palette = tuple(
+        kept[word] if word in kept else next(colors) for word in names
+    )
     return ClassSet(name, tuple(names), palette)
 
 

@@ -27,7 +27,7 @@ from vlg_lib.classes import IGNORE_LABEL, SCANNET_20
 from vlg_lib.convert.batch import chosen
 from vlg_lib.convert.scannet_labels import NYU40_IDS, to_nyu40
 from vlg_lib.data.layout import LayoutError, read_manifest, scene_folders
-from vlg_lib.data.ply import read_points
+from vlg_lib.data.ply import read_label_names, read_points
 
 
 @dataclass(frozen=True)
@@ -73,7 +73,23 @@ def scene_ids(prediction: Path, scene: Path) -> Int[Tensor, " N"]:
             f"{prediction}: expected labels from -1 to {len(SCANNET_20) - 1},"
             f" found {labels.unique()}"
         )
+    _check_names(prediction, labels)
     return to_nyu40(labels)
+
+
+def _check_names(prediction: Path, labels: Int[Tensor, " N"]) -> None:
+    """LayoutError where the file says that its labels are of other classes."""
+    named = read_label_names(prediction)
+    for label in labels.unique().tolist():
+        expected = SCANNET_20.names[label] if label >= 0 else None
+        found = named.get(label, expected)
+        if label >= 0 and found != expected:
+            raise LayoutError(
+                f"{prediction}: expected label {label} to be {expected!r}, as"
+                f" in {SCANNET_20.name}, but the file names it {found!r}: label"
+                " the scene with these twenty classes (vlg predict --classes,"
+                " or vlg predict-scenes with a network of ScanNet)"
+            )
 
 
 def export_submission(

@@ -74,6 +74,30 @@ def write_columns(
         )
 
 
+def read_label_names(path: Path) -> dict[int, str]:
+    """The names of labels that the comments of a PLY file give, by number:
+    ``comment label 0 wall`` names label 0. Empty where there are none.
+
+    >>> from tempfile import TemporaryDirectory
+    >>> with TemporaryDirectory() as root:
+    ...     path = Path(root) / "cloud.ply"
+    ...     write_columns(path, {"x": np.zeros(1)}, ["label 0 wall"])
+    ...     read_label_names(path)
+    {0: 'wall'}
+    """
+    names: dict[int, str] = {}
+    with path.open("rb") as file:
+        for line in file:
+            words = line.decode("latin-1").strip().split(maxsplit=3)
+            if words[:1] == ["end_header"]:
+                break
+            if words[:2] == ["comment", "label"] and len(words) == 4:
+                number = words[2].removeprefix("-")
+                if number.isascii() and number.isdigit():
+                    names[int(words[2])] = words[3]
+    return names
+
+
 def write_points(
     path: Path,
     points: Float[Tensor, "N 3"],

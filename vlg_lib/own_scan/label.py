@@ -10,6 +10,8 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
+import torch
+
 from vlg_lib.classes import own_class_set
 from vlg_lib.data.layout import read_scene
 from vlg_lib.data.point_clouds import write_labelled
@@ -19,7 +21,7 @@ from vlg_lib.pipeline.options import RunOptions
 from vlg_lib.pipeline.profiles import Profile
 from vlg_lib.pipeline.run import open_run
 from vlg_lib.pipeline.scenes import Scenes, folder_key
-from vlg_lib.pseudo_labels import PseudoLabels, make_pseudo_labels, mask_logits
+from vlg_lib.pseudo_labels import PseudoLabels, make_pseudo_labels
 from vlg_lib.scene import Scene
 from vlg_lib.vision_language import create_model
 from vlg_lib.vision_language.prompts import (
@@ -61,15 +63,17 @@ def label_scan(
     ['floor', 'not seen', 'wall']
     """
     scene, teacher = _tagged(folder, tags), create_model(model)
-    texts = class_embeddings(
-        teacher,
-        scene.class_set.names,
-        templates or PromptSettings().templates,
+    known = scene.class_set.present(scene.scene_labels)
+    found = class_embeddings(
+        teacher, known, templates or PromptSettings().templates
     )
+    # The other classes are masked out: nobody needs to know their words.
+    texts = found.new_zeros(len(scene.class_set), found.shape[1])
+    texts[scene.scene_labels] = found
     fused = fuse_scene(scene, teacher.dense_embeddings, progress=progress)
-    found = make_pseudo_labels(fused, texts, scene.scene_labels)
+    labels = make_pseudo_labels(fused, texts, scene.scene_labels)
     return _write_labels(
-        out / "labelled.ply", scene, found, f"labels from {model} and tags"
+        out / "labelled.ply", scene, labels, f"labels from {model} and tags"
     )
 
 
@@ -100,27 +104,26 @@ def train_on_scan(
     LayoutError: nowhere/scene.json: no such file: not a scene folder
     """
     scene, teacher = _tagged(folder, tags), profile.teacher.name
+    taught = _among_tags(scene)
     scenes = Scenes.in_memory(
-        [scene], [scene], keys={scene.name: folder_key(folder)}
+        [taught], [taught], keys={scene.name: folder_key(folder)}
     )
     run = open_run(profile, options=options, scenes=scenes)
     _write_labels(
         out / "labelled.ply",
         scene,
-        run.stages.pseudo_labels(scene),
+        _in_class_set(scene, run.stages.pseudo_labels(taught)),
         f"labels from {teacher} and tags",
     )
-    scores = mask_logits(
-        run.networks.scores("3dss-vlg", scene).cpu(), scene.scene_labels
-    )
+    scores = run.networks.scores("3dss-vlg", taught).cpu()
     temperature = profile.pseudo_labels.temperature
     confidence, labels = (scores / temperature).softmax(dim=1).max(dim=1)
     save_network(
         out / "network.safetensors",
         run.networks.trained("3dss-vlg").cpu(),
         class_set={
-            "name": scene.class_set.name,
-            "names": list(scene.class_set.names),
+            "name": taught.class_set.name,
+            "names": list(taught.class_set.names),
         },
         teacher=teacher,
         prompt_template=join_templates(profile.prompts.templates),
@@ -133,24 +136,44 @@ def train_on_scan(
     return _write_labels(
         out / "trained.ply",
         scene,
-        PseudoLabels(labels, confidence),
+        _in_class_set(scene, PseudoLabels(labels, confidence)),
         "labels from its own 3D network",
     )
 
 
 def _tagged(folder: Path, tags: Sequence[str]) -> Scene:
     """The scene with the tags that were typed; tags that are not all of its
-    class set make one of their own.
+    class set make one of their own, in which known classes keep their colours.
     """
     scene = read_scene(folder)
-    class_set = (
-        scene.class_set
-        if set(tags) <= set(scene.class_set.names)
-        else own_class_set(tags)
-    )
+    class_set = scene.class_set
+    if not set(tags) <= set(class_set.names):
+        class_set = own_class_set(tags, like=class_set)
     return replace(
         scene, class_set=class_set, scene_labels=class_set.mask(tags)
     )
+
+
+def _among_tags(scene: Scene) -> Scene:
+    """The scene with its tags for the only classes: words of other classes need
+    not be known to any model.
+    """
+    tags = scene.class_set.present(scene.scene_labels)
+    class_set = scene.class_set
+    if tags != class_set.names:
+        class_set = own_class_set(tags, like=class_set)
+    return replace(
+        scene, class_set=class_set, scene_labels=class_set.mask(tags)
+    )
+
+
+def _in_class_set(scene: Scene, found: PseudoLabels) -> PseudoLabels:
+    """Labels among the tags of a scene as indices into its class set."""
+    places = scene.scene_labels.nonzero()[:, 0]
+    labels = torch.where(
+        found.labels < 0, found.labels, places[found.labels.clamp(min=0)]
+    )
+    return PseudoLabels(labels, found.confidence)
 
 
 def _write_labels(

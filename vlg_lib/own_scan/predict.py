@@ -386,13 +386,7 @@ def _class_set(names: tuple[str, ...], own: tuple[str, ...]) -> ClassSet:
     ) or own_class_set(own or names)
     if names == whole.names:
         return whole
-    if set(names) <= set(whole.names):
-        return ClassSet(
-            "own",
-            names,
-            tuple(whole.palette[whole.index(name)] for name in names),
-        )
-    return own_class_set(names)
+    return own_class_set(names, like=whole)
 
 
 def _template(about: dict[str, Any]) -> str:
