@@ -32,7 +32,7 @@ from vlg_lib.networks.point_network import (
     point_scores,
     save_network,
 )
-from vlg_lib.networks.tiling import label_points, tiles
+from vlg_lib.networks.tiling import Question, label_points, tiles
 from vlg_lib.own_scan.predict import PredictionSettings, predict
 from vlg_lib.vision_language import create_model
 
@@ -904,10 +904,8 @@ class TestLargeClouds:
                 channels=6, output="scores", height=False, voxel_size=0.25
             )
         ).eval()
-        whole = label_points(network, points, colors, None, None, 1.0)
-        cut = label_points(
-            network, points, colors, None, None, 1.0, tile_voxels=300
-        )
+        whole = label_points(network, points, colors, Question())
+        cut = label_points(network, points, colors, Question(), tile_voxels=300)
         assert (whole[2], cut[2] > 3) == (1, True)
         torch.testing.assert_close(cut[1], whole[1], atol=1e-5, rtol=1e-5)
         assert (cut[0] == whole[0]).float().mean() > 0.999

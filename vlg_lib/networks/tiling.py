@@ -1,6 +1,7 @@
 """Large clouds in overlapping tiles, so that a network's memory is bounded."""
 
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 
 import torch
 from jaxtyping import Bool, Float, Int64, UInt8
@@ -19,22 +20,34 @@ MARGIN = 32
 of two, as all strides are."""
 
 
+@dataclass(frozen=True)
+class Question:
+    """What a network is asked about a cloud."""
+
+    texts: Float[Tensor, "K D"] | None = None
+    """The embeddings of the class names, for a network of embeddings."""
+    columns: Sequence[int] | None = None
+    """Which of its own scores are the classes, for a network of scores; None:
+    all of them."""
+    temperature: float = 1.0
+    """Divides what the softmax turns into probabilities; above 0."""
+    augmentations: int = 1
+    """Turned copies of the cloud whose scores are averaged; from 1."""
+
+
 def label_points(
     network: PointNetwork,
     points: Float[Tensor, "N 3"],
     colors: UInt8[Tensor, "N 3"],
-    text_embeddings: Float[Tensor, "K D"] | None,
-    columns: Sequence[int] | None,
-    temperature: float,
-    augmentations: int = 1,
+    question: Question,
+    *,
     progress: bool = False,
     tile_voxels: int = TILE_VOXELS,
 ) -> tuple[Int64[Tensor, " N"], Float[Tensor, " N"], int]:
     """The best class of every point, its softmax probability, and how many
     tiles the cloud was cut into.
 
-    ``columns``: which of the network's own scores are the classes. A tile knows
-    its own floor (and, with instance normalisation, its own statistics), as a
+    A tile knows its own floor (and, with instance normalisation, its own statistics), as a
     room does in training. ValueError for a network that answers with NaN.
     """
     labels = torch.empty(len(points), dtype=torch.int64)
@@ -47,17 +60,18 @@ def label_points(
             network,
             points[seen],
             colors[seen],
-            text_embeddings,
-            augmentations=augmentations,
+            question.texts,
+            augmentations=question.augmentations,
         )[own]
-        logits = logits if columns is None else logits[:, list(columns)]
+        if question.columns is not None:
+            logits = logits[:, list(question.columns)]
         if not bool(logits.isfinite().all()):
             raise ValueError(
                 "the network answers with NaN or infinite scores: its weights"
                 " are damaged"
             )
         scores[seen[own]], labels[seen[own]] = (
-            (logits / temperature).softmax(dim=1).max(dim=1)
+            (logits / question.temperature).softmax(dim=1).max(dim=1)
         )
     return labels, scores, len(cut)
 

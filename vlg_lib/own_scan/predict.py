@@ -25,7 +25,7 @@ from vlg_lib.data.point_clouds import (
     write_labelled,
 )
 from vlg_lib.networks.point_network import PointNetwork
-from vlg_lib.networks.tiling import label_points
+from vlg_lib.networks.tiling import Question, label_points
 from vlg_lib.networks.zoo import load_checkpoint
 from vlg_lib.training.devices import choose_device
 from vlg_lib.vision_language import create_model
@@ -217,11 +217,13 @@ def _ask(
         network,
         points,
         file.colors[usable],
-        choice.texts,
-        choice.columns,
-        _temperature(settings, network),
-        settings.augmentations,
-        progress,
+        Question(
+            choice.texts,
+            choice.columns,
+            _temperature(settings, network),
+            settings.augmentations,
+        ),
+        progress=progress,
     )
     return _Found(points, usable, labels, scores, size, tiles, notes)
 
