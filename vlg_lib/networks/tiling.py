@@ -47,8 +47,9 @@ def label_points(
     """The best class of every point, its softmax probability, and how many
     tiles the cloud was cut into.
 
-    A tile knows its own floor (and, with instance normalisation, its own statistics), as a
-    room does in training. ValueError for a network that answers with NaN.
+    A tile knows its own floor (and, with instance normalisation, its own
+    statistics), as a room does in training. ValueError for a network that
+    answers with NaN.
     """
     labels = torch.empty(len(points), dtype=torch.int64)
     scores = torch.empty(len(points))
