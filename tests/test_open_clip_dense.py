@@ -625,8 +625,8 @@ def test_texts_pass_the_tower_once(world):
 
     model = make(world, "maskclip")
     asked = []
-    inner = model._tokenizer
-    model._tokenizer = lambda texts: (asked.extend(texts), inner(texts))[1]
+    inner = model._tokens
+    model._tokens = lambda texts: (asked.extend(texts), inner(texts))[1]
     texts = ["a chair", "a table"]
     rows = model.text_embeddings(texts)
     with torch.no_grad():
@@ -637,6 +637,17 @@ def test_texts_pass_the_tower_once(world):
     again = model.text_embeddings(["a lamp", "a table"])
     assert asked == ["a chair", "a table", "a lamp"]
     assert torch.equal(again[1], rows[1])
+
+
+def test_a_text_that_the_context_would_cut_is_refused(world):
+    """Two classes at the end of one long template got one embedding."""
+    model = make(world, "maskclip")
+    whole = "a thing seen by a camera " * 10
+    rows = model.text_embeddings([f"{whole} chair", f"{whole} table"])
+    assert not torch.equal(rows[0], rows[1])
+    long = "a thing seen by a camera " * 16
+    with pytest.raises(ValueError, match="camera chair' fills the 77 tokens"):
+        model.text_embeddings([f"{long}chair", f"{long}table"])
 
 
 class Alphabet(VisionLanguageModel):

@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.nn.functional import binary_cross_entropy_with_logits
 
 from vlg_lib.networks.point_network import PointNetwork, check_scores
+from vlg_lib.precision import sum_dtype
 from vlg_lib.training.loop import FitSettings
 from vlg_lib.training.point_batches import (
     Cloud,
@@ -61,7 +62,8 @@ def pool_scores(
     ``log-sum-exp``: between the two, log(mean(exp(r s))) / r with the sharpness
     r: the average for r -> 0, the maximum for r -> infinity (Pinheiro &
     Collobert, CVPR 2015, who take 5; at 1 more members are taught). A bag
-    without members scores 0. ValueError for another pooling.
+    without members scores 0. Sums are kept in float32 or better. ValueError for
+    another pooling.
 
     >>> scores, bags = torch.tensor([[0.0], [4.0]]), torch.tensor([0, 0])
     >>> for name in POOLINGS:
@@ -74,6 +76,19 @@ def pool_scores(
         raise ValueError(
             f"unknown pooling {pooling!r}; known: {', '.join(POOLINGS)}"
         )
+    pooled = _pool(
+        scores.to(sum_dtype(scores)), bags, count, pooling, sharpness
+    )
+    return pooled.to(scores.dtype)
+
+
+def _pool(
+    scores: Float[Tensor, "V K"],
+    bags: Int64[Tensor, " V"],
+    count: int,
+    pooling: str,
+    sharpness: float,
+) -> Float[Tensor, "count K"]:
     members = (
         torch.bincount(bags, minlength=count)
         .clamp(min=1)

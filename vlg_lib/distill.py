@@ -15,6 +15,7 @@ from torch.nn.functional import normalize
 
 from vlg_lib.classes import IGNORE_LABEL
 from vlg_lib.networks.point_network import PointNetwork
+from vlg_lib.precision import sum_dtype
 from vlg_lib.training.loop import FitSettings
 from vlg_lib.training.point_batches import (
     Cloud,
@@ -37,13 +38,15 @@ def cosine_loss(
     points of a voxel may share one; without it the i-th point has the i-th row.
     A target of zeros stands for "no view saw this point" and does not count.
     ``weights``: how much each point counts, relative to the others. Without any
-    target the loss is 0.
+    target the loss is 0. It is computed in float32 or better.
 
     >>> predicted = torch.tensor([[2.0, 0.0], [1.0, 0.0]])
     >>> cosine_loss(predicted, torch.tensor([[0.0, 3.0], [0.0, 0.0]]))
     tensor(1.)
     """
-    counts = (targets != 0).any(dim=1).to(predicted.dtype)
+    wide = sum_dtype(predicted)
+    predicted, targets = predicted.to(wide), targets.to(wide)
+    counts = (targets != 0).any(dim=1).to(wide)
     if weights is not None:
         counts = counts * weights
     pulls = counts[:, None] * normalize(targets, dim=1)
@@ -53,9 +56,7 @@ def cosine_loss(
         pulls = torch.zeros_like(predicted).index_add_(0, rows, pulls)
     total = counts.sum()
     agreement = (normalize(predicted, dim=1) * pulls).sum()
-    return (total - agreement) / total.clamp(
-        min=torch.finfo(predicted.dtype).tiny
-    )
+    return (total - agreement) / total.clamp(min=torch.finfo(wide).tiny)
 
 
 def class_weights(

@@ -23,6 +23,8 @@ from jaxtyping import Float, Int, Int32, Int64, Shaped
 from torch import Tensor
 from torch.nn import functional
 
+from vlg_lib.precision import sum_dtype
+
 LIMIT = 2**15
 """Coordinates lie in -LIMIT <= c < LIMIT: 655 m to either side at 2 cm."""
 
@@ -57,12 +59,14 @@ class Voxels:
 
     def average(self, values: Float[Tensor, "N C"]) -> Float[Tensor, "V C"]:
         """The mean over each voxel's points. Points are added up in their
-        order: two runs agree to the last bit.
+        order, in float32 or better: two runs agree to the last bit.
         """
         _check_rows(values, len(self.point_to_voxel), "points")
         counts = torch.bincount(self.point_to_voxel, minlength=len(self))
-        by_voxel = values[self.point_to_voxel.argsort(stable=True)]
-        return torch.segment_reduce(by_voxel, "mean", lengths=counts, axis=0)
+        wide = values.to(sum_dtype(values))
+        by_voxel = wide[self.point_to_voxel.argsort(stable=True)]
+        means = torch.segment_reduce(by_voxel, "mean", lengths=counts, axis=0)
+        return means.to(values.dtype)
 
     def to_points(
         self, values: Shaped[Tensor, "V ..."]
@@ -96,7 +100,8 @@ class Voxels:
         lowest = from_centre.floor()
         share = from_centre - lowest
         total = share.new_zeros(len(points))
-        out = values.new_zeros(len(points), values.shape[1])
+        wide = values.to(sum_dtype(values))
+        out = wide.new_zeros(len(points), values.shape[1])
         for corner in itertools.product((0, 1), repeat=3):
             offset = torch.tensor(corner, device=points.device)
             wanted = _keys(functional.pad(lowest.long() + offset, (1, 0)))
@@ -105,8 +110,9 @@ class Voxels:
                 keys[row] == wanted
             )
             total = total + weight
-            out = out + weight.to(values.dtype)[:, None] * values[row]
-        return out / total.clamp(min=1e-30).to(values.dtype)[:, None]
+            out = out + weight.to(wide.dtype)[:, None] * wide[row]
+        means = out / total.clamp(min=1e-30).to(wide.dtype)[:, None]
+        return means.to(values.dtype)
 
 
 def _check_rows(values: Tensor, expected: int, what: str) -> None:

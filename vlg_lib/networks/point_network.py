@@ -7,7 +7,7 @@ means is the training's business: an embedding to compare with text
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -24,6 +24,10 @@ from vlg_lib.networks.mink_unet import ARCHITECTURES, create_mink_unet
 from vlg_lib.sparse import VoxelTensor
 
 FORMAT = "vlg_lib point network 1"
+
+_COMPILED = "_orig_mod."
+"""What ``torch.compile`` puts before the names of a module's weights."""
+
 OUTPUTS = ("embeddings", "scores")
 
 TURN = math.radians(20)
@@ -248,17 +252,38 @@ def save_network(
     JSON-able facts (classes, teacher, training).
 
     ``half``: weights are rounded to float16, half the size; they are float32
-    again when loaded.
+    again when loaded. A network that ``torch.compile`` has wrapped is saved
+    under the names of its own weights. ValueError where the weights are not
+    those that :func:`load_network` expects; then nothing is written.
     """
+    weights = {
+        name.replace(_COMPILED, ""): tensor
+        for name, tensor in network.unet.state_dict().items()
+    }
+    _check_names(path, weights, network.settings)
     tensors = {
         name: tensor.half() if half and tensor.is_floating_point() else tensor
-        for name, tensor in network.unet.state_dict().items()
+        for name, tensor in weights.items()
     }
     save_tensors(
         path,
         tensors,
         {"format": FORMAT, "settings": asdict(network.settings), **about},
     )
+
+
+def _check_names(
+    path: Path, weights: Mapping[str, Tensor], settings: NetworkSettings
+) -> None:
+    """ValueError where a network of these settings has other weights."""
+    expected = set(PointNetwork(settings).unet.state_dict())
+    wrong = sorted(expected ^ set(weights))
+    if wrong:
+        raise ValueError(
+            f"{path}: the network does not have the weights of its settings, so"
+            f" it could not be loaded again; {len(wrong)} differ, first"
+            f" {wrong[0]!r}: save it without what was added to its modules"
+        )
 
 
 def load_network(

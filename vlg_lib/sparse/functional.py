@@ -20,6 +20,7 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from vlg_lib.precision import sum_dtype
 from vlg_lib.sparse.kernel_maps import KernelMap, Parts
 
 CPU_BLOCK = 2**18
@@ -61,10 +62,15 @@ def sparse_convolution(
 def sum_pool(
     features: Float[Tensor, "N C"], kernel_map: KernelMap
 ) -> Float[Tensor, "M C"]:
-    """The sum of the input rows that each output row meets; zero for none."""
-    out = features.new_zeros(kernel_map.output_size, features.shape[1])
+    """The sum of the input rows that each output row meets; zero for none.
+
+    It is added up, and returned, in float32 where the features are in half
+    precision.
+    """
+    wide = features.to(sum_dtype(features))
+    out = wide.new_zeros(kernel_map.output_size, features.shape[1])
     for sources, targets in kernel_map.pairs:
-        out.index_add_(0, targets, features[sources])
+        out.index_add_(0, targets, wide[sources])
     return out
 
 
@@ -128,7 +134,7 @@ def _multiply(x: Tensor, kernel: Tensor, kernel_map: KernelMap) -> Tensor:
         out = x.new_zeros(kernel_map.output_size, kernel.shape[2])
     else:
         out = x @ weights[itself]
-    out = out.to(_sum_dtype(x))
+    out = out.to(sum_dtype(x))
     for sources, targets, parts in _blocks(kernel_map, kernel):
         product = _times(x.index_select(0, sources), weights, parts)
         out.index_add_(0, targets, product.to(out.dtype))
@@ -150,11 +156,11 @@ def _gradients(
     for_x = for_kernel = None
     if needs_x:
         if itself is None:
-            for_x = torch.zeros_like(x, dtype=_sum_dtype(x))
+            for_x = torch.zeros_like(x, dtype=sum_dtype(x))
         else:
-            for_x = (gradient @ weights[itself]).to(_sum_dtype(x))
+            for_x = (gradient @ weights[itself]).to(sum_dtype(x))
     if needs_kernel:
-        for_kernel = torch.zeros_like(kernel, dtype=_sum_dtype(x))
+        for_kernel = torch.zeros_like(kernel, dtype=sum_dtype(x))
         if itself is not None:
             for_kernel[itself] += x.T @ gradient
     for sources, targets, parts in _blocks(kernel_map, kernel):
@@ -189,9 +195,3 @@ def _blocks(
     if kernel.device.type != "cpu":
         return kernel_map.blocks()
     return kernel_map.blocks(max(1, CPU_BLOCK // sum(kernel.shape[1:])))
-
-
-def _sum_dtype(x: Tensor) -> torch.dtype:
-    """What products are added up in: float32 for half precision."""
-    half = x.dtype in (torch.float16, torch.bfloat16)
-    return torch.float32 if half else x.dtype

@@ -12,6 +12,7 @@ from jaxtyping import Float, Int64
 from torch import Tensor, nn
 from torch.nn import functional
 
+from vlg_lib.precision import sum_dtype
 from vlg_lib.sparse.functional import max_pool, sparse_convolution, sum_pool
 from vlg_lib.sparse.kernel_maps import KernelMap
 from vlg_lib.sparse.tensor import SparseTensor, check_same_grid
@@ -160,6 +161,9 @@ class ConvolutionTranspose(_Convolution):
 class BatchNorm(nn.Module):
     """Batch normalisation over all voxels of the batch. Its parameters live
     under ``bn``, as MinkowskiEngine's do.
+
+    One voxel has no variance: in training the running statistics do for it, and
+    are left as they are.
     """
 
     def __init__(self, channels: int, eps: float = 1e-5, momentum: float = 0.1):
@@ -168,7 +172,20 @@ class BatchNorm(nn.Module):
 
     def forward(self, x: SparseTensor) -> SparseTensor:
         """Normalise each channel."""
-        return x.replace(self.bn(x.features))
+        bn = self.bn
+        alone = len(x) == 1 and type(bn) is nn.BatchNorm1d  # no other process
+        if not (self.training and alone):
+            return x.replace(bn(x.features))
+        return x.replace(
+            functional.batch_norm(
+                x.features,
+                bn.running_mean,
+                bn.running_var,
+                bn.weight,
+                bn.bias,
+                eps=bn.eps,
+            )
+        )
 
 
 class InstanceNorm(nn.Module):
@@ -195,14 +212,21 @@ class InstanceNorm(nn.Module):
     ) -> Float[Tensor, "N C"]:
         """Features of mean ``bias`` and standard deviation ``weight`` over the
         rows of each cloud.
+
+        Statistics are taken in float32 or better, under autocast too: of one
+        voxel, say, the variance is 0, and what 1 / sqrt(0 + eps) does to a
+        gradient is beyond float16.
         """
-        averaging = averaging_matrix(features, batch)
-        centred = features - (averaging @ features)[batch]
-        variance = averaging @ centred.square()
-        return (
-            centred * (variance + self.eps).rsqrt()[batch] * self.weight
-            + self.bias
-        )
+        with torch.autocast(features.device.type, enabled=False):
+            wide = features.to(sum_dtype(features))
+            averaging = averaging_matrix(wide, batch)
+            centred = wide - (averaging @ wide)[batch]
+            variance = averaging @ centred.square()
+            normal = (
+                centred * (variance + self.eps).rsqrt()[batch] * self.weight
+                + self.bias
+            )
+        return normal.to(features.dtype)
 
 
 class ReLU(nn.Module):
@@ -254,7 +278,7 @@ class SumPooling(_Pooling):
     """The sum over the occupied voxels under the window; zero for none."""
 
     def _pool(self, features: Tensor, kernel_map: KernelMap) -> Tensor:
-        return sum_pool(features, kernel_map)
+        return sum_pool(features, kernel_map).to(features.dtype)
 
 
 class AvgPooling(_Pooling):
@@ -263,10 +287,8 @@ class AvgPooling(_Pooling):
     """
 
     def _pool(self, features: Tensor, kernel_map: KernelMap) -> Tensor:
-        return (
-            sum_pool(features, kernel_map)
-            / kernel_map.counts().clamp(min=1)[:, None]
-        )
+        counts = kernel_map.counts().clamp(min=1)[:, None]
+        return (sum_pool(features, kernel_map) / counts).to(features.dtype)
 
 
 class MaxPooling(_Pooling):
@@ -288,8 +310,21 @@ def averaging_matrix(
 
 
 def global_average(x: SparseTensor) -> Float[Tensor, "B C"]:
-    """The mean over each cloud's voxels; zero for a cloud without voxels."""
-    return averaging_matrix(x.features, x.batch) @ x.features
+    """The mean over each cloud's voxels, in float32 or better; zero for a cloud
+    without voxels.
+    """
+    batch = x.batch
+    rows = x.features[batch.argsort(stable=True)]
+    clouds = rows.split(torch.bincount(batch).tolist())
+    means = torch.stack(
+        [
+            cloud.mean(dim=0, dtype=sum_dtype(cloud))
+            if len(cloud)
+            else cloud.sum(dim=0, dtype=sum_dtype(cloud))
+            for cloud in clouds
+        ]
+    )
+    return means.to(x.features.dtype)
 
 
 def global_max(x: SparseTensor) -> Float[Tensor, "B C"]:

@@ -9,6 +9,7 @@ continues bit for bit on a CPU, and a checkpoint needs no random state.
 
 import math
 import time
+import warnings
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import nullcontext
 from dataclasses import dataclass
@@ -112,6 +113,8 @@ class Progress:
     """The loss of each step so far."""
     seconds: float
     """What these steps took, wherever the training was continued."""
+    skipped: int = 0
+    """How many of them moved nothing, since gradients overflowed in float16."""
 
 
 def step_seed(seed: int, step: int) -> int:
@@ -145,8 +148,9 @@ def fit(
     process with the whole batch, up to rounding; but a batch norm sees one part
     of every process at a time. Without ``collate`` all processes do the same.
 
-    Raises ValueError for a loss that is not finite, and StoreError for a
-    checkpoint of another model, seed or length.
+    Raises ValueError for a loss that is not finite and where too many steps
+    overflow in float16 (:func:`check_skipped`; fewer are a warning), and
+    StoreError for a checkpoint of another model, seed or length.
 
     >>> model = nn.Linear(1, 1)
     >>> sgd = torch.optim.SGD(model.parameters(), lr=0.1)
@@ -168,6 +172,7 @@ def fit(
             settings.checkpoint, model, optimization.optimizer, run
         )
     losses = list(before.losses)
+    stepper.skipped = before.skipped
     model.train()
     started = time.perf_counter() - before.seconds
     bar = tqdm(
@@ -183,6 +188,7 @@ def fit(
             torch.manual_seed(seed)
             drawn = batches(step, torch.Generator().manual_seed(seed))
             losses.append(stepper.take(step, _parts(drawn, collate)))
+            check_skipped(stepper.skipped, step + 1, optimization.steps)
             bar.update()
             if _is_stored(settings, step + 1, optimization.steps):
                 assert settings.checkpoint is not None
@@ -191,11 +197,44 @@ def fit(
                     model,
                     optimization.optimizer,
                     run,
-                    Progress(losses, time.perf_counter() - started),
+                    Progress(
+                        losses, time.perf_counter() - started, stepper.skipped
+                    ),
                 )
+    _tell_skipped(stepper.skipped, optimization.steps)
     distributed.barrier()
     model.eval()
     return losses
+
+
+def check_skipped(skipped: int, done: int, steps: int) -> None:
+    """ValueError where so many of the steps done were left out that a training
+    of ``steps`` steps is none: more than a quarter of them, after some 20 in
+    which the scale of the loss may settle; in the end more than half.
+
+    >>> check_skipped(6, done=150, steps=150)
+    """
+    allowed = 20 + done / 4
+    if done == steps:
+        allowed = max(10, min(allowed, done / 2))
+    if skipped > allowed:
+        raise ValueError(
+            f"{skipped} of {done} steps were left out, since gradients"
+            " overflowed in float16: train in bfloat16 or without mixed"
+            " precision (accelerate launch --mixed_precision bf16, or no)"
+        )
+
+
+def _tell_skipped(skipped: int, steps: int) -> None:
+    """Warn of steps that were left out, beyond those in which the scale of the
+    loss settles.
+    """
+    if skipped > max(10, steps / 20) and distributed.rank() == 0:
+        warnings.warn(
+            f"{skipped} of {steps} steps were left out, since gradients"
+            " overflowed in float16",
+            stacklevel=3,
+        )
 
 
 def _cuda_devices(model: nn.Module) -> list[int]:
@@ -265,6 +304,7 @@ class _Stepper(Generic[Batch]):
             next(model.parameters()).device.type,
             enabled=optimization.half_precision,
         )
+        self.skipped = 0
 
     def take(self, step: int, parts: Iterable[_Part[Batch]]) -> float:
         """Take a step and return its loss; ValueError where it is not
@@ -287,7 +327,10 @@ class _Stepper(Generic[Batch]):
                 self.model.parameters(), self.how.max_grad_norm
             )
         self.scaler.step(optimizer)
+        scale = self.scaler.get_scale()
         self.scaler.update()
+        # it goes down where gradients had overflowed, and the step was none
+        self.skipped += self.scaler.get_scale() < scale
         return value
 
 
@@ -353,6 +396,7 @@ def _store(
         "run": run,
         "step": len(progress.losses),
         "seconds": progress.seconds,
+        "skipped": progress.skipped,
         "groups": state["param_groups"],
     }
     save_tensors(path, tensors, manifest)
@@ -413,4 +457,8 @@ def _set_weights(
 
 
 def _progress(tensors: dict[str, Tensor], manifest: dict[str, Any]) -> Progress:
-    return Progress(tensors["losses"].tolist(), float(manifest["seconds"]))
+    return Progress(
+        tensors["losses"].tolist(),
+        float(manifest["seconds"]),
+        int(manifest.get("skipped", 0)),  # not counted by earlier versions
+    )

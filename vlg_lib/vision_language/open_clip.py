@@ -280,12 +280,30 @@ class OpenClipModel(VisionLanguageModel):
         check_texts(texts)
         new = [text for text in texts if text not in self._texts]
         if new:
-            parts = self._tokenizer(new).to(self._device).split(64)
+            parts = self._tokens(new).to(self._device).split(64)
             rows = torch.cat(
                 [self._model.encode_text(part) for part in parts]
             ).float()
             self._texts.update(zip(new, normalize(rows, dim=-1), strict=True))
         return torch.stack([self._texts[text] for text in texts])
+
+    def _tokens(self, texts: list[str]) -> Tensor:
+        """The tokens of texts; ValueError for one that the context of the text
+        tower cuts: what is said at its end would not count.
+        """
+        tokens = self._tokenizer(texts)
+        # one word more changes nothing where there is no room for it
+        longer = self._tokenizer([f"{text} a" for text in texts])
+        for text, same in zip(
+            texts, (tokens == longer).all(dim=1).tolist(), strict=True
+        ):
+            if same:
+                raise ValueError(
+                    f"the text {text!r} fills the {tokens.shape[1]} tokens that"
+                    f" the text tower of {self.name} reads, and what does not"
+                    " fit is cut off: shorten it"
+                )
+        return tokens
 
 
 def _resize(
