@@ -234,6 +234,12 @@ def test_a_conversion_that_fails_writes_nothing(small, tmp_path):
                 out,
                 PublishedNetwork(**({"class_set": "scannet-20"} | given)),
             )
+    with pytest.raises(ValueError, match="64 numbers a point.*--teacher"):
+        convert_network(
+            source,
+            out,
+            PublishedNetwork("scannet-20", architecture="MinkUNetSmall"),
+        )
     with pytest.raises(
         ValueError, match=r"expected the name of a \.safetensors file"
     ):

@@ -135,7 +135,7 @@ PAGES = (
         "The nouns",
         "What everything else speaks: scenes, metrics, class sets, and files"
         " between stages.",
-        ("scene", "metrics", "classes", "artifacts"),
+        ("scene", "metrics", "classes", "artifacts", "precision"),
     ),
 )
 """The pages, from the highest floor to the lowest."""

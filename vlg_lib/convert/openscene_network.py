@@ -19,7 +19,7 @@ from vlg_lib.classes import ClassSet
 from vlg_lib.convert.scene_labels import known_classes
 from vlg_lib.networks.openscene import load_published
 from vlg_lib.networks.point_network import save_network
-from vlg_lib.vision_language.openseg import TEXT_TOWER
+from vlg_lib.vision_language.openseg import DIM, TEXT_TOWER
 
 
 @dataclass(frozen=True)
@@ -100,6 +100,7 @@ def convert_network(
         architecture=settings.architecture,
         voxel_size=settings.voxel_size,
     )
+    _check_teacher(source, network.settings.channels, settings.teacher)
     save_network(
         out,
         network,
@@ -115,3 +116,16 @@ def convert_network(
         sum(parameter.numel() for parameter in network.parameters()),
         network.settings.channels,
     )
+
+
+def _check_teacher(source: Path, channels: int, teacher: str) -> None:
+    """ValueError where the network cannot live in the space of the text tower
+    that is meant when nobody names one.
+    """
+    if teacher == TEXT_TOWER and channels != DIM:
+        raise ValueError(
+            f"{source}: gives {channels} numbers a point, and OpenSeg's text"
+            f" tower {DIM}: name the model that it learnt from with --teacher"
+            " (LSeg's texts are those of CLIP ViT-B/32:"
+            " open_clip/ViT-B-32-quickgelu/openai/maskclip)"
+        )
