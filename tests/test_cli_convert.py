@@ -160,3 +160,12 @@ def test_lines_of_help_fit_a_page():
         examples = [line for line in lines if re.match(r" +vlg convert", line)]
         assert examples
         assert max(map(len, examples)) <= 80
+
+
+def test_an_empty_name_is_refused_before_anything_is_written(tmp_path):
+    result = vlg_convert(
+        "tum", tmp_path, "--out", tmp_path / "out", "--classes", "chair,"
+    )
+    assert result.exit_code == 2
+    assert "one is empty in 'chair,'" in result.output
+    assert not (tmp_path / "out").exists()

@@ -234,7 +234,7 @@ def test_a_conversion_that_fails_writes_nothing(small, tmp_path):
                 out,
                 PublishedNetwork(**({"class_set": "scannet-20"} | given)),
             )
-    with pytest.raises(ValueError, match="64 numbers a point.*--teacher"):
+    with pytest.raises(ValueError, match=r"64 numbers a point.*--teacher"):
         convert_network(
             source,
             out,

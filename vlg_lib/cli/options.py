@@ -42,12 +42,20 @@ SOURCES = ("scannet", "s3dis", "rooms", "own")
 
 
 def split_words(text: str) -> tuple[str, ...]:
-    """Words with commas between.
+    """The words of a text with commas between, none of an empty text;
+    ValueError where one of them is empty.
 
-    >>> split_words("wall, white board,")
-    ('wall', 'white board')
+    >>> split_words("wall, shower curtain")
+    ('wall', 'shower curtain')
     """
-    return tuple(word.strip() for word in text.split(",") if word.strip())
+    words = tuple(word.strip() for word in text.split(","))
+    if not text.strip():
+        return ()
+    if not all(words):
+        raise ValueError(
+            f"expected words with commas between, one is empty in {text!r}"
+        )
+    return words
 
 
 def check_device(name: str | None) -> str | None:
