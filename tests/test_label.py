@@ -471,9 +471,9 @@ def test_a_network_of_its_own_needs_no_other_words(tmp_path):
 
 def test_a_class_has_one_color_whatever_words_stand_beside_it(tmp_path):
     folder = in_scannet_classes(tmp_path / "a")
-    label_scan(folder, tmp_path / "out", ["wall", "screen"], progress=False)
+    label_scan(folder, tmp_path / "out", ["screen", "wall"], progress=False)
     path = tmp_path / "out" / "labelled.ply"
-    assert read_label_names(path)[0] == "wall"
+    assert read_label_names(path)[1] == "wall"
     _, colors, extra = read_points(path)
-    walls = colors[extra["label"] == 0].unique(dim=0)
+    walls = colors[extra["label"] == 1].unique(dim=0)
     assert walls.tolist() == [list(SCANNET_20.palette[0])]
