@@ -15,7 +15,8 @@ from typer.testing import CliRunner
 from vlg_lib import cli, plan
 from vlg_lib.classes import CLASS_SETS
 from vlg_lib.cli import options
-from vlg_lib.data.point_clouds import UNITS, UP_AXES
+from vlg_lib.data.point_clouds import UNITS
+from vlg_lib.geometry.upright import AXES
 from vlg_lib.networks.zoo import list_checkpoints
 from vlg_lib.pipeline import profiles
 from vlg_lib.pipeline.networks import NETWORKS
@@ -105,7 +106,7 @@ def test_the_names_in_help_are_those_of_the_library() -> None:
     assert tuple(list_checkpoints()) == options.CHECKPOINTS
     assert options.NETWORKS == NETWORKS
     assert tuple(UNITS) == options.UNITS
-    assert tuple(UP_AXES) == options.UP_AXES
+    assert options.UP_AXES == AXES
     assert tuple(CLASS_SETS) == options.CLASS_SETS
     assert tuple(plan.SOURCES) == options.SOURCES
 

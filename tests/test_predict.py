@@ -20,11 +20,11 @@ from vlg_lib.cli import app, main
 from vlg_lib.data.ply import PlyError
 from vlg_lib.data.point_clouds import (
     UNITS,
-    UP_AXES,
     as_bytes,
     read_cloud,
     units_factor,
 )
+from vlg_lib.geometry.upright import AXES, up_rotation
 from vlg_lib.geometry.voxels import voxelize
 from vlg_lib.networks.point_network import (
     NetworkSettings,
@@ -333,10 +333,10 @@ class TestUnitsAndAxes:
         )
         assert ask(cloud, scorer).summary["notes"] == []
 
-    @pytest.mark.parametrize("up", UP_AXES)
+    @pytest.mark.parametrize("up", AXES)
     def test_the_axis_that_is_up(self, tmp_path, scorer, up):
         points, colors = room()
-        turn = np.array(UP_AXES[up], dtype=np.float64)
+        turn = up_rotation(up)[:3, :3].numpy()
         assert np.linalg.det(turn) == 1, "a mirrored room is another room"
         direction = np.array(
             {"x": [1, 0, 0], "y": [0, 1, 0], "z": [0, 0, 1]}[up[-1]]
@@ -823,7 +823,7 @@ class TestOptions:
         ("options", "message"),
         [
             ({"units": "inch"}, "unknown units 'inch'; known: m, cm, mm"),
-            ({"up": "w"}, "unknown axis 'w'; known: z, -z, y"),
+            ({"up": "w"}, "unknown axis 'w'; known: x, y, z, -x"),
             (
                 {"augmentations": 0},
                 "expected at least one copy of the cloud .* found 0",

@@ -31,8 +31,8 @@ NETWORKS = ("cam", "openscene", "cross-entropy", "3dss-vlg", "supervised")
 UNITS = ("m", "cm", "mm")
 """The units of :mod:`vlg_lib.data.point_clouds`."""
 
-UP_AXES = ("z", "-z", "y", "-y", "x", "-x")
-"""The axes of :mod:`vlg_lib.data.point_clouds`."""
+UP_AXES = ("x", "y", "z", "-x", "-y", "-z")
+"""The axes of :mod:`vlg_lib.geometry.upright`."""
 
 CLASS_SETS = ("rooms-12", "scannet-20", "s3dis-13")
 """The class sets of :mod:`vlg_lib.classes`."""

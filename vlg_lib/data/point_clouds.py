@@ -23,6 +23,7 @@ from vlg_lib.data.ply import (
     read_columns,
     write_columns,
 )
+from vlg_lib.geometry.upright import up_rotation
 from vlg_lib.geometry.voxels import LIMIT
 
 COLOR_NAMES = (
@@ -34,16 +35,6 @@ GREY = 128
 
 UNITS = {"m": 1.0, "cm": 0.01, "mm": 0.001}
 """Metres in each unit."""
-
-UP_AXES = {
-    "z": ((1, 0, 0), (0, 1, 0), (0, 0, 1)),
-    "-z": ((1, 0, 0), (0, -1, 0), (0, 0, -1)),
-    "y": ((1, 0, 0), (0, 0, -1), (0, 1, 0)),
-    "-y": ((1, 0, 0), (0, 0, 1), (0, -1, 0)),
-    "x": ((0, 1, 0), (0, 0, 1), (1, 0, 0)),
-    "-x": ((0, 0, 1), (0, 1, 0), (-1, 0, 0)),
-}
-"""For each axis of a file that may point up, the rotation to z up."""
 
 
 @dataclass(frozen=True)
@@ -195,10 +186,7 @@ def metric_points(
     hundredths, in metres. ValueError where it contradicts the units that nobody
     gave.
     """
-    positions = (
-        file.positions()[file.usable]
-        @ torch.tensor(UP_AXES[up], dtype=torch.float64).T
-    )
+    positions = file.positions()[file.usable] @ up_rotation(up)[:3, :3].T
     low, middle, high = torch.from_numpy(
         np.percentile(positions.numpy(), [1, 50, 99], axis=0)
     )

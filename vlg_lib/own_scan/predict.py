@@ -18,12 +18,12 @@ from vlg_lib.artifacts import write_json
 from vlg_lib.classes import CLASS_SETS, IGNORE_LABEL, ClassSet, own_class_set
 from vlg_lib.data.point_clouds import (
     UNITS,
-    UP_AXES,
     CloudFile,
     metric_points,
     read_cloud,
     write_labelled,
 )
+from vlg_lib.geometry.upright import AXES
 from vlg_lib.networks.point_network import PointNetwork
 from vlg_lib.networks.tiling import Question, label_points
 from vlg_lib.networks.zoo import load_checkpoint
@@ -50,7 +50,8 @@ class PredictionSettings:
     units: str | None = None
     """One of UNITS; None: metres, unless the size of the cloud contradicts."""
     up: str = "z"
-    """The axis of the file that points up, one of UP_AXES."""
+    """The axis of the file that points up, one of
+    :data:`vlg_lib.geometry.upright.AXES`."""
     augmentations: int = 1
     """Turned copies of the cloud whose scores are averaged, see
     :func:`vlg_lib.networks.point_network.point_scores`."""
@@ -64,9 +65,9 @@ class PredictionSettings:
             raise ValueError(
                 f"unknown units {self.units!r}; known: {', '.join(UNITS)}"
             )
-        if self.up not in UP_AXES:
+        if self.up not in AXES:
             raise ValueError(
-                f"unknown axis {self.up!r}; known: {', '.join(UP_AXES)}"
+                f"unknown axis {self.up!r}; known: {', '.join(AXES)}"
             )
         if self.augmentations < 1:
             raise ValueError(
