@@ -1,8 +1,9 @@
-"""Score the networks that come with the library on the unseen rooms of a seed,
-by angle to the voxel grid and passes.
+"""Score the shipped networks on the unseen rooms of a seed, by angle to the
+voxel grid and number of turned copies.
 
 ``python data_scripts/evaluate_networks.py --profile book --seed 1`` prints a
-JSON line a network, angle and number of passes. The rooms are made where they
+JSON line a network, angle and number of copies (``passes``, as in the recorded
+figures). The rooms are made where they
 are missing; images and tags are not used.
 """
 
