@@ -53,28 +53,37 @@ NAMES = {
 
 @dataclass(frozen=True)
 class Recipe:
-    """The sizes of a training run.
-
-    ``recolor`` is the share of frames whose hues are turned and whose colours
-    are paled, so that shapes and places must do. ``said``: how many things the
-    caption of a whole image names. ``precision``: "bf16" is fast where the
-    processor has it; "float32" always works.
-    """
+    """The sizes of a training run."""
 
     rooms: int = 600
+    """Rooms that are rendered for it."""
     views: int = 12
+    """Frames of a room."""
     width: int = 160
+    """Of a frame, pixels."""
     height: int = 120
+    """Of a frame, pixels."""
     steps: int = 3200
+    """Steps of the optimiser."""
     batch: int = 24
+    """Frames a step."""
     learning_rate: float = 3e-3
+    """The highest of the schedule."""
     weight_decay: float = 0.05
+    """Of AdamW."""
     max_scale: float = 30.0
+    """The largest factor on cosines before the softmax; it is learned."""
     min_cells: int = 3
+    """Cells of the embedding grid that a region has at least."""
     recolor: float = 0.35
+    """The share of frames whose hues are turned and whose colours are paled, so
+    that shapes and places must do."""
     said: int = 4
+    """How many things the caption of a whole image names."""
     seed: int = 0
+    """Of the weights, the batches and the captions."""
     precision: str = "bf16"
+    """``bf16`` is fast where the processor has it; ``float32`` always works."""
 
 
 PROFILES = {

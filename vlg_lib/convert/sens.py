@@ -140,12 +140,11 @@ class SensFile:
             f"a sensor name of at most {_LONGEST_NAME} bytes",
             length,
         )
-        self.sensor = self._read(length, "the header").decode(
-            "utf-8", errors="replace"
-        )
-        header = np.frombuffer(
+        name = self._read(length, "the header")
+        self.sensor = name.decode("utf-8", errors="replace")
+        (header,) = np.frombuffer(
             self._read(_HEADER.itemsize, "the header"), _HEADER
-        )[0]
+        )
         (
             self.intrinsic_color,
             self.extrinsic_color,
@@ -155,31 +154,38 @@ class SensFile:
             torch.from_numpy(header[name].astype(np.float64))
             for name in _MATRICES
         )
-        color, depth = (
-            int(header["color_compression"]),
-            int(header["depth_compression"]),
+        self._take_compression(header)
+        self._take_sizes(header)
+        self._frames = int(header["frames"])
+        most = self._size // _FRAME.itemsize
+        self._expect(
+            self._frames <= most,
+            f"at most {most} frames in {self._size} bytes",
+            self._frames,
         )
+
+    def _take_compression(self, header: np.void) -> None:
+        """How the images of both kinds are packed."""
+        color = int(header["color_compression"])
         self._expect(
             color in COLOR_COMPRESSION,
             f"colour compressed as one of {COLOR_COMPRESSION}",
             color,
         )
+        self.color_compression = COLOR_COMPRESSION[color]
+        depth = int(header["depth_compression"])
         self._expect(
             depth in DEPTH_COMPRESSION,
             f"depth compressed as one of {DEPTH_COMPRESSION}",
             depth,
         )
-        self.color_compression, self.depth_compression = (
-            COLOR_COMPRESSION[color],
-            DEPTH_COMPRESSION[depth],
-        )
-        self.color_size = (
-            int(header["color_height"]),
-            int(header["color_width"]),
-        )
-        self.depth_size = (
-            int(header["depth_height"]),
-            int(header["depth_width"]),
+        self.depth_compression = DEPTH_COMPRESSION[depth]
+
+    def _take_sizes(self, header: np.void) -> None:
+        """The sizes of the images, and the unit of depth."""
+        self.color_size, self.depth_size = (
+            (int(header[f"{kind}_height"]), int(header[f"{kind}_width"]))
+            for kind in ("color", "depth")
         )
         sizes = (*self.color_size, *self.depth_size)
         self._expect(
@@ -192,13 +198,6 @@ class SensFile:
             0 < self.depth_scale < np.inf,
             "a positive number of depth units a metre",
             self.depth_scale,
-        )
-        self._frames = int(header["frames"])
-        most = self._size // _FRAME.itemsize
-        self._expect(
-            self._frames <= most,
-            f"at most {most} frames in {self._size} bytes",
-            self._frames,
         )
 
     def _read_index(self) -> None:

@@ -168,6 +168,21 @@ class _Centred(nn.Module):
         return out
 
 
+def _counted_anew(
+    network: nn.Module, rooms: Sequence[Tensor]
+) -> dict[str, Tensor]:
+    """The state of a copy whose statistics are plain means over the rooms."""
+    by_hand = copy.deepcopy(network)
+    for module in by_hand.modules():
+        if isinstance(module, nn.BatchNorm1d):
+            module.reset_running_stats()
+            module.momentum = None
+    by_hand.train()
+    for room in rooms:
+        by_hand(room)
+    return by_hand.state_dict()
+
+
 def check_reestimate(
     reestimate: Callable[[nn.Module, Sequence[Tensor]], nn.Module],
 ) -> None:
@@ -221,15 +236,7 @@ def check_reestimate(
             f" {[round(v, 2) for v in expected.tolist()]}. Do old values count,"
             " or the last rooms more? See momentum"
         )
-    by_hand = copy.deepcopy(network)
-    for module in by_hand.modules():
-        if isinstance(module, nn.BatchNorm1d):
-            module.reset_running_stats()
-            module.momentum = None
-    by_hand.train()
-    for room in rooms:
-        by_hand(room)
-    for name, tensor in by_hand.state_dict().items():
+    for name, tensor in _counted_anew(network, rooms).items():
         assert torch.allclose(
             found.state_dict()[name].float(), tensor.float(), atol=1e-3
         ), (
