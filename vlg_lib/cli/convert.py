@@ -362,7 +362,9 @@ def s3dis(
     every: Every = 1,
     size: Annotated[
         str,
-        typer.Option(help="Size of the frames, such as 540x540 [as they are]."),
+        typer.Option(
+            help="Grid of the frames: depth, as they are, or one like 540x540."
+        ),
     ] = "depth",
     cell: Annotated[
         float,

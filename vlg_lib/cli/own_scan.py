@@ -110,7 +110,8 @@ def label(
                                             labels other scans of such places
 
     A training that was stopped goes on where it was: what is made is kept in
-    VLG_CACHE (or ~/.cache/vlg_lib). --profile chooses its sizes.
+    VLG_CACHE (or ~/.cache/vlg_lib). --profile chooses its sizes; without
+    --train it says nothing, and a prompt is "a {name}" where none is given.
     """
     from vlg_lib.own_scan.label import label_scan, train_on_scan
     from vlg_lib.pipeline.options import RunOptions
@@ -138,7 +139,10 @@ def label(
 
 def predict(
     cloud: Annotated[
-        Path, typer.Argument(help="PLY file with a coloured point cloud.")
+        Path,
+        typer.Argument(
+            metavar="CLOUD", help="PLY file with a coloured point cloud."
+        ),
     ],
     checkpoint: Annotated[
         str,

@@ -41,9 +41,7 @@ def run(
     synonyms: options.Synonyms = "",
     keep_frames: Annotated[
         float,
-        typer.Option(
-            help="GB of dense embeddings of frames to keep in the cache."
-        ),
+        typer.Option(help="GB of the cache for dense embeddings of frames."),
     ] = 0.0,
     cache: options.Cache = None,
     device: options.Device = None,
@@ -51,9 +49,10 @@ def run(
 ) -> None:
     r"""Run the whole method and print one table.
 
-    Scenes, projection, pseudo labels, the adapter, evaluation. Everything made
-    on the way is kept in the cache folder, so a run that was stopped (or
-    killed) continues where it was, and a second run takes seconds.
+    Scenes, fused embeddings, pseudo labels, the adapter, the 3D networks,
+    evaluation. Everything made on the way is kept in the cache folder, so a run
+    that was stopped (or killed) continues where it was, and a second run takes
+    seconds.
 
     Examples::
 
@@ -170,7 +169,11 @@ def predict_scenes(
 
 def export_scannet(
     predictions: Annotated[
-        Path, typer.Argument(help="Folder of SCENE.ply with a property label.")
+        Path,
+        typer.Argument(
+            metavar="PREDICTIONS",
+            help="Folder of SCENE.ply with a property label.",
+        ),
     ],
     scenes: Annotated[Path, typer.Option(help="Folder of converted scenes.")],
     out: Annotated[Path, typer.Option(help="The zip to write.")] = Path(
