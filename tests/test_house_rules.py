@@ -43,6 +43,78 @@ def sources() -> dict[str, str]:
 SOURCES = sources()
 
 
+# ---- pages, chapters and messages name what is there ----
+
+FILE = re.compile(
+    r"\b(?:vlg_lib|tests|tools|data_scripts|benchmarks)/[\w/.-]+\.(?:py|sh)\b"
+)
+MODULE = re.compile(r"`(vlg_lib(?:\.\w+)+)")
+
+
+def told() -> dict[str, str]:
+    """What readers of the repository are told, by path. Not the changelog,
+    which tells of what was; nor tests, which invent names."""
+    return {
+        name: (ROOT / name).read_text(encoding="utf8")
+        for name in file_tree.files()
+        if name.endswith((".py", ".md", ".ipynb", ".sh", ".yml", "Makefile"))
+        and not name.startswith(("tests/", "CHANGELOG"))
+    }
+
+
+TOLD = told()
+
+
+def is_there(name: str) -> bool:
+    """Whether a dotted name is a module, or a name in one."""
+    parts = name.split(".")
+    for count in range(len(parts), 0, -1):
+        try:
+            found = importlib.import_module(".".join(parts[:count]))
+        except ModuleNotFoundError:
+            continue
+        for part in parts[count:]:
+            if not hasattr(found, part):
+                return False
+            found = getattr(found, part)
+        return True
+    return False
+
+
+def test_files_that_are_named_exist() -> None:
+    wrong = {
+        (where, file)
+        for where, text in TOLD.items()
+        for file in FILE.findall(text)
+        if not (ROOT / file).is_file()
+    }
+    assert wrong == set()
+
+
+def test_names_of_the_library_that_are_named_exist() -> None:
+    named = {
+        (where, name)
+        for where, text in TOLD.items()
+        for name in MODULE.findall(text)
+    }
+    assert {(where, name) for where, name in named if not is_there(name)} == (
+        set()
+    )
+
+
+@pytest.mark.parametrize(
+    ("name", "there"),
+    [
+        ("vlg_lib.geometry.visibility.PUBLISHED", True),
+        ("vlg_lib.geometry.cameras.PUBLISHED", False),
+        ("vlg_lib.projection", False),
+        ("vlg_lib.classes.ClassSet.mask", True),
+    ],
+)
+def test_a_name_is_there_or_not(name: str, there: bool) -> None:
+    assert is_there(name) is there
+
+
 # ---- the formatter is on everywhere but on tables of numbers ----
 
 
