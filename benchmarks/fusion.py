@@ -1,5 +1,5 @@
-"""Speed and memory of adding one view to the running mean of a scene's
-embeddings, and the share of copy bandwidth.
+"""Speed and memory of adding one view to the mean of a scene's embeddings, and
+the share of copy bandwidth.
 
     python benchmarks/fusion.py --points 200000 --dim 768 --runs 7 --threads 2
 

@@ -1,5 +1,4 @@
-"""Array shapes and dtypes in the library's signatures are checked at run time
-in every test."""
+"""Shapes and dtypes of the library's arrays are checked in every test."""
 
 from jaxtyping import install_import_hook
 

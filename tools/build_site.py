@@ -1,5 +1,5 @@
-"""Build the site into _build/html from book/ and the executed chapters in
-build/executed, strictly.
+"""Build the site into _build/html, strictly, from book/ and the executed
+chapters in build/executed.
 
 Nothing is executed here. The pages are staged in build/site, links between
 book/ and notebooks/ are rewritten to where the pages now lie, and Jupyter Book

@@ -1,5 +1,5 @@
-"""Run the chapters in order with papermill and keep their outputs in
-build/executed (what the site is built from).
+"""Run the chapters with papermill into build/executed, from which the site is
+built.
 
 A chapter is run again only when it, the library, the profile or the seed has
 changed; --force runs it anyway.

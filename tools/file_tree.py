@@ -50,6 +50,7 @@ NOTES = {
     "results/": "recorded figures with commit, hardware, versions and seeds",
     "results/*.json": "the figures; README.md has a line on each",
     "findings/": "surprises about outside libraries, one script each",
+    "findings/*.sh": "guess and truth of each; README.md has a line on each",
     "tests/": "behaviour, oracles, bad input, the site in a browser",
     "tests/test_*.py": "one file a room, page, script or rule",
     "tests/assets/*": "axe, which checks the site's accessibility",

@@ -1,4 +1,4 @@
-"""Stage 1, second half: from point embeddings and scene labels to pseudo labels
+"""Stage 1, second half: embeddings and scene labels become pseudo labels
 (chapter 04).
 
 The scene labels are a constraint, not a teacher: they say which classes a scene

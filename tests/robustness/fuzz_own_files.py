@@ -1,5 +1,5 @@
-"""Parsers of the files that the library and its converters write themselves,
-and of tensors of others; for fuzzing.
+"""Malformed inputs for every parser of the library's own files: what it and
+its converters write, and tensors of others.
 
 See fuzz_parsers.py, whose list of parsers this one goes on.
 """

@@ -1,5 +1,5 @@
-r"""Convert the fused features that OpenScene published into files that stages 2
-and 3 start from, without TensorFlow.
+r"""Fused features as OpenScene published them become files of this library;
+stages 2 and 3 start from them, without images and without TensorFlow.
 
 ::
 

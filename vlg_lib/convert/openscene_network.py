@@ -1,5 +1,4 @@
-r"""Make a published 3D network of OpenScene or 3DSS-VLG a checkpoint of this
-library.
+r"""A published 3D network of OpenScene or 3DSS-VLG becomes a checkpoint.
 
 ::
 

@@ -1,5 +1,5 @@
-r"""Convert scans of the formats in :mod:`vlg_lib.convert.formats` into the
-layout that the library reads; one bad scan does not stop the others.
+r"""Scans of any format of posed images become scene folders; one bad scan does
+not stop the others. The readers are in :mod:`vlg_lib.convert.formats`.
 
 ::
 

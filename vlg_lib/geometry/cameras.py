@@ -1,5 +1,4 @@
-"""From the world to the pixels and back: poses, pinhole cameras, and which
-points a frame sees (chapter 01).
+"""Pinhole cameras: from the world to the pixels and back (chapter 01).
 
 The conventions are those of :mod:`vlg_lib.scene`. Geometry is computed in
 float64 on the device of the points: float32 would move pixel positions by up to

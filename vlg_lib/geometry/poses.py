@@ -1,5 +1,4 @@
-"""Poses as matrices: what makes a 4x4 matrix a pose, inverses, quaternions,
-rotations, and the change between the camera axes in use (chapter 01).
+"""Poses as 4x4 matrices: checks, inverses, rotations, camera axes (chapter 01).
 
 A pose takes **camera to world**: the columns of its rotation are the camera's
 right, down and forward in the world, and its last column is where the camera

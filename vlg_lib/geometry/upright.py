@@ -1,5 +1,5 @@
-"""Which way is up: what the world's axes say, what the cameras show, what the
-floor shows; and which side of an image belongs on top.
+"""Which way is up, by the world's axes, the cameras or the floor; and which
+side of an image belongs on top.
 
 The library's world has z up. A scan says in its format, or by its maker, which
 of its axes points up (:func:`up_rotation` turns it), or nobody says so, and it

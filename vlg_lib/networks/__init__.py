@@ -1,5 +1,4 @@
-"""The 3D network, how it labels a cloud, and the trained ones that come with
-the library.
+"""The 3D network, how it labels a cloud, and the shipped weights.
 
 ``mink_unet``: the U-Net on voxels. ``point_network``: the way from points to
 voxels and back, and its file. ``tiling``: large clouds. ``zoo``: shipped

@@ -1,4 +1,4 @@
-"""Published 3D networks of OpenScene and 3DSS-VLG in this library's own form.
+"""Published 3D networks of OpenScene and 3DSS-VLG, in our own form.
 
 Their files come from ``torch.save``: a dictionary with the weights under
 ``state_dict``, beside the epoch, the best score (a NumPy number) and the state

@@ -1,7 +1,9 @@
-"""What a person does with a scan: find what is wrong with it (``diagnosis``,
-from the ``evidence``, by undoing ``mistakes``), describe it (``summary``), fuse
-its colours (``fuse``), label its points (``label``), and label any cloud with a
-trained network (``predict``).
+"""What a person does with a scan: check, describe, fuse, label, predict.
+
+``diagnosis`` finds what is wrong with it, from the ``evidence``, by undoing
+``mistakes``. ``summary`` says what it holds. ``fuse`` puts the images' colours
+on its points, with ``correlation`` for a result; ``label`` puts words there.
+``predict`` labels any cloud with a trained network.
 """
 
 __all__ = [

@@ -145,8 +145,8 @@ def _check_frames(
         )
     elif evidence.of_points(geometry) < GOOD:
         report.notes.append(
-            "the points do not fit the fixed frames: convert again, then check"
-            " again"
+            "the points do not fit the frames with their fault undone: convert"
+            " again, then check again"
         )
     colors = evidence.depth_and_colors(geometry)[1]
     report.measures["correlation of colours"] = colors

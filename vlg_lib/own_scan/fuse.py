@@ -1,5 +1,4 @@
-"""A check with a known answer: the colours of the images fused onto the
-points.
+"""A check with a known answer: image colours fused onto the points.
 
 Stage 1 gathers, for each point, what the frames show there, and averages it
 over the frames. With the colours as "embeddings" the result must be the colours

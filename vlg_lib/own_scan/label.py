@@ -1,9 +1,9 @@
-"""One's own scan: stage 1 with a known answer (colours); with a teacher and
-tags, labels and a network of its own.
+"""Labels for the points of one scan, and a network of its own.
 
-Stage 1 gathers, for each point, what the frames show there, and averages it
-over the frames. With the colours as "embeddings" the result must be the colours
-of the points; where it is not, poses, intrinsics or depth are wrong.
+A 2D model looks at the frames, stage 1 averages what it sees over them, and the
+tags, the classes that a person says are there, rule all other words out.
+Stages 2 and 3 then learn from these labels on this scan alone. Are poses and
+depth right at all? :mod:`vlg_lib.own_scan.fuse` answers that without a model.
 """
 
 from collections.abc import Sequence

@@ -1,5 +1,6 @@
-"""Sizes: a profile is made of the settings of the rooms that use them; every
-number that a run of the book may change stands in one of them.
+"""Profiles: the sizes of a run, composed of the settings of the rooms.
+
+Every number that a run of the book may change stands in one of them.
 """
 
 import os

@@ -1,5 +1,5 @@
-"""The scenes of a run: made by a seed, read from folders, or handed over in
-memory; their tags, and the one door to their point labels.
+"""The scenes of a run: from a seed, from folders or from memory; their tags,
+and the one door to their point labels.
 """
 
 import hashlib

@@ -1,5 +1,6 @@
-"""Stages 1 and 2 of a run: fused embeddings, pseudo labels and the adapter,
-each kept in the cache and made once.
+"""Stages 1 and 2 of a run: embeddings, pseudo labels and the adapter.
+
+Each is kept in the cache and made once.
 """
 
 import time

@@ -137,8 +137,8 @@ class Table:
         return [self._row(row, answers) for row in shown]
 
     def _fuse_all(self) -> None:
-        """Stage 1 of all scenes that can be read: they need not wait for the
-        fix of one that fails, which is named.
+        """Stage 1 of all scenes that can be read; one that cannot is named, and
+        the others do not wait for it.
         """
         stages = self.networks.stages
         scenes = {

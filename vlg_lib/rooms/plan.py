@@ -1,5 +1,5 @@
-"""Floor plans: a seed becomes a furnished office, meeting room, living room or
-bedroom of oriented boxes.
+"""Floor plans: a seed becomes a furnished room of oriented boxes, which is an
+office, a meeting room, a living room or a bedroom.
 """
 
 from collections.abc import Callable, Iterator, Sequence

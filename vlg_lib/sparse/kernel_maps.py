@@ -1,5 +1,5 @@
-"""Kernel maps: which input voxel meets which output voxel under which weight of
-a convolution (chapter 07).
+"""Kernel maps: which voxels meet under which weight of a convolution (chapter
+07).
 
 A convolution on voxels is out[u] = sum over k of W[k]^T x[u + offset_k], where
 only occupied voxels take part. So a layer needs, for each offset k, the list of

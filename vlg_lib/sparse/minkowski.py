@@ -1,5 +1,4 @@
-"""The other engine: MinkowskiEngine's own layers under this package's names
-(chapter 07).
+"""The other engine: MinkowskiEngine's own layers under our names (chapter 07).
 
 Its tensors pass through a network as they are: ``features`` and ``coordinates``
 mean the same there, and the parameters have the same names and shapes. Rows of
