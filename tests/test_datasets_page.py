@@ -18,9 +18,10 @@ from typer.testing import CliRunner
 
 from vlg_lib import cli
 from vlg_lib.artifacts import read_json
-from vlg_lib.classes import S3DIS_13
+from vlg_lib.classes import S3DIS_13, SCANNET_20
 from vlg_lib.convert.scannet_labels import NYU40_IDS
 from vlg_lib.data.layout import read_scene
+from vlg_lib.data.ply import read_label_names
 from vlg_lib.pipeline.table import ROWS, ROWS_3D
 from vlg_lib.rooms.scenes import room_scene
 
@@ -151,6 +152,8 @@ def test_scannet(desk: Path) -> None:
         lines = packed.read("scene0707_00.txt").split()
     assert len(lines) == points
     assert {int(line) for line in lines} <= set(NYU40_IDS)
+    named = read_label_names(Path("predictions/scene0707_00.ply"))
+    assert tuple(named[i] for i in range(20)) == SCANNET_20.names
     cloud = "scannet-server/scene0707_00/points.ply"
     network = "predictions/network.safetensors"
     type_in(["vlg", "predict", cloud, "--checkpoint", network])

@@ -10,6 +10,7 @@ from plyfile import PlyData, PlyElement, PlyParseError
 from torch import Tensor
 
 from vlg_lib.artifacts import atomic_write
+from vlg_lib.classes import IGNORE_LABEL, ClassSet
 
 AXES = ("x", "y", "z")
 CHANNELS = ("red", "green", "blue")
@@ -74,6 +75,21 @@ def write_columns(
         )
 
 
+def label_comments(class_set: ClassSet) -> list[str]:
+    """The names of labels for the header of a PLY file, which takes ASCII only;
+    :func:`read_label_names` reads them.
+
+    >>> from vlg_lib.classes import own_class_set
+    >>> label_comments(own_class_set(["cup", "plate"]))
+    ['label -1 none', 'label 0 cup', 'label 1 plate']
+    """
+    lines = [
+        f"label {IGNORE_LABEL} none",
+        *(f"label {i} {name}" for i, name in enumerate(class_set.names)),
+    ]
+    return [line.encode("ascii", "replace").decode() for line in lines]
+
+
 def read_label_names(path: Path) -> dict[int, str]:
     """The names of labels that the comments of a PLY file give, by number:
     ``comment label 0 wall`` names label 0. Empty where there are none.
@@ -103,15 +119,17 @@ def write_points(
     points: Float[Tensor, "N 3"],
     colors: UInt8[Tensor, "N 3"],
     labels: Shaped[Tensor, " N"] | None = None,
+    comments: Sequence[str] = (),
     **scalars: Shaped[Tensor, " N"],
 ) -> None:
     """Write a coloured point cloud as binary little-endian PLY, atomically.
 
     ``points``: (N, 3), any unit, stored as float32; ``colors``: (N, 3) uint8;
     ``labels``: (N,) whole numbers, stored as an int32 property ``label``;
-    further keyword arguments: (N,) numbers, each a property of that name
-    (float32 or int32). ValueError where a coordinate is not finite, a length
-    differs, or a whole number needs more than 32 bits.
+    ``comments``: lines for the header (:func:`label_comments`); further keyword
+    arguments: (N,) numbers, each a property of that name (float32 or int32).
+    ValueError where a coordinate is not finite, a length differs, or a whole
+    number needs more than 32 bits.
 
     >>> from tempfile import TemporaryDirectory
     >>> points, colors = torch.rand(5, 3), torch.zeros(5, 3).byte()
@@ -148,6 +166,7 @@ def write_points(
             name: _as_property(path, name, values)
             for name, values in extra.items()
         },
+        comments,
     )
 
 

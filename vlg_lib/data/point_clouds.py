@@ -20,6 +20,7 @@ from vlg_lib.data.ply import (
     AXES,
     CHANNELS,
     PlyError,
+    label_comments,
     read_columns,
     write_columns,
 )
@@ -250,12 +251,4 @@ def write_labelled(
         "label": labels.numpy().astype(np.int32),
         "score": scores.numpy(),
     }
-    comments = [
-        f"label {IGNORE_LABEL} none",
-        *(f"label {i} {name}" for i, name in enumerate(class_set.names)),
-    ]
-    write_columns(
-        path,
-        columns,
-        [comment.encode("ascii", "replace").decode() for comment in comments],
-    )
+    write_columns(path, columns, label_comments(class_set))

@@ -8,7 +8,7 @@ from pathlib import Path
 from tqdm.auto import tqdm
 
 from vlg_lib.data.layout import read_scene
-from vlg_lib.data.ply import write_points
+from vlg_lib.data.ply import label_comments, write_points
 from vlg_lib.networks.point_network import save_network
 from vlg_lib.pipeline.network_facts import network_facts
 from vlg_lib.pipeline.run import Run
@@ -27,9 +27,9 @@ def predict_scenes(
 
     The scenes in ``folders`` need points and colours only. Written are
     ``out/SCENE.ply``, with an int property ``label`` (an index into the
-    classes, in the order of the points), and ``out/network.safetensors``.
-    ValueError where the run has not trained the network, and for a scene of
-    other classes.
+    classes, in the order of the points; the header names the classes), and
+    ``out/network.safetensors``. ValueError where the run has not trained the
+    network, and for a scene of other classes.
     """
     _check_trained(run, kind)
     network = run.networks.trained(kind)
@@ -68,4 +68,5 @@ def _predict_scene(run: Run, kind: str, folder: Path, out: Path) -> None:
         scene.points,
         classes.colors()[labels],
         labels=labels,
+        comments=label_comments(classes),
     )
