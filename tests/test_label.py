@@ -22,6 +22,7 @@ from vlg_lib.networks.point_network import PointNetwork, load_network
 from vlg_lib.own_scan.correlation import color_correlation
 from vlg_lib.own_scan.fuse import fuse_colors
 from vlg_lib.own_scan.label import label_scan, train_on_scan
+from vlg_lib.own_scan.predict import choose_classes
 from vlg_lib.pipeline import networks
 from vlg_lib.pipeline.options import RunOptions
 from vlg_lib.pipeline.profiles import get_profile
@@ -459,14 +460,19 @@ def test_a_network_of_its_own_needs_no_other_words(tmp_path):
     folder = in_scannet_classes(tmp_path / "a")
     options = RunOptions(tmp_path / "cache", device="cpu", progress=False)
     counts = train_on_scan(
-        folder, tmp_path / "out", ["wall", "floor"], TINY, options
+        folder, tmp_path / "out", ["wall", "chair"], TINY, options
     )
     labels = read_points(tmp_path / "out" / "trained.ply")[2]["label"]
-    for name in ("wall", "floor"):
+    for name in ("wall", "chair"):
         found = int((labels == SCANNET_20.index(name)).sum())
         assert found == counts[name]
-    _, about = load_network(tmp_path / "out" / "network.safetensors")
-    assert about["class_set"]["names"] == ["wall", "floor"]
+    network, about = load_network(tmp_path / "out" / "network.safetensors")
+    assert about["class_set"]["names"] == ["wall", "chair"]
+    # and what it labels elsewhere has the same colours
+    asked = choose_classes(network, about, None, "network")
+    assert asked.class_set.palette == tuple(
+        SCANNET_20.palette[SCANNET_20.index(name)] for name in ("wall", "chair")
+    )
 
 
 def test_a_class_has_one_color_whatever_words_stand_beside_it(tmp_path):

@@ -33,7 +33,11 @@ from vlg_lib.networks.point_network import (
     save_network,
 )
 from vlg_lib.networks.tiling import Question, label_points, tiles
-from vlg_lib.own_scan.predict import PredictionSettings, predict
+from vlg_lib.own_scan.predict import (
+    PredictionSettings,
+    choose_classes,
+    predict,
+)
 from vlg_lib.vision_language import create_model
 
 RGB = ("red", "green", "blue")
@@ -801,6 +805,32 @@ class TestClasses:
         assert found.class_set.palette == tuple(
             ROOMS_12.palette[ROOMS_12.index(name)] for name in names
         )
+
+    def test_a_checkpoint_may_hold_the_colors_of_its_classes(self):
+        network = PointNetwork(NetworkSettings(channels=2, output="scores"))
+        palette = [[1, 2, 3], [4, 5, 6]]
+        about = {"class_set": {"names": ["cup", "mug"], "palette": palette}}
+        found = choose_classes(network, about, ["mug"], "mine").class_set
+        assert found.palette == ((4, 5, 6),)
+
+    @pytest.mark.parametrize(
+        "palette",
+        [
+            [[1, 2, 3]],
+            [[1, 2, 3], [4, 5]],
+            [[1, 2, 3], [4, 5, 256]],
+            [[1, 2, 3], [4, 5, -1]],
+            [[1, 2, 3], [4, 5, 0.5]],
+            "red",
+            [["a"], ["b"]],
+            [[1, 2, 3], [4, 5, 2**70]],
+        ],
+    )
+    def test_colors_that_are_none(self, palette):
+        network = PointNetwork(NetworkSettings(channels=2, output="scores"))
+        about = {"class_set": {"names": ["cup", "mug"], "palette": palette}}
+        with pytest.raises(ValueError, match=r"mine: expected a palette"):
+            choose_classes(network, about, None, "mine")
 
     def test_text_and_list_are_the_same(self, tmp_path, shelf):
         cloud = write(tmp_path / "a.ply", *room())

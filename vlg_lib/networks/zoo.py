@@ -26,9 +26,10 @@ def load_checkpoint(
     """A trained network by its name here or by the path of a file: (network in
     evaluation mode, what is said of it).
 
-    What is said of it: ``class_set`` {name, names}, ``teacher`` (the
-    vision-language model whose text tower belongs to it), ``prompt_template``,
-    ``training``. A text is taken for a path where it names a file or ends in
+    What is said of it: ``class_set`` {name, names, and where the classes are no
+    known set perhaps their palette}, ``teacher`` (the vision-language model
+    whose text tower belongs to it), ``prompt_template``, ``training``.
+    A text is taken for a path where it names a file or ends in
     ``.safetensors``. ValueError, naming what there is, for an unknown name;
     StoreError (a ValueError) for a file that is missing, cut, or no network of
     this library.

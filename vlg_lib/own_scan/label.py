@@ -124,6 +124,7 @@ def train_on_scan(
         class_set={
             "name": taught.class_set.name,
             "names": list(taught.class_set.names),
+            "palette": taught.class_set.colors().tolist(),
         },
         teacher=teacher,
         prompt_template=join_templates(profile.prompts.templates),

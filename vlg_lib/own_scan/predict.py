@@ -311,7 +311,8 @@ def choose_classes(
     word is unknown to the text tower, or to a network of scores, and where the
     checkpoint does not say what it needs to.
     """
-    known = tuple((about.get("class_set") or {}).get("names") or ())
+    trained_with = about.get("class_set") or {}
+    known = tuple(trained_with.get("names") or ())
     if network.settings.output == "scores":
         _check_scores(network, known, name)
     chosen = _split(words) or known
@@ -320,7 +321,10 @@ def choose_classes(
             f"{name}: expected 1 to {_LARGEST} classes, found {len(chosen)}:"
             " name some"
         )
-    class_set = _class_set(chosen, known)
+    whole = _own_classes(known or chosen, trained_with.get("palette"), name)
+    class_set = (
+        whole if chosen == whole.names else own_class_set(chosen, like=whole)
+    )
     if network.settings.output == "scores":
         return Choice(class_set, None, _columns(chosen, known, name))
     return Choice(class_set, _texts(class_set, about, name), None)
@@ -380,16 +384,31 @@ def _texts(
     return class_embeddings(teacher, class_set.names, _template(about))
 
 
-def _class_set(names: tuple[str, ...], own: tuple[str, ...]) -> ClassSet:
-    """The names with the colours that they have in every figure, where they are
-    of the checkpoint's classes.
+def _own_classes(
+    names: tuple[str, ...], palette: object, name: str | Path
+) -> ClassSet:
+    """The classes of a checkpoint, in the colours that they have in every
+    figure: a known set, or one whose ``palette`` the checkpoint may hold.
     """
-    whole = next(
-        (known for known in CLASS_SETS.values() if known.names == own), None
-    ) or own_class_set(own or names)
-    if names == whole.names:
-        return whole
-    return own_class_set(names, like=whole)
+    for known in CLASS_SETS.values():
+        if known.names == names:
+            return known
+    if palette is None:
+        return own_class_set(names)
+    try:
+        colors = torch.tensor(palette)
+    except (TypeError, ValueError, RuntimeError):
+        colors = torch.zeros(0)
+    if (
+        colors.shape != (len(names), 3)
+        or colors.is_floating_point()
+        or not bool(((colors >= 0) & (colors <= 255)).all())
+    ):
+        raise ValueError(
+            f"{name}: expected a palette of three whole numbers from 0 to 255"
+            f" for each of its {len(names)} classes, found {palette!r:.80}"
+        )
+    return ClassSet("own", names, tuple(map(tuple, colors.tolist())))
 
 
 def _template(about: dict[str, Any]) -> str:
