@@ -95,17 +95,29 @@ class Job:
     """
 
     scenes: int
+    """Scenes in all."""
     points: int
+    """Points a scene."""
     frames: int
+    """Frames a scene."""
     width: int
+    """Of a frame, pixels."""
     height: int
+    """Of a frame, pixels."""
     dim: int
+    """Numbers of an embedding."""
     teacher: str
+    """The name of the 2D model."""
     network: str
-    adapter_points: int  # steps x points a step
-    network_scenes: int  # steps x scenes a step
+    """The architecture of the 3D network."""
+    adapter_points: int
+    """Steps of stage 2 times points a step."""
+    network_scenes: int
+    """Steps of stage 3 times scenes a step."""
     voxels: int
+    """Voxels a scene."""
     max_memory: int | None = None
+    """Bytes for the sums of stage 1, None: no limit."""
 
     @property
     def cells(self) -> tuple[int, int]:
