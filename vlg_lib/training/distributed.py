@@ -17,6 +17,8 @@ from torch import Tensor, nn
 from torch import distributed as processes
 from tqdm.auto import tqdm
 
+from vlg_lib.precision import sum_dtype
+
 PATIENCE = timedelta(hours=6)
 """How long a process waits for the others: scenes differ in size, and the first
 to finish must not give up."""
@@ -208,7 +210,8 @@ class SyncedBatchNorm1d(nn.BatchNorm1d):
         """
         if not self.training:
             return super().forward(input)
-        variance, mean = torch.var_mean(input.float(), dim=0, correction=0)
+        wide = input.to(sum_dtype(input))
+        variance, mean = torch.var_mean(wide, dim=0, correction=0)
         # Sums of x, of x^2 and of rows; float64, since the variance is a small
         # difference of them.
         moments = torch.cat(
@@ -232,8 +235,9 @@ class SyncedBatchNorm1d(nn.BatchNorm1d):
                 if self.momentum is None
                 else self.momentum
             )
-            running_mean.lerp_(mean.float(), rate)
+            running_mean.lerp_(mean.to(running_mean.dtype), rate)
             unbiased = variance * rows / (rows - 1).clamp(min=1)
-            running_var.lerp_(unbiased.float(), rate)
-        scale = self.weight * (variance + self.eps).rsqrt().float()
-        return ((input - mean.float()) * scale + self.bias).to(input.dtype)
+            running_var.lerp_(unbiased.to(running_var.dtype), rate)
+        scale = self.weight * (variance + self.eps).rsqrt().to(wide.dtype)
+        centred = wide - mean.to(wide.dtype)
+        return (centred * scale + self.bias).to(input.dtype)

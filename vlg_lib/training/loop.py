@@ -39,6 +39,12 @@ Schedule = Callable[[float], float]
 on the optimizer's own rate."""
 
 
+_OTHER_PRECISION = (
+    "train in bfloat16 or without mixed precision (accelerate launch"
+    " --mixed_precision bf16, or no)"
+)
+
+
 def constant(progress: float) -> float:
     """The same learning rate from the first step to the last."""
     return 1.0
@@ -219,8 +225,7 @@ def check_skipped(skipped: int, done: int, steps: int) -> None:
     if skipped > allowed:
         raise ValueError(
             f"{skipped} of {done} steps were left out, since gradients"
-            " overflowed in float16: train in bfloat16 or without mixed"
-            " precision (accelerate launch --mixed_precision bf16, or no)"
+            f" overflowed in float16: {_OTHER_PRECISION}"
         )
 
 
@@ -332,13 +337,25 @@ class _Stepper(Generic[Batch]):
         self.scaler.step(optimizer)
         scale = self.scaler.get_scale()
         self.scaler.update()
-        # it goes down where gradients had overflowed, and the step was none;
-        # one that has come to 0 cannot, and every step is none
-        if not 0 < scale <= self.scaler.get_scale():
+        # it goes down where gradients had overflowed, and the step was none
+        if self.scaler.get_scale() < scale:
             self.skipped += 1
             if self.skipped == step + 1:
                 self.start_up = self.skipped
+            self._check_scale(step)
         return value
+
+    def _check_scale(self, step: int) -> None:
+        """ValueError where the scale of the loss is so small that gradients
+        vanish in float16 instead of overflowing.
+        """
+        scale = self.scaler.get_scale()
+        if scale < torch.finfo(torch.float16).smallest_normal:
+            raise ValueError(
+                f"{self.skipped} of {step + 1} steps were left out, since"
+                " gradients overflowed in float16, and the scale of the loss"
+                f" fell to {scale:g}: {_OTHER_PRECISION}"
+            )
 
 
 def _differentiate(
