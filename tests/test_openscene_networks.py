@@ -10,6 +10,7 @@ import torch
 from dense_grid import cloud
 
 from vlg_lib.artifacts import StoreError
+from vlg_lib.classes import SCANNET_20
 from vlg_lib.convert.openscene_network import (
     LSEG_TEXT_TOWER,
     PublishedNetwork,
@@ -238,6 +239,15 @@ def test_the_text_tower_follows_the_numbers(channels, teacher, tmp_path):
     assert about["teacher"] == teacher
     assert about["class_set"]["names"] == ["chair"]
     assert model_dim(teacher) == channels
+
+
+def test_one_word_is_a_class_unless_it_is_the_name_of_a_set():
+    for word, names in (
+        ("chair", ("chair",)),
+        ("椅子", ("椅子",)),
+        ("scannet-20", SCANNET_20.names),
+    ):
+        assert PublishedNetwork(classes=(word,)).known_classes().names == names
 
 
 def test_a_conversion_that_fails_writes_nothing(small, tmp_path):
