@@ -16,6 +16,7 @@ from torch import nn
 from vlg_lib.artifacts import load_tensors, read_json, save_tensors
 from vlg_lib.pipeline.networks import NETWORKS
 from vlg_lib.pipeline.run import Run, open_run
+from vlg_lib.sparse.layers import batch_norm
 from vlg_lib.training import distributed
 
 pytestmark = pytest.mark.timeout(1500)
@@ -97,20 +98,27 @@ def test_all_ends_well_but_for_what_is_meant_to_fail(done) -> None:
 
 @pytest.mark.parametrize(
     ("number", "shares"),
-    [(0, [slice(0, 30), slice(30, 40)]), (1, [slice(0, 40), slice(0, 0)])],
+    [
+        (0, [slice(0, 30), slice(30, 40)]),
+        (1, [slice(0, 40), slice(0, 0)]),
+        (2, [slice(0, 1), slice(0, 0)]),
+    ],
 )
 def test_a_batch_norm_over_two_processes_is_that_of_one(
     done, number: int, shares: list[slice]
 ) -> None:
     """Against PyTorch's own on all rows: outputs, gradients and statistics; the
-    second time process 1 has no share."""
+    second time process 1 has no share, and the third there is one row in
+    all."""
     root, _ = done
     inputs, weights = load_tensors(root / "norm" / "rows.safetensors")[
         0
     ].values()
     inputs, norm = inputs.clone().requires_grad_(), nn.BatchNorm1d(3)
-    outputs = norm(inputs)
-    (outputs * weights).sum().backward()
+    rows = max(share.stop for share in shares)
+    outputs = batch_norm(norm, inputs[:rows])
+    (outputs * weights[:rows]).sum().backward()
+    assert int(norm.num_batches_tracked) == (rows > 1)
     for rank, share in enumerate(shares):
         found = load_tensors(
             root / "norm" / f"norm-{number}-{rank}.safetensors"

@@ -646,8 +646,48 @@ def test_a_text_that_the_context_would_cut_is_refused(world):
     rows = model.text_embeddings([f"{whole} chair", f"{whole} table"])
     assert not torch.equal(rows[0], rows[1])
     long = "a thing seen by a camera " * 16
-    with pytest.raises(ValueError, match="camera chair' fills the 77 tokens"):
+    with pytest.raises(ValueError, match="camera chair' has more than the 77"):
         model.text_embeddings([f"{long}chair", f"{long}table"])
+
+
+def test_a_text_that_just_fits_is_read(world):
+    """75 words, and what stands before and after them: the 77 tokens. One more
+    is one too many, also where the tokenizer chooses at random what to keep."""
+    from open_clip.tokenizer import SimpleTokenizer
+
+    model = make(world, "maskclip")
+    words = ["chair"] * 74
+    rows = model.text_embeddings(
+        [" ".join([*words, last]) for last in ("chair", "table")]
+    )
+    assert not torch.equal(rows[0], rows[1])
+    for kept in ("", "random", "simple"):
+        model._tokenizer = SimpleTokenizer(reduction_mask=kept)
+        with pytest.raises(ValueError, match=r"more than the 77 tokens"):
+            model.text_embeddings([" ".join([*words, "chair", "lamp"])])
+
+
+@pytest.mark.parametrize("after", [[], [1]])
+def test_sentence_pieces_are_counted_as_those_of_siglip(world, after):
+    """Their padding may be the mark of the end, and there may be none."""
+    model = make(world, "maskclip")
+
+    def tokens(texts, context_length=None):
+        places = context_length or 8
+        rows = []
+        for text in texts:
+            row = [2 + len(word) for word in text.split()]
+            row = row[: places - len(after)] + after
+            rows.append(row + [1] * (places - len(row)))
+        return torch.tensor(rows)
+
+    model._tokenizer = tokens
+    fitting = ["word"] * (8 - len(after))
+    assert model._tokens([" ".join(fitting), "a"]).shape == (2, 8)
+    with pytest.raises(
+        ValueError, match=r"the text 'word .* than the 8 tokens"
+    ):
+        model._tokens(["a", " ".join([*fitting, "more"])])
 
 
 class Alphabet(VisionLanguageModel):

@@ -10,12 +10,19 @@ import torch
 from dense_grid import cloud
 
 from vlg_lib.artifacts import StoreError
-from vlg_lib.convert.openscene_network import PublishedNetwork, convert_network
+from vlg_lib.classes import SCANNET_20
+from vlg_lib.convert.openscene_network import (
+    LSEG_TEXT_TOWER,
+    PublishedNetwork,
+    convert_network,
+)
 from vlg_lib.data.ply import write_points
 from vlg_lib.networks.mink_unet import create_mink_unet
 from vlg_lib.networks.openscene import load_published
 from vlg_lib.networks.point_network import load_network
 from vlg_lib.own_scan.predict import predict
+from vlg_lib.vision_language import model_dim
+from vlg_lib.vision_language.openseg import TEXT_TOWER
 
 
 def published_file(path, network, prefix="module.net3d.", **more):
@@ -216,6 +223,33 @@ def test_a_converted_network_predicts(small, tmp_path):
     assert prediction.class_set.names == ("wall", "floor", "chair")
 
 
+@pytest.mark.parametrize(
+    ("channels", "teacher"), [(768, TEXT_TOWER), (512, LSEG_TEXT_TOWER)]
+)
+def test_the_text_tower_follows_the_numbers(channels, teacher, tmp_path):
+    """OpenSeg's and LSeg's; of one class, which is a set of one."""
+    network = create_mink_unet("MinkUNetSmall", 3, channels, head_bias=False)
+    source = published_file(tmp_path / "model.pth", network)
+    out = tmp_path / "mine.safetensors"
+    settings = PublishedNetwork(
+        classes=("chair",), architecture="MinkUNetSmall"
+    )
+    assert f"texts by {teacher}" in str(convert_network(source, out, settings))
+    _, about = load_network(out)
+    assert about["teacher"] == teacher
+    assert about["class_set"]["names"] == ["chair"]
+    assert model_dim(teacher) == channels
+
+
+def test_one_word_is_a_class_unless_it_is_the_name_of_a_set():
+    for word, names in (
+        ("chair", ("chair",)),
+        ("椅子", ("椅子",)),
+        ("scannet-20", SCANNET_20.names),
+    ):
+        assert PublishedNetwork(classes=(word,)).known_classes().names == names
+
+
 def test_a_conversion_that_fails_writes_nothing(small, tmp_path):
     source, out = (
         published_file(tmp_path / "model.pth", small),
@@ -234,11 +268,31 @@ def test_a_conversion_that_fails_writes_nothing(small, tmp_path):
                 out,
                 PublishedNetwork(**({"class_set": "scannet-20"} | given)),
             )
-    with pytest.raises(ValueError, match=r"64 numbers a point.*--teacher"):
+    for teacher, message in (
+        (None, r"gives 64 numbers a point.*768 and 512.*--teacher"),
+        ("openseg", r"64 numbers a point.*openseg have 768"),
+        (TEXT_TOWER, r"64 numbers a point.*have 768"),
+        (LSEG_TEXT_TOWER, r"64 numbers a point.*have 512"),
+        ("open_clip/ViT-B-16/openai/maskclip", "'ViT-B-16-quickgelu'"),
+        ("openscene", "unknown vision-language model 'openscene'"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            convert_network(
+                source,
+                out,
+                PublishedNetwork(
+                    "scannet-20",
+                    architecture="MinkUNetSmall",
+                    teacher=teacher,
+                ),
+            )
+    with pytest.raises(ValueError, match="a class without a name"):
         convert_network(
             source,
             out,
-            PublishedNetwork("scannet-20", architecture="MinkUNetSmall"),
+            PublishedNetwork(
+                classes=("chair", " "), architecture="MinkUNetSmall"
+            ),
         )
     with pytest.raises(
         ValueError, match=r"expected the name of a \.safetensors file"

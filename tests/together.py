@@ -186,14 +186,17 @@ def job_resumed(folder: Path) -> None:
 
 
 def job_norm(folder: Path) -> None:
-    """A batch norm over rows that are shared 3 : 1, and then with all of them
-    in process 0."""
+    """A batch norm over rows that are shared 3 : 1, then with all of them in
+    process 0, and then with a single one there."""
     inputs, weights = load_tensors(folder / "rows.safetensors")[0].values()
-    whole = {0: [slice(0, 30), slice(0, 40)], 1: [slice(30, 40), slice(5, 9)]}[
-        distributed.rank()
-    ]
+    main = distributed.rank() == 0
+    whole = (
+        [slice(0, 30), slice(0, 40), slice(0, 1)]
+        if main
+        else [slice(30, 40), slice(5, 9), slice(5, 9)]
+    )
     for number, (share, counts) in enumerate(
-        zip(whole, (True, distributed.rank() == 0), strict=True)
+        zip(whole, (True, main, main), strict=True)
     ):
         norm = nn.BatchNorm1d(3)
         wrapped = distributed.wrap(norm)

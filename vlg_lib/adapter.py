@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, normalize
 
 from vlg_lib.classes import IGNORE_LABEL
+from vlg_lib.precision import sum_dtype
 from vlg_lib.scene import PointEmbeddings
 from vlg_lib.training.loop import FitSettings, Optimization, fit, step_decay
 
@@ -128,16 +129,18 @@ def adapter_loss(
     and the pseudo labels (Sec. 3.2).
 
     No scene mask: the adapter has to learn what the mask knew. Points with
-    ``IGNORE_LABEL`` do not count.
+    ``IGNORE_LABEL`` do not count. It is computed in float32 or better.
 
     >>> adapter = create_adapter("residual-mlp", 2)  # at first the identity
     >>> words, labels = torch.eye(2), torch.tensor([0, 1])
     >>> round(adapter_loss(adapter, words, labels, words, 0.05).item(), 4)
     0.0
     """
+    adapted = adapter(embeddings)
+    wide = sum_dtype(adapted)
     logits = (
-        normalize(adapter(embeddings), dim=1)
-        @ normalize(text_embeddings, dim=1).T
+        normalize(adapted.to(wide), dim=1)
+        @ normalize(text_embeddings.to(wide), dim=1).T
         / temperature
     )
     return cross_entropy(logits, labels, ignore_index=IGNORE_LABEL)
@@ -242,7 +245,8 @@ def adapt(
     tensor([[1., 0.],
             [0., 0.]])
     """
-    adapted = normalize(adapter(point_embeddings.embeddings), dim=1)
+    longer = adapter(point_embeddings.embeddings)
+    adapted = normalize(longer.to(sum_dtype(longer)), dim=1).to(longer.dtype)
     # the adapter's bias would give an unseen point a meaning
     adapted[~point_embeddings.seen] = 0
     return PointEmbeddings(adapted, point_embeddings.view_counts)

@@ -28,6 +28,16 @@ from torch import Tensor
 _MANIFEST = "manifest"
 
 
+def plain_name(name: str) -> str:
+    """The name of a weight without what ``torch.compile`` puts into it, so that
+    a file does not tell whether its network was compiled.
+
+    >>> plain_name("unet._orig_mod.conv0.kernel")
+    'unet.conv0.kernel'
+    """
+    return name.replace("_orig_mod.", "")
+
+
 class StoreError(ValueError):
     """A stored file is missing, cut short or foreign; the message names the
     file and the fix.

@@ -150,7 +150,7 @@ def mil_loss(
     the scores are averaged within sub-clouds (columns of that many voxels a
     side) and pooled over the sub-clouds: a tag asks that *some part* of the
     room answers to it, its absence that no part does. The sub-clouds have no
-    tags of their own.
+    tags of their own. It is computed in float32 or better.
 
     >>> scores = torch.tensor([[9.0, -9.0], [-9.0, -9.0]])  # of two voxels
     >>> rows = torch.tensor([[0, 0, 0, 0], [0, 9, 0, 0]])
@@ -158,6 +158,7 @@ def mil_loss(
     >>> round(mil_loss(scores, rows, tags, pooling="max").item(), 2)
     0.0
     """
+    scores = scores.to(sum_dtype(scores))
     scene = coordinates[:, 0].long()
     if cells is not None:
         sub_cloud, scene = sub_clouds(coordinates, cells)

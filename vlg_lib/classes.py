@@ -35,6 +35,11 @@ class ClassSet:
     def __post_init__(self) -> None:
         if not self.names:
             raise ValueError(f"class set {self.name!r} is empty")
+        if not all(name.strip() for name in self.names):
+            raise ValueError(
+                f"class set {self.name!r} has a class without a name:"
+                f" {self.names}"
+            )
         if len(set(self.names)) != len(self.names):
             raise ValueError(
                 f"class set {self.name!r} names a class twice: {self.names}"

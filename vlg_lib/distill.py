@@ -120,7 +120,7 @@ def distill(
         )
         return (
             cosine_loss(outputs, wanted, per_point, batch.rows),
-            per_point[(wanted != 0).any(dim=1)].sum(),
+            per_point[(wanted != 0).any(dim=1)].float().sum(),
         )
 
     return train_network(network, clouds, loss, settings, fit_settings)

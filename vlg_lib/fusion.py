@@ -29,6 +29,7 @@ from vlg_lib.geometry.visibility import (
     Visibility,
     visible_points,
 )
+from vlg_lib.precision import sum_dtype
 from vlg_lib.scene import Camera, PointEmbeddings, Scene
 
 Embed = Callable[[UInt8[Tensor, "height width 3"]], Float[Tensor, "h w D"]]
@@ -131,7 +132,8 @@ def sample_embeddings(
     cells, weights = sampling_weights(
         pixels.to(dense.device), camera, width, height, sampling
     )
-    return _weighted_rows(dense.reshape(height * width, dim), cells, weights)
+    rows = _weighted_rows(dense.reshape(height * width, dim), cells, weights)
+    return rows.to(dense.dtype)
 
 
 class ViewAverager:
@@ -182,6 +184,7 @@ class ViewAverager:
         (a vote of length 0 is none).
         """
         votes = torch.ones_like(indices, dtype=torch.int32)
+        rows = rows.to(self.sums.dtype)
         if self.normalize:
             lengths = rows.norm(dim=1, keepdim=True)
             rows, votes = (
@@ -240,9 +243,7 @@ class ViewAverager:
             strict=True,
         )
         for indices, part_cells, part_weights in parts:
-            self.add(
-                indices, _weighted_rows(rows, part_cells, part_weights).float()
-            )
+            self.add(indices, _weighted_rows(rows, part_cells, part_weights))
 
     def means(self) -> Iterator[Float[Tensor, "_ D"]]:
         """The mean at every point, a block of points after another; zero where
@@ -363,7 +364,16 @@ def _weighted_rows(
 ) -> Float[Tensor, "V D"]:
     """For each line of ``indices``, the weighted sum of these rows: gathered
     and added in one pass.
+
+    Rows in half precision are added up, and returned, in float32, a cell of
+    each line after another: the map as a whole would be twice as large.
     """
+    wide = sum_dtype(rows)
+    if wide != rows.dtype:
+        total = rows.new_zeros(len(indices), rows.shape[1], dtype=wide)
+        for cell, weight in zip(indices.T, weights.T, strict=True):
+            total += rows[cell].to(wide) * weight.to(wide)[:, None]
+        return total
     return embedding_bag(
         indices, rows, mode="sum", per_sample_weights=weights.to(rows.dtype)
     )

@@ -14,6 +14,7 @@ from torch import Tensor
 from torch.nn.functional import normalize
 
 from vlg_lib.classes import IGNORE_LABEL
+from vlg_lib.precision import sum_dtype
 from vlg_lib.scene import PointEmbeddings
 
 
@@ -48,11 +49,11 @@ def compute_logits(
     """Cosine similarity of every point with every class name, divided by the
     temperature: L^2D of the paper (Sec. 3.1).
 
-    ``embeddings``: (N, D) float32, of any length (a row of zeros, an unseen
-    point, gets zeros). ``text_embeddings``: (K, D) float32. Cosines lie in [-1,
-    1], too close together for a softmax: a temperature of 0.05 spreads them.
-    The released code of the paper uses no temperature. ValueError for a
-    temperature that is not above zero.
+    ``embeddings``: (N, D), of any length (a row of zeros, an unseen point,
+    gets zeros). ``text_embeddings``: (K, D). Computed in float32 or better, and
+    so returned. Cosines lie in [-1, 1], too close together for a softmax: a
+    temperature of 0.05 spreads them. The released code of the paper uses no
+    temperature. ValueError for a temperature that is not above zero.
 
     >>> point = torch.tensor([[2.0, 0.0]])
     >>> compute_logits(point, torch.eye(2), temperature=0.5)
@@ -60,9 +61,10 @@ def compute_logits(
     """
     if not temperature > 0:
         raise ValueError(f"temperature must be above zero, found {temperature}")
+    wide = sum_dtype(embeddings)
     return (
-        normalize(embeddings, dim=1)
-        @ normalize(text_embeddings, dim=1).T
+        normalize(embeddings.to(wide), dim=1)
+        @ normalize(text_embeddings.to(wide), dim=1).T
         / temperature
     )
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Protocol, runtime_checkable
+from typing import Annotated, Protocol, runtime_checkable
 
 import typer
 
@@ -478,7 +478,10 @@ def openscene_network(
     teacher: Annotated[
         str | None,
         typer.Option(
-            help="2D model whose text tower belongs to it [CLIP ViT-L/14]."
+            help=(
+                "2D model whose text tower belongs to it [CLIP ViT-L/14@336 of"
+                " 768 numbers a point, ViT-B/32 of 512]."
+            )
         ),
     ] = None,
     prompts: Annotated[
@@ -501,14 +504,13 @@ def openscene_network(
         convert_network,
     )
 
-    given: dict[str, Any] = {} if teacher is None else {"teacher": teacher}
     settings = PublishedNetwork(
         class_set=class_set,
         classes=split_words(classes),
         architecture=architecture,
         voxel_size=voxel_size,
         prompt=prompts,
-        **given,
+        teacher=teacher,
     )
     finish(convert_network(source, out, settings))
 

@@ -6,9 +6,11 @@ r"""A published 3D network of OpenScene or 3DSS-VLG becomes a checkpoint.
         --out network.safetensors --class-set scannet-20
     vlg predict my_scan.ply --checkpoint network.safetensors --out labelled.ply
 
-The published networks give embeddings of 768 numbers in the space of OpenSeg,
-which is that of CLIP ViT-L/14@336 at 336 pixels: the default teacher, whose
-text tower open_clip downloads at the first prediction.
+How many numbers a network gives for a point tells what it learnt from: 768 are
+embeddings in the space of OpenSeg, whose texts are those of CLIP ViT-L/14@336;
+512 are OpenScene's from LSeg (Li et al., "Language-driven Semantic
+Segmentation", ICLR 2022), whose texts are those of CLIP ViT-B/32. open_clip
+downloads the text tower at the first prediction.
 """
 
 from dataclasses import dataclass
@@ -18,7 +20,14 @@ from vlg_lib.classes import ClassSet
 from vlg_lib.convert.scene_labels import known_classes
 from vlg_lib.networks.openscene import load_published
 from vlg_lib.networks.point_network import save_network
+from vlg_lib.vision_language import model_dim
 from vlg_lib.vision_language.openseg import DIM, TEXT_TOWER
+
+LSEG_TEXT_TOWER = "open_clip/ViT-B-32-quickgelu/openai/maskclip"
+"""The model whose texts LSeg learnt with."""
+
+TEACHERS = {DIM: TEXT_TOWER, 512: LSEG_TEXT_TOWER}
+"""The text tower of a published network, by how many numbers it gives."""
 
 
 @dataclass(frozen=True)
@@ -34,8 +43,9 @@ class PublishedNetwork:
     """The name of the network."""
     voxel_size: float = 0.02
     """Metres."""
-    teacher: str = TEXT_TOWER
-    """The vision-language model whose text tower belongs to it."""
+    teacher: str | None = None
+    """The vision-language model whose text tower belongs to it; None for that
+    of TEACHERS."""
     prompt: str = "a {name} in a scene"
     """What is said to the text tower of each class."""
 
@@ -67,6 +77,8 @@ class ConvertedNetwork:
     """How many numbers it has learnt."""
     channels: int
     """How many numbers it gives for a point."""
+    teacher: str
+    """The vision-language model whose text tower belongs to it."""
 
     @property
     def failed(self) -> dict[str, str]:
@@ -76,7 +88,7 @@ class ConvertedNetwork:
     def __str__(self) -> str:
         return (
             f"{self.out}: {self.architecture}, {self.parameters:,} parameters,"
-            f" {self.channels} numbers a point"
+            f" {self.channels} numbers a point, texts by {self.teacher}"
         )
 
 
@@ -99,12 +111,12 @@ def convert_network(
         architecture=settings.architecture,
         voxel_size=settings.voxel_size,
     )
-    _check_teacher(source, network.settings.channels, settings.teacher)
+    teacher = _teacher(source, network.settings.channels, settings.teacher)
     save_network(
         out,
         network,
         half=False,
-        teacher=settings.teacher,
+        teacher=teacher,
         prompt_template=settings.prompt,
         class_set={"name": class_set.name, "names": list(class_set.names)},
         training={"published": source.name},
@@ -114,17 +126,30 @@ def convert_network(
         settings.architecture,
         sum(parameter.numel() for parameter in network.parameters()),
         network.settings.channels,
+        teacher,
     )
 
 
-def _check_teacher(source: Path, channels: int, teacher: str) -> None:
-    """ValueError where the network cannot live in the space of the text tower
-    that is meant when nobody names one.
+def _teacher(source: Path, channels: int, named: str | None) -> str:
+    """The model that a network of so many numbers learnt from: the one that is
+    named, or that of TEACHERS.
+
+    ValueError where its embeddings have another length, or nobody says it.
     """
-    if teacher == TEXT_TOWER and channels != DIM:
+    if named is None:
+        if channels in TEACHERS:
+            return TEACHERS[channels]
+        known = " and ".join(map(str, TEACHERS))
         raise ValueError(
-            f"{source}: gives {channels} numbers a point, and OpenSeg's text"
-            f" tower {DIM}: name the model that it learnt from with --teacher"
-            " (LSeg's texts are those of CLIP ViT-B/32:"
-            " open_clip/ViT-B-32-quickgelu/openai/maskclip)"
+            f"{source}: gives {channels} numbers a point, and the published"
+            f" networks {known}: name the model that it learnt from with"
+            " --teacher"
         )
+    length = model_dim(named)
+    if length not in (None, channels):
+        raise ValueError(
+            f"{source}: gives {channels} numbers a point, and the texts of"
+            f" {named} have {length}: name the model that it learnt from with"
+            " --teacher"
+        )
+    return named

@@ -9,14 +9,20 @@ import torch
 from jaxtyping import Bool, Int
 from torch import Tensor
 
-from vlg_lib.classes import ClassSet, get_class_set, own_class_set
+from vlg_lib.classes import (
+    CLASS_SETS,
+    ClassSet,
+    get_class_set,
+    own_class_set,
+)
 
 
 def known_classes(
     class_set: str, classes: Sequence[str], scene_labels: Sequence[str] = ()
 ) -> ClassSet:
     """The class set of scenes: of the names ``classes`` where there are any,
-    else the known one called ``class_set``.
+    else the known one called ``class_set``. One name that is a known set's is
+    that set; any other is a set of one class.
 
     ValueError for an unknown or doubtful class set, and where one of
     ``scene_labels`` is none of its classes.
@@ -24,6 +30,8 @@ def known_classes(
     >>> known_classes("rooms-12", ["cup", "plate"], ["cup"]).names
     ('cup', 'plate')
     """
+    if len(classes) == 1 and classes[0] in CLASS_SETS:
+        class_set, classes = classes[0], ()
     known = own_class_set(classes) if classes else get_class_set(class_set)
     known.mask(scene_labels)
     return known

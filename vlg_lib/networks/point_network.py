@@ -17,16 +17,18 @@ from jaxtyping import Float, Int64, UInt8
 from torch import Tensor, nn
 from torch.nn.functional import normalize
 
-from vlg_lib.artifacts import StoreError, load_tensors, save_tensors
+from vlg_lib.artifacts import (
+    StoreError,
+    load_tensors,
+    plain_name,
+    save_tensors,
+)
 from vlg_lib.geometry.poses import rotation_matrix
 from vlg_lib.geometry.voxels import batch_coordinates, voxelize
 from vlg_lib.networks.mink_unet import ARCHITECTURES, create_mink_unet
 from vlg_lib.sparse import VoxelTensor
 
 FORMAT = "vlg_lib point network 1"
-
-_COMPILED = "_orig_mod."
-"""What ``torch.compile`` puts before the names of a module's weights."""
 
 OUTPUTS = ("embeddings", "scores")
 
@@ -252,17 +254,18 @@ def save_network(
     JSON-able facts (classes, teacher, training).
 
     ``half``: weights are rounded to float16, half the size; they are float32
-    again when loaded. A network that ``torch.compile`` has wrapped is saved
-    under the names of its own weights. ValueError where the weights are not
-    those that :func:`load_network` expects; then nothing is written.
+    again when loaded. Those with numbers beyond float16 stay as they are. A
+    network that ``torch.compile`` has wrapped is saved under the names of its
+    own weights. ValueError where the weights are not those that
+    :func:`load_network` expects; then nothing is written.
     """
     weights = {
-        name.replace(_COMPILED, ""): tensor
+        plain_name(name): tensor
         for name, tensor in network.unet.state_dict().items()
     }
-    _check_names(path, weights, network.settings)
+    _check_weights(path, weights, network.settings)
     tensors = {
-        name: tensor.half() if half and tensor.is_floating_point() else tensor
+        name: _half(tensor) if half else tensor
         for name, tensor in weights.items()
     }
     save_tensors(
@@ -272,12 +275,20 @@ def save_network(
     )
 
 
-def _check_names(
+def _check_weights(
     path: Path, weights: Mapping[str, Tensor], settings: NetworkSettings
 ) -> None:
-    """ValueError where a network of these settings has other weights."""
-    expected = set(PointNetwork(settings).unet.state_dict())
-    wrong = sorted(expected ^ set(weights))
+    """ValueError where a network of these settings has other weights, or some
+    of another shape.
+    """
+    expected = PointNetwork(settings).unet.state_dict()
+    wrong = sorted(
+        name
+        for name in expected.keys() | weights.keys()
+        if name not in expected
+        or name not in weights
+        or expected[name].shape != weights[name].shape
+    )
     if wrong:
         raise ValueError(
             f"{path}: the network does not have the weights of its settings, so"
@@ -316,6 +327,15 @@ def load_network(
             f" networks: {known}"
         ) from error
     return network.eval(), manifest
+
+
+def _half(tensor: Tensor) -> Tensor:
+    """The numbers rounded to float16, where none of them becomes infinite."""
+    if not tensor.is_floating_point():
+        return tensor
+    rounded = tensor.half()
+    overflows = bool((rounded.isinf() & tensor.isfinite()).any())
+    return tensor if overflows else rounded
 
 
 def _full(tensor: Tensor) -> Tensor:

@@ -158,12 +158,33 @@ class ConvolutionTranspose(_Convolution):
         return self._convolve(x, downwards.transposed(), fine)
 
 
-class BatchNorm(nn.Module):
-    """Batch normalisation over all voxels of the batch. Its parameters live
-    under ``bn``, as MinkowskiEngine's do.
+def batch_norm(
+    bn: nn.BatchNorm1d, rows: Float[Tensor, "N C"]
+) -> Float[Tensor, "N C"]:
+    """What ``bn`` makes of rows, be there one only.
 
-    One voxel has no variance: in training the running statistics do for it, and
-    are left as they are.
+    One row has no variance, and PyTorch refuses it in training: the running
+    statistics do for it, and are left as they are. In several processes one row
+    in all of them is such a row
+    (:class:`vlg_lib.training.distributed.SyncedBatchNorm1d`).
+
+    >>> batch_norm(nn.BatchNorm1d(2, eps=0.0), torch.tensor([[3.0, 4.0]]))
+    tensor([[3., 4.]], grad_fn=<NativeBatchNormBackward0>)
+    """
+    # another class looks at the rows of other processes as well
+    alone = len(rows) == 1 and type(bn) is nn.BatchNorm1d
+    if not (bn.training and alone):
+        result: Tensor = bn(rows)
+        return result
+    return functional.batch_norm(
+        rows, bn.running_mean, bn.running_var, bn.weight, bn.bias, eps=bn.eps
+    )
+
+
+class BatchNorm(nn.Module):
+    """Batch normalisation over all voxels of the batch
+    (:func:`batch_norm`). Its parameters live under ``bn``, as MinkowskiEngine's
+    do.
     """
 
     def __init__(self, channels: int, eps: float = 1e-5, momentum: float = 0.1):
@@ -172,20 +193,7 @@ class BatchNorm(nn.Module):
 
     def forward(self, x: SparseTensor) -> SparseTensor:
         """Normalise each channel."""
-        bn = self.bn
-        alone = len(x) == 1 and type(bn) is nn.BatchNorm1d  # no other process
-        if not (self.training and alone):
-            return x.replace(bn(x.features))
-        return x.replace(
-            functional.batch_norm(
-                x.features,
-                bn.running_mean,
-                bn.running_var,
-                bn.weight,
-                bn.bias,
-                eps=bn.eps,
-            )
-        )
+        return x.replace(batch_norm(self.bn, x.features))
 
 
 class InstanceNorm(nn.Module):

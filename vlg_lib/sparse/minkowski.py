@@ -67,19 +67,27 @@ def minkowski_layers() -> dict[str, Any]:
                 dimension=3,
             )
 
+    def replaced(x: Any, features: Tensor) -> Any:
+        """Other features on the voxels of ``x``."""
+        return ME.SparseTensor(
+            features,
+            coordinate_map_key=x.coordinate_map_key,
+            coordinate_manager=x.coordinate_manager,
+        )
+
+    class BatchNorm(ME.MinkowskiBatchNorm):
+        def forward(self, x: Any) -> Any:
+            return replaced(x, layers.batch_norm(self.bn, x.F))
+
     class InstanceNorm(layers.InstanceNorm):
         def forward(self, x: Any) -> Any:
-            return ME.SparseTensor(
-                self.normalize(x.F, x.C[:, 0].long()),
-                coordinate_map_key=x.coordinate_map_key,
-                coordinate_manager=x.coordinate_manager,
-            )
+            return replaced(x, self.normalize(x.F, x.C[:, 0].long()))
 
     return {
         "SparseTensor": sparse_tensor,
         "Convolution": Convolution,
         "ConvolutionTranspose": ConvolutionTranspose,
-        "BatchNorm": ME.MinkowskiBatchNorm,
+        "BatchNorm": BatchNorm,
         "InstanceNorm": InstanceNorm,
         "ReLU": ME.MinkowskiReLU,
         "cat": ME.cat,

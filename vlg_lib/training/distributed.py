@@ -17,6 +17,8 @@ from torch import Tensor, nn
 from torch import distributed as processes
 from tqdm.auto import tqdm
 
+from vlg_lib.precision import sum_dtype
+
 PATIENCE = timedelta(hours=6)
 """How long a process waits for the others: scenes differ in size, and the first
 to finish must not give up."""
@@ -194,7 +196,10 @@ class SyncedBatchNorm1d(nn.BatchNorm1d):
     all processes, on any device.
 
     PyTorch's SyncBatchNorm does the same on CUDA alone. ``counted``: whether
-    this process's rows are; :func:`count_rows` says so.
+    this process's rows are; :func:`count_rows` says so. Of a single row in all
+    processes there is no variance: the running statistics do for it, and are
+    left as they are, as in one process
+    (:func:`vlg_lib.sparse.layers.batch_norm`).
     """
 
     counted: bool
@@ -205,7 +210,8 @@ class SyncedBatchNorm1d(nn.BatchNorm1d):
         """
         if not self.training:
             return super().forward(input)
-        variance, mean = torch.var_mean(input.float(), dim=0, correction=0)
+        wide = input.to(sum_dtype(input))
+        variance, mean = torch.var_mean(wide, dim=0, correction=0)
         # Sums of x, of x^2 and of rows; float64, since the variance is a small
         # difference of them.
         moments = torch.cat(
@@ -216,14 +222,22 @@ class SyncedBatchNorm1d(nn.BatchNorm1d):
         )
         mean = sums[0] / rows
         variance = sums[1] / rows - mean.square()
+        several = rows > 1
+        running_mean = self.get_buffer("running_mean")
+        running_var = self.get_buffer("running_var")
+        mean = torch.where(several, mean, running_mean.double())
+        variance = torch.where(several, variance, running_var.double())
         with torch.no_grad():
-            tracked = self.get_buffer("num_batches_tracked").add_(1)
+            tracked = self.get_buffer("num_batches_tracked")
+            tracked += several[0]
             rate = (
-                1 / float(tracked) if self.momentum is None else self.momentum
+                1 / max(1.0, float(tracked))
+                if self.momentum is None
+                else self.momentum
             )
-            self.get_buffer("running_mean").lerp_(mean.float(), rate)
-            self.get_buffer("running_var").lerp_(
-                (variance * rows / (rows - 1).clamp(min=1)).float(), rate
-            )
-        scale = self.weight * (variance + self.eps).rsqrt().float()
-        return ((input - mean.float()) * scale + self.bias).to(input.dtype)
+            running_mean.lerp_(mean.to(running_mean.dtype), rate)
+            unbiased = variance * rows / (rows - 1).clamp(min=1)
+            running_var.lerp_(unbiased.to(running_var.dtype), rate)
+        scale = self.weight * (variance + self.eps).rsqrt().to(wide.dtype)
+        centred = wide - mean.to(wide.dtype)
+        return (centred * scale + self.bias).to(input.dtype)

@@ -21,7 +21,12 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 from tqdm.auto import tqdm
 
-from vlg_lib.artifacts import StoreError, load_tensors, save_tensors
+from vlg_lib.artifacts import (
+    StoreError,
+    load_tensors,
+    plain_name,
+    save_tensors,
+)
 from vlg_lib.training import distributed
 
 Batch = TypeVar("Batch")
@@ -32,6 +37,12 @@ joined, how much the mean stands for."""
 Schedule = Callable[[float], float]
 """A learning-rate schedule: from progress (step / steps, in [0, 1)) to a factor
 on the optimizer's own rate."""
+
+
+_OTHER_PRECISION = (
+    "train in bfloat16 or without mixed precision (accelerate launch"
+    " --mixed_precision bf16, or no)"
+)
 
 
 def constant(progress: float) -> float:
@@ -115,6 +126,9 @@ class Progress:
     """What these steps took, wherever the training was continued."""
     skipped: int = 0
     """How many of them moved nothing, since gradients overflowed in float16."""
+    start_up: int = 0
+    """How many of these came before the first step that moved the weights: the
+    scale of the loss starts high, and settles."""
 
 
 def step_seed(seed: int, step: int) -> int:
@@ -149,8 +163,9 @@ def fit(
     of every process at a time. Without ``collate`` all processes do the same.
 
     Raises ValueError for a loss that is not finite and where too many steps
-    overflow in float16 (:func:`check_skipped`; fewer are a warning), and
-    StoreError for a checkpoint of another model, seed or length.
+    overflow in float16 (:func:`check_skipped`; fewer are a warning, but for
+    those of the start-up), and StoreError for a checkpoint of another model,
+    seed or length.
 
     >>> model = nn.Linear(1, 1)
     >>> sgd = torch.optim.SGD(model.parameters(), lr=0.1)
@@ -168,11 +183,8 @@ def fit(
     stepper = _Stepper(model, loss, optimization)
     before = Progress([], 0.0)
     if settings.checkpoint is not None and settings.checkpoint.exists():
-        before = _resume(
-            settings.checkpoint, model, optimization.optimizer, run
-        )
+        before = _resume(settings.checkpoint, stepper, run)
     losses = list(before.losses)
-    stepper.skipped = before.skipped
     model.train()
     started = time.perf_counter() - before.seconds
     bar = tqdm(
@@ -192,16 +204,9 @@ def fit(
             bar.update()
             if _is_stored(settings, step + 1, optimization.steps):
                 assert settings.checkpoint is not None
-                _store(
-                    settings.checkpoint,
-                    model,
-                    optimization.optimizer,
-                    run,
-                    Progress(
-                        losses, time.perf_counter() - started, stepper.skipped
-                    ),
-                )
-    _tell_skipped(stepper.skipped, optimization.steps)
+                seconds = time.perf_counter() - started
+                _store(settings.checkpoint, stepper, run, losses, seconds)
+    _tell_skipped(stepper.skipped, stepper.start_up, optimization.steps)
     distributed.barrier()
     model.eval()
     return losses
@@ -220,16 +225,19 @@ def check_skipped(skipped: int, done: int, steps: int) -> None:
     if skipped > allowed:
         raise ValueError(
             f"{skipped} of {done} steps were left out, since gradients"
-            " overflowed in float16: train in bfloat16 or without mixed"
-            " precision (accelerate launch --mixed_precision bf16, or no)"
+            f" overflowed in float16: {_OTHER_PRECISION}"
         )
 
 
-def _tell_skipped(skipped: int, steps: int) -> None:
+def _tell_skipped(skipped: int, start_up: int, steps: int) -> None:
     """Warn of steps that were left out, beyond those in which the scale of the
     loss settles.
+
+    It starts at 2^16, so 16 halvings bring it to 1, and is doubled after every
+    2,000 good steps, which may cost one.
     """
-    if skipped > max(10, steps / 20) and distributed.rank() == 0:
+    natural = min(start_up, 16) + steps // 2000
+    if skipped > natural and distributed.rank() == 0:
         warnings.warn(
             f"{skipped} of {steps} steps were left out, since gradients"
             " overflowed in float16",
@@ -304,7 +312,7 @@ class _Stepper(Generic[Batch]):
             next(model.parameters()).device.type,
             enabled=optimization.half_precision,
         )
-        self.skipped = 0
+        self.skipped = self.start_up = 0
 
     def take(self, step: int, parts: Iterable[_Part[Batch]]) -> float:
         """Take a step and return its loss; ValueError where it is not
@@ -330,8 +338,24 @@ class _Stepper(Generic[Batch]):
         scale = self.scaler.get_scale()
         self.scaler.update()
         # it goes down where gradients had overflowed, and the step was none
-        self.skipped += self.scaler.get_scale() < scale
+        if self.scaler.get_scale() < scale:
+            self.skipped += 1
+            if self.skipped == step + 1:
+                self.start_up = self.skipped
+            self._check_scale(step)
         return value
+
+    def _check_scale(self, step: int) -> None:
+        """ValueError where the scale of the loss is so small that gradients
+        vanish in float16 instead of overflowing.
+        """
+        scale = self.scaler.get_scale()
+        if scale < torch.finfo(torch.float16).smallest_normal:
+            raise ValueError(
+                f"{self.skipped} of {step + 1} steps were left out, since"
+                " gradients overflowed in float16, and the scale of the loss"
+                f" fell to {scale:g}: {_OTHER_PRECISION}"
+            )
 
 
 def _differentiate(
@@ -374,39 +398,42 @@ def _differentiate(
 
 def _store(
     path: Path,
-    model: nn.Module,
-    optimizer: Optimizer,
+    stepper: _Stepper[Any],
     run: dict[str, int],
-    progress: Progress,
+    losses: list[float],
+    seconds: float,
 ) -> None:
     """Write the state. The optimizer's tensors are flattened to names; its
     settings are JSON: no pickle.
     """
-    state = optimizer.state_dict()
+    state = stepper.how.optimizer.state_dict()
     tensors = {
-        f"model.{name}": tensor for name, tensor in model.state_dict().items()
+        f"model.{plain_name(name)}": tensor
+        for name, tensor in stepper.model.state_dict().items()
     }
     for index, values in state["state"].items():
         tensors |= {
             f"optimizer.{index}.{name}": torch.as_tensor(value)
             for name, value in values.items()
         }
-    tensors["losses"] = torch.tensor(progress.losses, dtype=torch.float64)
+    tensors["losses"] = torch.tensor(losses, dtype=torch.float64)
     manifest = {
         "run": run,
-        "step": len(progress.losses),
-        "seconds": progress.seconds,
-        "skipped": progress.skipped,
+        "step": len(losses),
+        "seconds": seconds,
+        "skipped": stepper.skipped,
+        "start_up": stepper.start_up,
+        "scaler": stepper.scaler.state_dict(),
         "groups": state["param_groups"],
     }
     save_tensors(path, tensors, manifest)
 
 
 def _resume(
-    path: Path, model: nn.Module, optimizer: Optimizer, run: dict[str, int]
+    path: Path, stepper: _Stepper[Any], run: dict[str, int]
 ) -> Progress:
-    """Read what :func:`_store` wrote into the model and the optimizer; the
-    progress so far.
+    """Read what :func:`_store` wrote into the model, the optimizer and the
+    scale of the loss; the progress so far.
     """
     tensors, manifest = load_tensors(path)
     if manifest.get("run") != run:
@@ -414,7 +441,7 @@ def _resume(
             f"{path}: checkpoint of another run ({manifest.get('run')},"
             f" expected {run}); delete or move it"
         )
-    _set_weights(path, model, tensors)
+    _set_weights(path, stepper.model, tensors)
     state: dict[int, dict[str, Any]] = {}
     for name, tensor in tensors.items():
         if name.startswith("optimizer."):
@@ -424,8 +451,15 @@ def _resume(
         {k: tuple(v) if k == "betas" else v for k, v in group.items()}
         for group in manifest["groups"]
     ]
-    optimizer.load_state_dict({"state": state, "param_groups": groups})
-    return _progress(tensors, manifest)
+    stepper.how.optimizer.load_state_dict(
+        {"state": state, "param_groups": groups}
+    )
+    # empty where the training began in float32, or in an earlier version
+    if manifest.get("scaler"):
+        stepper.scaler.load_state_dict(manifest["scaler"])
+    progress = _progress(tensors, manifest)
+    stepper.skipped, stepper.start_up = progress.skipped, progress.start_up
+    return progress
 
 
 def load_model(path: Path, model: nn.Module) -> Progress:
@@ -443,11 +477,12 @@ def load_model(path: Path, model: nn.Module) -> Progress:
 def _set_weights(
     path: Path, model: nn.Module, tensors: dict[str, Tensor]
 ) -> None:
-    stored = {
-        name.removeprefix("model."): tensor
-        for name, tensor in tensors.items()
-        if name.startswith("model.")
-    }
+    own = {plain_name(name): name for name in model.state_dict()}
+    stored = {}
+    for name, tensor in tensors.items():
+        if name.startswith("model."):
+            plain = plain_name(name.removeprefix("model."))
+            stored[own.get(plain, plain)] = tensor
     try:
         model.load_state_dict(stored)
     except RuntimeError as error:
@@ -460,5 +495,7 @@ def _progress(tensors: dict[str, Tensor], manifest: dict[str, Any]) -> Progress:
     return Progress(
         tensors["losses"].tolist(),
         float(manifest["seconds"]),
-        int(manifest.get("skipped", 0)),  # not counted by earlier versions
+        # not counted by earlier versions
+        int(manifest.get("skipped", 0)),
+        int(manifest.get("start_up", 0)),
     )

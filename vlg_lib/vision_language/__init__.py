@@ -9,7 +9,11 @@ import torch
 
 from vlg_lib.artifacts import hash_files
 from vlg_lib.vision_language.base import VisionLanguageModel, hash_folder
-from vlg_lib.vision_language.open_clip import OpenClipOptions, load_open_clip
+from vlg_lib.vision_language.open_clip import (
+    OpenClipOptions,
+    embedding_dim,
+    load_open_clip,
+)
 from vlg_lib.vision_language.openseg import OpenSegModel
 from vlg_lib.vision_language.small import SMALL_MODELS, WEIGHTS, SmallModel
 
@@ -18,6 +22,7 @@ __all__ = [
     "VisionLanguageModel",
     "create_model",
     "list_models",
+    "model_dim",
     "weights_key",
 ]
 
@@ -85,7 +90,29 @@ def create_model(
         return SmallModel(_SMALL[name], device)
     if name == "openseg":
         return OpenSegModel(device=device)
+    raise _unknown(name)
+
+
+def model_dim(name: str) -> int | None:
+    """How many numbers the embeddings of a model have, from its name: nothing
+    is loaded. None where only its files say it (open_clip's ``hf-hub:`` and
+    ``local-dir:``); ValueError as in :func:`create_model`.
+
+    >>> model_dim("openseg"), model_dim("small-attributes")
+    (768, 64)
+    """
+    family, _, rest = name.partition("/")
+    if rest and family in _FAMILIES:
+        return embedding_dim(rest)
+    if name in _SMALL:
+        return SmallModel.dim
+    if name == "openseg":
+        return OpenSegModel.dim
+    raise _unknown(name)
+
+
+def _unknown(name: str) -> ValueError:
     known = [*_SMALL, "openseg", "open_clip/MODEL/TAG/READOUT"]
-    raise ValueError(
+    return ValueError(
         f"unknown vision-language model {name!r}; known: {', '.join(known)}"
     )

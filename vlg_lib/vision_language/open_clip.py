@@ -47,6 +47,8 @@ from vlg_lib.vision_language.towers import (
 PROXY = "vit_base_patch16_224.dino"
 """The timm model that lends its attention unless told otherwise: DINO."""
 
+_READOUT = "read-out (a name is open_clip/MODEL/TAG/READOUT)"
+
 _DTYPES = {
     "float32": torch.float32,
     "float16": torch.float16,
@@ -147,7 +149,7 @@ class OpenClipModel(VisionLanguageModel):
     def __init__(
         self,
         model: nn.Module,
-        tokenizer: Callable[[list[str]], Tensor],
+        tokenizer: Callable[..., Tensor],
         name: str,
         readout: str = "maskclip",
         *,
@@ -274,8 +276,8 @@ class OpenClipModel(VisionLanguageModel):
         """Unit embeddings (K, D), float32, one row a text; each text passes the
         tower once in the model's life.
 
-        ValueError for an empty list, an empty text and a text that stands there
-        twice.
+        ValueError for an empty list, an empty text, a text that stands there
+        twice, and one of more tokens than the tower reads.
         """
         check_texts(texts)
         new = [text for text in texts if text not in self._texts]
@@ -292,16 +294,19 @@ class OpenClipModel(VisionLanguageModel):
         tower cuts: what is said at its end would not count.
         """
         tokens = self._tokenizer(texts)
-        # one word more changes nothing where there is no room for it
-        longer = self._tokenizer([f"{text} a" for text in texts])
-        for text, same in zip(
-            texts, (tokens == longer).all(dim=1).tolist(), strict=True
-        ):
-            if same:
+        context = tokens.shape[1]
+        # with a place more there is one more of padding, unless a text needs it
+        longer = self._tokenizer(texts, context_length=context + 1)
+        padding = self._tokenizer([""], context_length=64).mode().values
+        before, after = (
+            (rows == padding).sum(dim=1) for rows in (tokens, longer)
+        )
+        for text, cut in zip(texts, (after == before).tolist(), strict=True):
+            if cut:
                 raise ValueError(
-                    f"the text {text!r} fills the {tokens.shape[1]} tokens that"
-                    f" the text tower of {self.name} reads, and what does not"
-                    " fit is cut off: shorten it"
+                    f"the text {text!r} has more than the {context} tokens that"
+                    f" the text tower of {self.name} reads, and its end would"
+                    " be cut off: shorten it"
                 )
         return tokens
 
@@ -361,6 +366,23 @@ def check_weights(model: str, tag: str) -> None:
         )
 
 
+def embedding_dim(name: str) -> int | None:
+    """How many numbers embeddings have, from what follows ``open_clip/`` in a
+    name; None for a hub or a folder, whose files say it. Nothing is downloaded;
+    ValueError for a name that open_clip does not know.
+    """
+    import open_clip
+
+    source, _, readout = name.partition("?")[0].rpartition("/")
+    _check_known(_READOUT, readout, READOUTS)
+    if ":" in source:
+        return None
+    model, _, tag = source.partition("/")
+    check_weights(model, tag)
+    config: Any = open_clip.get_model_config(model)
+    return int(config["embed_dim"])
+
+
 def load_open_clip(
     name: str,
     *,
@@ -383,9 +405,7 @@ def load_open_clip(
         )
     options = parse_options(query) if options is None else options
     source, _, readout = path.rpartition("/")
-    _check_known(
-        "read-out (a name is open_clip/MODEL/TAG/READOUT)", readout, READOUTS
-    )
+    _check_known(_READOUT, readout, READOUTS)
     lender = options.proxy if readout == "proxyclip" else None
     try:
         model, tokenizer, proxy = _load(source, lender)
@@ -415,7 +435,7 @@ def load_open_clip(
 
 def _load(
     source: str, lender: str | None
-) -> tuple[nn.Module, Callable[[list[str]], Tensor], nn.Module | None]:
+) -> tuple[nn.Module, Callable[..., Tensor], nn.Module | None]:
     """The model of MODEL/TAG, or of a hub's or a folder's name, its tokenizer,
     and the timm model that lends its attention, if any.
     """
