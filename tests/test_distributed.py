@@ -408,3 +408,15 @@ def test_the_precision_is_what_the_launcher_says(
         ValueError, match="unknown mixed precision 'fp8'; known: no, fp16, bf16"
     ):
         distributed.mixed_precision(cuda)
+
+
+@pytest.mark.parametrize("spread", [1.0, 0.1, 0.01])
+def test_a_joined_norm_of_numbers_far_from_zero(spread):
+    """The variance is a small difference of large sums."""
+    norm = distributed.SyncedBatchNorm1d(1, eps=1e-12)
+    norm.counted = True
+    generator = torch.Generator().manual_seed(0)
+    rows = 1000 + spread * torch.randn(5000, 1, generator=generator)
+    found = norm(rows).detach().std(correction=0)
+    # float32 keeps numbers around 1000 to 6e-5
+    assert float(found) == pytest.approx(1.0, abs=1e-4 / spread)

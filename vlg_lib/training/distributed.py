@@ -211,12 +211,13 @@ class SyncedBatchNorm1d(nn.BatchNorm1d):
         if not self.training:
             return super().forward(input)
         wide = input.to(sum_dtype(input))
-        variance, mean = torch.var_mean(wide, dim=0, correction=0)
-        # Sums of x, of x^2 and of rows; float64, since the variance is a small
-        # difference of them.
-        moments = torch.cat(
-            [mean, variance + mean.square(), mean.new_ones(1)]
-        ).double()
+        variance, mean = (
+            moment.double()
+            for moment in torch.var_mean(wide, dim=0, correction=0)
+        )
+        # Sums of x, of x^2 and of rows, in float64 before anything is squared:
+        # the variance is a small difference of them.
+        moments = torch.cat([mean, variance + mean.square(), mean.new_ones(1)])
         *sums, rows = all_reduce(moments * (len(input) * self.counted)).split(
             [*[len(mean)] * 2, 1]
         )
