@@ -3,6 +3,7 @@ dictionaries, and against bad input."""
 
 import sys
 
+import numpy as np
 import pytest
 import torch
 from dense_grid import (
@@ -18,7 +19,9 @@ from torch.nn.functional import avg_pool3d, max_pool3d, pad
 
 from vlg_lib import sparse
 from vlg_lib.geometry.voxels import LIMIT, pack
-from vlg_lib.sparse import CoordinateManager, SparseTensor
+from vlg_lib.sparse import CoordinateManager, SparseTensor, products
+from vlg_lib.sparse.clouds import find_clouds
+from vlg_lib.sparse.products import LARGE, has_onednn, in_quanta
 
 TIGHT = {"atol": 1e-12, "rtol": 1e-12}
 
@@ -374,33 +377,114 @@ def test_the_backward_pass_keeps_features_and_kernel_only():
     assert sorted(kept) == sorted([features.numel(), layer.kernel.numel()])
 
 
-@pytest.mark.parametrize("size", [None, 1, 7, 50, 10**6])
-def test_blocks_hold_every_pair_once_under_its_offset(size):
-    kernel_map = CoordinateManager(cloud()).kernel_map(1, 1, 3)
+@pytest.mark.parametrize("size", [None, 1, 50, 300, 1024, 10**6])
+@pytest.mark.parametrize("voxels", [60, 1500])
+def test_blocks_hold_every_pair_once_under_its_offset(voxels, size):
+    kernel_map = CoordinateManager(cloud(voxels, reach=6)).kernel_map(1, 1, 3)
     found = []
-    for sources, targets, parts in kernel_map.blocks(size):
-        assert (
-            len(sources)
-            == len(targets)
-            == sum(part.stop - part.start for _, part in parts)
-        )
-        assert len(sources) <= (size or len(sources))
+    for block in kernel_map.blocks(size):
+        assert len(block.sources) == len(block.targets) == sum(block.sizes)
+        assert len(block.sources) <= (size or len(block.sources))
         # an offset at a time: no output row twice
-        assert size is not None or len(parts) == 1
-        for k, part in parts:
-            found += [
-                (k, *pair)
-                for pair in zip(
-                    sources[part].tolist(), targets[part].tolist(), strict=True
-                )
-            ]
+        assert size is not None or len(block.offsets) == 1
+        offsets = np.repeat(block.offsets, block.sizes).tolist()
+        pairs = zip(block.sources.tolist(), block.targets.tolist(), strict=True)
+        found += [(k, *pair) for k, pair in zip(offsets, pairs, strict=True)]
     expected = [
         (k, *pair)
         for k, (sources, targets) in enumerate(kernel_map.pairs)
         if k != kernel_map.identity
         for pair in zip(sources.tolist(), targets.tolist(), strict=True)
     ]
-    assert found == expected
+    # a block that offsets share stands where the first of them stood
+    assert sorted(found) == sorted(expected)
+
+
+def test_large_blocks_are_filled_with_rows_that_exist():
+    kernel_map = CoordinateManager(cloud(1500, reach=6)).kernel_map(1, 1, 3)
+    filled = 0
+    for block in kernel_map.blocks(4096):
+        for rows, more in (
+            (block.sources, block.filled_sources),
+            (block.targets, block.filled_targets),
+        ):
+            assert more[: len(rows)].equal(rows)
+            assert 0 <= int(more.min()) <= int(more.max())
+            assert int(more.max()) < kernel_map.input_size
+            if len(rows) >= LARGE:
+                assert len(more) == in_quanta(len(rows))
+                filled += len(more) - len(rows)
+            else:
+                assert len(more) == len(rows)
+    assert filled
+
+
+@pytest.mark.parametrize("channels", [(64, 96), (96, 64), (32, 32), (3, 5)])
+@pytest.mark.parametrize("stride", [1, 2])
+def test_large_products_agree_with_double_precision(channels, stride):
+    """Where blocks are large, oneDNN multiplies them in float32."""
+    coordinates = cloud(1500, reach=6)
+    kernel_map = CoordinateManager(coordinates).kernel_map(1, stride, 3)
+    features = random(len(coordinates), channels[0]).double()
+    kernel = random(27, *channels).double()
+    arriving = random(kernel_map.output_size, channels[1]).double()
+
+    def results(dtype):
+        x, w = (t.to(dtype).requires_grad_() for t in (features, kernel))
+        out = sparse.sparse_convolution(x, w, kernel_map)
+        return out, *torch.autograd.grad(out, (x, w), arriving.to(dtype))
+
+    for found, expected in zip(
+        results(torch.float32), results(torch.float64), strict=True
+    ):
+        error = (found.double() - expected).abs().max()
+        assert error <= 1e-6 * expected.abs().max()
+
+
+@pytest.mark.parametrize("rows", [1, 127, 128, 256, 300, 1024, 1500])
+@pytest.mark.parametrize(("inner", "outer"), [(3, 5), (64, 96), (128, 128)])
+def test_products_agree_with_double_precision(rows, inner, outer, monkeypatch):
+    a, b, c = random(rows, inner), random(inner, outer), random(rows, outer)
+    a, b, c = a.float(), b.float(), c.float()
+    exact = a.double() @ b.double()
+    exact_transposed = a.double().T @ c.double()
+    for onednn in (has_onednn(), False):
+        monkeypatch.setattr(products, "has_onednn", lambda value=onednn: value)
+        for function in (products.times, products.times_all):
+            error = (function(a, b).double() - exact).abs().max()
+            assert error <= 1e-6 * exact.abs().max()
+        found = products.times_transposed(a, c).double()
+        error = (found - exact_transposed).abs().max()
+        assert error <= 1e-6 * exact_transposed.abs().max()
+
+
+def test_other_precisions_are_multiplied_by_pytorch(monkeypatch):
+    """float64 loses nothing, and half precision is not what oneDNN is asked
+    for.
+    """
+
+    def refuse(*_):
+        raise AssertionError("asked oneDNN")
+
+    monkeypatch.setattr(products, "_onednn", refuse)
+    a, b = random(1024, 128), random(128, 128)
+    for dtype in (torch.float64, torch.bfloat16):
+        left, right = a.to(dtype), b.to(dtype)
+        assert products.times(left, right).equal(left @ right)
+        assert products.times_all(left, right).equal(left @ right)
+        assert products.times_transposed(left, left).equal(left.T @ left)
+
+
+@given(st.lists(st.integers(0, 4), min_size=1, max_size=30))
+def test_clouds_are_taken_apart_and_put_together(batch):
+    batch = torch.tensor(batch)
+    clouds = find_clouds(batch)
+    rows = torch.arange(len(batch), dtype=torch.float64)[:, None]
+    parts = clouds.split(rows)
+    for index, part in enumerate(parts):
+        assert part.equal(rows[batch == index])
+    assert len(parts) == int(batch.max()) + 1
+    assert clouds.join(parts).equal(rows)
 
 
 def test_a_map_without_pairs_but_those_of_itself():
@@ -430,7 +514,7 @@ def test_pieces_of_any_size_give_the_same(monkeypatch):
         )
 
     whole = run()
-    monkeypatch.setattr("vlg_lib.sparse.functional.CPU_BLOCK", 7 * 5)
+    monkeypatch.setattr("vlg_lib.sparse.functional.CPU_BLOCKS", {2**62: 5})
     for a, b in zip(whole, run(), strict=True):
         torch.testing.assert_close(a, b, **TIGHT)
 

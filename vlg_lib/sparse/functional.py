@@ -12,7 +12,7 @@ only: the result is the same in every run, on a GPU too. A CPU takes several
 small offsets, or a piece of a large one, at a time: what its cache holds.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -21,11 +21,16 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from vlg_lib.precision import sum_dtype
-from vlg_lib.sparse.kernel_maps import KernelMap, Parts
+from vlg_lib.sparse.kernel_maps import Block, KernelMap
+from vlg_lib.sparse.products import (
+    times,
+    times_all,
+    times_transposed,
+)
 
-CPU_BLOCK = 2**18
-"""Numbers gathered and multiplied at a time on a CPU, 1 MB in float32, so that
-they stay in its cache."""
+CPU_BLOCKS = {128: 4096, 2**62: 1024}
+"""How many pairs a CPU takes at a time, by the most channels that go in and out
+of a layer: about 1 MB in float32, so that they stay in its cache."""
 
 
 def sparse_convolution(
@@ -133,11 +138,13 @@ def _multiply(x: Tensor, kernel: Tensor, kernel_map: KernelMap) -> Tensor:
     if itself is None:
         out = x.new_zeros(kernel_map.output_size, kernel.shape[2])
     else:
-        out = x @ weights[itself]
+        out = times_all(x, weights[itself])
     out = out.to(sum_dtype(x))
-    for sources, targets, parts in _blocks(kernel_map, kernel):
-        product = _times(x.index_select(0, sources), weights, parts)
-        out.index_add_(0, targets, product.to(out.dtype))
+    for block in _blocks(kernel_map, kernel):
+        product = _block_product(
+            x.index_select(0, block.filled_sources), weights, block
+        )
+        _add_rows(out, block.targets, product)
     return out.to(x.dtype)
 
 
@@ -158,40 +165,80 @@ def _gradients(
         if itself is None:
             for_x = torch.zeros_like(x, dtype=sum_dtype(x))
         else:
-            for_x = (gradient @ weights[itself]).to(sum_dtype(x))
+            for_x = times_all(gradient, weights[itself]).to(sum_dtype(x))
     if needs_kernel:
         for_kernel = torch.zeros_like(kernel, dtype=sum_dtype(x))
         if itself is not None:
-            for_kernel[itself] += x.T @ gradient
-    for sources, targets, parts in _blocks(kernel_map, kernel):
-        arriving = gradient.index_select(0, targets)
+            for_kernel[itself].add_(times_transposed(x, gradient))
+    for block in _blocks(kernel_map, kernel):
+        arriving = gradient.index_select(0, block.filled_targets)
         if for_x is not None:
-            product = _times(arriving, weights, parts)
-            for_x.index_add_(0, sources, product.to(for_x.dtype))
+            product = _block_product(arriving, weights, block)
+            _add_rows(for_x, block.sources, product)
         if for_kernel is not None:
-            gathered = x.index_select(0, sources)
-            for k, part in parts:
-                for_kernel[k].add_(gathered[part].T @ arriving[part])
+            gathered = x.index_select(0, block.filled_sources)
+            _add_outer(for_kernel, gathered, arriving, block)
     return (
         None if for_x is None else for_x.to(x.dtype),
         None if for_kernel is None else for_kernel.to(kernel.dtype),
     )
 
 
-def _times(rows: Tensor, weights: Sequence[Tensor], parts: Parts) -> Tensor:
-    """The rows of each part times the matrix of its offset."""
+def _block_product(
+    rows: Tensor, weights: Sequence[Tensor], block: Block
+) -> Tensor:
+    """The rows of each offset of a block times its matrix."""
+    if len(block.offsets) == 1:
+        return times(rows, weights[block.offsets[0]])
     product = rows.new_empty(len(rows), weights[0].shape[1])
-    for k, part in parts:
-        torch.mm(rows[part], weights[k], out=product[part])
+    for k, part, out in zip(
+        block.offsets,
+        rows.split(block.sizes),
+        product.split(block.sizes),
+        strict=True,
+    ):
+        torch.mm(part, weights[k], out=out)
     return product
 
 
-def _blocks(
-    kernel_map: KernelMap, kernel: Tensor
-) -> Iterator[tuple[Tensor, Tensor, Parts]]:
+def _add_rows(out: Tensor, rows: Tensor, values: Tensor) -> None:
+    """Add values to the rows of ``out``, in the dtype of ``out``; values beyond
+    the rows are filling.
+    """
+    out.index_add_(0, rows, values[: len(rows)].to(out.dtype))
+
+
+def _add_outer(
+    for_kernel: Tensor, gathered: Tensor, arriving: Tensor, block: Block
+) -> None:
+    """dW[k] += x^T g for the offsets of a block. The filling of the gradient
+    is set to zero.
+    """
+    if len(block.offsets) == 1:
+        # the filling adds nothing
+        arriving[len(block.targets) :].zero_()
+        product = times_transposed(gathered, arriving)
+        for_kernel[block.offsets[0]].add_(product)
+        return
+    for k, left, right in zip(
+        block.offsets,
+        gathered.split(block.sizes),
+        arriving.split(block.sizes),
+        strict=True,
+    ):
+        if for_kernel.dtype == left.dtype:
+            for_kernel[k].addmm_(left.T, right)
+        else:
+            for_kernel[k].add_(left.T @ right)
+
+
+def _blocks(kernel_map: KernelMap, kernel: Tensor) -> list[Block]:
     """The pairs in blocks that suit the device: of a CPU's cache, else an
     offset each, and so no output row twice.
     """
     if kernel.device.type != "cpu":
         return kernel_map.blocks()
-    return kernel_map.blocks(max(1, CPU_BLOCK // sum(kernel.shape[1:])))
+    channels = sum(kernel.shape[1:])
+    return kernel_map.blocks(
+        next(size for most, size in CPU_BLOCKS.items() if channels <= most)
+    )

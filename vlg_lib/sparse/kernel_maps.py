@@ -9,8 +9,8 @@ grid share it.
 """
 
 import itertools
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
 from functools import cached_property
 
 import torch
@@ -18,13 +18,30 @@ from jaxtyping import Int64
 from torch import Tensor
 
 from vlg_lib.geometry.voxels import step
+from vlg_lib.sparse.products import LARGE, QUANTUM, in_quanta
 
 Pair = tuple[Tensor, Tensor]
-Parts = list[tuple[int, slice]]
-"""Which rows of a block of pairs belong to which offset."""
-
 END = torch.iinfo(torch.int64).max
 """Larger than any key: closes a list of keys, so that a search ends there."""
+
+
+@dataclass(frozen=True)
+class Block:
+    """Pairs that are multiplied at a time.
+
+    ``offsets``, ``sizes``: which kernel offsets, and how many pairs of each,
+    one after another. ``sources``, ``targets``: their input and output rows.
+    ``filled_sources``, ``filled_targets``: the same, and after them any rows,
+    up to a number of rows that products like
+    (:mod:`vlg_lib.sparse.products`).
+    """
+
+    offsets: tuple[int, ...]
+    sizes: tuple[int, ...]
+    sources: Int64[Tensor, " P"]
+    targets: Int64[Tensor, " P"]
+    filled_sources: Int64[Tensor, " F"]
+    filled_targets: Int64[Tensor, " F"]
 
 
 @dataclass(frozen=True)
@@ -41,7 +58,11 @@ class KernelMap:
     input_size: int
     output_size: int
     identity: int | None = None
+    _blocks: dict[int | None, list[Block]] = field(
+        default_factory=dict, init=False, repr=False, compare=False
+    )
 
+    @cached_property
     def transposed(self) -> "KernelMap":
         """The same pairs from output to input: the map of a transposed
         convolution, with the kernel not flipped.
@@ -96,55 +117,78 @@ class KernelMap:
             None if self.identity is None else len(kept) // 2,
         )
 
-    def blocks(
-        self, size: int | None = None
-    ) -> Iterator[tuple[Tensor, Tensor, Parts]]:
-        """The pairs of all offsets but the identity, one after another:
-        ``size`` at a time, or else offset by offset.
+    def blocks(self, size: int | None = None) -> list[Block]:
+        """The pairs of all offsets but the identity, in blocks of up to
+        ``size`` pairs; None: a block for each offset. Made once a size.
 
-        Each block: its input rows, its output rows, and which of them belong to
-        which offset.
+        A large offset is cut into several blocks, and small neighbouring ones
+        share one.
         """
-        sources, targets, ranges = self._joined
-        begin = 0
-        for end in (
-            [last for _, _, last in ranges]
-            if size is None
-            else [*range(size, len(sources), size), len(sources)]
-        ):
-            inside = [
-                (k, max(first, begin), min(last, end))
-                for k, first, last in ranges
-            ]
-            parts = [
-                (k, slice(a - begin, b - begin)) for k, a, b in inside if a < b
-            ]
-            yield sources[begin:end], targets[begin:end], parts
-            begin = end
+        if size not in self._blocks:
+            self._blocks[size] = self._cut(size)
+        return self._blocks[size]
 
-    @cached_property
-    def _joined(self) -> tuple[Tensor, Tensor, list[tuple[int, int, int]]]:
-        """All input rows, all output rows, and where each offset (k, first,
-        last) lies in them; not the identity.
-        """
-        kept = [
-            (k, *pair)
-            for k, pair in enumerate(self.pairs)
-            if k != self.identity and len(pair[0])
+    def _cut(self, size: int | None) -> list[Block]:
+        counts = [
+            0 if k == self.identity else len(sources)
+            for k, (sources, _) in enumerate(self.pairs)
         ]
-        lasts = list(
-            itertools.accumulate(len(sources) for _, sources, _ in kept)
-        )
-        ranges = [
-            (k, last - len(sources), last)
-            for (k, sources, _), last in zip(kept, lasts, strict=True)
+        plan = _plan(counts, size)
+        spare = self.pairs[0][0].new_zeros(QUANTUM)
+        filled = []
+        for side in range(2):
+            pieces: list[Tensor] = []
+            for planned in plan:
+                for k, start, count in planned.parts:
+                    pieces.append(self.pairs[k][side][start : start + count])
+                pieces.append(spare[: planned.filling])
+            filled.append(
+                torch.cat([spare[:0], *pieces]).split([p.rows for p in plan])
+            )
+        return [
+            Block(
+                tuple(k for k, _, _ in planned.parts),
+                tuple(count for _, _, count in planned.parts),
+                sources[: planned.rows - planned.filling],
+                targets[: planned.rows - planned.filling],
+                sources,
+                targets,
+            )
+            for planned, sources, targets in zip(plan, *filled, strict=True)
         ]
-        nothing = self.pairs[0][0][:0]
-        return (
-            torch.cat([nothing, *(s for _, s, _ in kept)]),
-            torch.cat([nothing, *(t for _, _, t in kept)]),
-            ranges,
-        )
+
+
+@dataclass
+class _Planned:
+    """A block to be made: of each of its offsets (k, first pair, how many), and
+    how many rows are filled up.
+    """
+
+    parts: list[tuple[int, int, int]]
+    rows: int = 0
+    filling: int = 0
+
+
+def _plan(counts: Sequence[int], size: int | None) -> list[_Planned]:
+    """How offsets of so many pairs each are cut into blocks."""
+    plan: list[_Planned] = []
+    shared: _Planned | None = None
+    for k, count in enumerate(counts):
+        if size is None or count >= min(size, LARGE):
+            piece = size or max(1, count)
+            for start in range(0, count, piece):
+                rows = min(piece, count - start)
+                whole = rows
+                if size is not None and rows >= LARGE:
+                    whole = in_quanta(rows)
+                plan.append(_Planned([(k, start, rows)], whole, whole - rows))
+        elif count:
+            if shared is None or shared.rows + count > size:
+                shared = _Planned([])
+                plan.append(shared)
+            shared.parts.append((k, 0, count))
+            shared.rows += count
+    return plan
 
 
 def kernel_offsets(kernel_size: int) -> list[tuple[int, int, int]]:

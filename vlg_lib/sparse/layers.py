@@ -8,11 +8,12 @@ Kernels, strides and dilations are cubic: one number for the three axes.
 import math
 
 import torch
-from jaxtyping import Float, Int64
+from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional
 
 from vlg_lib.precision import sum_dtype
+from vlg_lib.sparse.clouds import Clouds
 from vlg_lib.sparse.functional import max_pool, sparse_convolution, sum_pool
 from vlg_lib.sparse.kernel_maps import KernelMap
 from vlg_lib.sparse.tensor import SparseTensor, check_same_grid
@@ -155,7 +156,7 @@ class ConvolutionTranspose(_Convolution):
         downwards = x.manager.kernel_map(
             fine, x.stride, self.kernel_size, self.dilation
         )
-        return self._convolve(x, downwards.transposed(), fine)
+        return self._convolve(x, downwards.transposed, fine)
 
 
 def batch_norm(
@@ -213,10 +214,10 @@ class InstanceNorm(nn.Module):
 
     def forward(self, x: SparseTensor) -> SparseTensor:
         """Normalise each channel within each cloud."""
-        return x.replace(self.normalize(x.features, x.batch))
+        return x.replace(self.normalize(x.features, x.clouds))
 
     def normalize(
-        self, features: Float[Tensor, "N C"], batch: Int64[Tensor, " N"]
+        self, features: Float[Tensor, "N C"], clouds: Clouds
     ) -> Float[Tensor, "N C"]:
         """Features of mean ``bias`` and standard deviation ``weight`` over the
         rows of each cloud.
@@ -227,14 +228,29 @@ class InstanceNorm(nn.Module):
         """
         with torch.autocast(features.device.type, enabled=False):
             wide = features.to(sum_dtype(features))
-            averaging = averaging_matrix(wide, batch)
-            centred = wide - (averaging @ wide)[batch]
-            variance = averaging @ centred.square()
-            normal = (
-                centred * (variance + self.eps).rsqrt()[batch] * self.weight
-                + self.bias
+            normal = clouds.join(
+                [self._normalize_cloud(cloud) for cloud in clouds.split(wide)]
             )
         return normal.to(features.dtype)
+
+    def _normalize_cloud(
+        self, rows: Float[Tensor, "N C"]
+    ) -> Float[Tensor, "N C"]:
+        if not len(rows):
+            return rows
+        # one row is normalised to zero, where functional.batch_norm refuses it
+        normal: Tensor = torch.batch_norm(
+            rows,
+            self.weight.reshape(-1).to(rows.dtype),
+            self.bias.reshape(-1).to(rows.dtype),
+            None,
+            None,
+            True,
+            0.0,
+            self.eps,
+            False,
+        )
+        return normal
 
 
 class ReLU(nn.Module):
@@ -306,33 +322,15 @@ class MaxPooling(_Pooling):
         return max_pool(features, kernel_map)
 
 
-def averaging_matrix(
-    features: Float[Tensor, "N C"], batch: Int64[Tensor, " N"]
-) -> Float[Tensor, "B N"]:
-    """Row b holds 1 / n_b at the n_b voxels of cloud b: its product with
-    features is their mean over each cloud.
-    """
-    clouds = torch.arange(int(batch.max()) + 1, device=batch.device)
-    member = (batch == clouds[:, None]).to(features.dtype)
-    return member / member.sum(dim=1, keepdim=True).clamp(min=1)
-
-
 def global_average(x: SparseTensor) -> Float[Tensor, "B C"]:
     """The mean over each cloud's voxels, in float32 or better; zero for a cloud
     without voxels.
     """
-    batch = x.batch
-    rows = x.features[batch.argsort(stable=True)]
-    clouds = rows.split(torch.bincount(batch).tolist())
-    means = torch.stack(
-        [
-            cloud.mean(dim=0, dtype=sum_dtype(cloud))
-            if len(cloud)
-            else cloud.sum(dim=0, dtype=sum_dtype(cloud))
-            for cloud in clouds
-        ]
-    )
-    return means.to(x.features.dtype)
+    means = [
+        cloud.sum(dim=0, dtype=sum_dtype(cloud)) / max(1, len(cloud))
+        for cloud in x.clouds.split(x.features)
+    ]
+    return torch.stack(means).to(x.features.dtype)
 
 
 def global_max(x: SparseTensor) -> Float[Tensor, "B C"]:

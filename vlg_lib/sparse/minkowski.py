@@ -10,6 +10,7 @@ from typing import Any
 from torch import Tensor
 
 from vlg_lib.sparse import layers
+from vlg_lib.sparse.clouds import find_clouds
 from vlg_lib.sparse.tensor import CoordinateManager
 
 
@@ -81,7 +82,7 @@ def minkowski_layers() -> dict[str, Any]:
 
     class InstanceNorm(layers.InstanceNorm):
         def forward(self, x: Any) -> Any:
-            return replaced(x, self.normalize(x.F, x.C[:, 0].long()))
+            return replaced(x, self.normalize(x.F, find_clouds(x.C[:, 0])))
 
     return {
         "SparseTensor": sparse_tensor,

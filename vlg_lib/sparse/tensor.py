@@ -14,6 +14,7 @@ from jaxtyping import Float, Int32, Int64
 from torch import Tensor
 
 from vlg_lib.geometry.voxels import coarsen, pack, unpack
+from vlg_lib.sparse.clouds import Clouds, find_clouds
 from vlg_lib.sparse.kernel_maps import KernelMap, build_kernel_map
 
 
@@ -41,6 +42,11 @@ class Grid:
         return torch.empty_like(in_key_order).index_copy_(
             0, self.rows, in_key_order
         )
+
+    @cached_property
+    def clouds(self) -> Clouds:
+        """The feature rows of each cloud of the batch."""
+        return find_clouds(self.coordinates[:, 0])
 
 
 class CoordinateManager:
@@ -211,6 +217,11 @@ class SparseTensor:
     def batch(self) -> Int64[Tensor, " N"]:
         """Which cloud each row belongs to."""
         return self.coordinates[:, 0].long()
+
+    @property
+    def clouds(self) -> Clouds:
+        """The rows of each cloud."""
+        return self.manager.grid(self.stride).clouds
 
     def replace(self, features: Float[Tensor, "N C"]) -> "SparseTensor":
         """Other features on the same voxels."""
