@@ -23,6 +23,7 @@ from torch.autograd.function import once_differentiable
 from vlg_lib.precision import sum_dtype
 from vlg_lib.sparse.kernel_maps import Block, KernelMap
 from vlg_lib.sparse.products import (
+    LARGE,
     times,
     times_all,
     times_transposed,
@@ -167,9 +168,9 @@ def _gradients(
         else:
             for_x = times_all(gradient, weights[itself]).to(sum_dtype(x))
     if needs_kernel:
-        for_kernel = torch.zeros_like(kernel, dtype=sum_dtype(x))
+        for_kernel = _KernelGradient(kernel, sum_dtype(x))
         if itself is not None:
-            for_kernel[itself].add_(times_transposed(x, gradient))
+            for_kernel.add(itself, x, gradient)
     for block in _blocks(kernel_map, kernel):
         arriving = gradient.index_select(0, block.filled_targets)
         if for_x is not None:
@@ -177,10 +178,10 @@ def _gradients(
             _add_rows(for_x, block.sources, product)
         if for_kernel is not None:
             gathered = x.index_select(0, block.filled_sources)
-            _add_outer(for_kernel, gathered, arriving, block)
+            for_kernel.add_block(block, gathered, arriving)
     return (
         None if for_x is None else for_x.to(x.dtype),
-        None if for_kernel is None else for_kernel.to(kernel.dtype),
+        None if for_kernel is None else for_kernel.total().to(kernel.dtype),
     )
 
 
@@ -208,28 +209,50 @@ def _add_rows(out: Tensor, rows: Tensor, values: Tensor) -> None:
     out.index_add_(0, rows, values[: len(rows)].to(out.dtype))
 
 
-def _add_outer(
-    for_kernel: Tensor, gathered: Tensor, arriving: Tensor, block: Block
-) -> None:
-    """dW[k] += x^T g for the offsets of a block. The filling of the gradient
-    is set to zero.
+class _KernelGradient:
+    """dW[k] += x^T g, block by block. What comes first for an offset is written
+    where it belongs, so that no zeros are written before it.
     """
-    if len(block.offsets) == 1:
-        # the filling adds nothing
-        arriving[len(block.targets) :].zero_()
-        product = times_transposed(gathered, arriving)
-        for_kernel[block.offsets[0]].add_(product)
-        return
-    for k, left, right in zip(
-        block.offsets,
-        gathered.split(block.sizes),
-        arriving.split(block.sizes),
-        strict=True,
-    ):
-        if for_kernel.dtype == left.dtype:
-            for_kernel[k].addmm_(left.T, right)
+
+    def __init__(self, kernel: Tensor, dtype: torch.dtype) -> None:
+        self._sum = torch.empty_like(
+            kernel, dtype=dtype, memory_format=torch.contiguous_format
+        )
+        self._by_offset = self._sum.unbind()
+        self._missing = set(range(len(kernel)))
+
+    def add(self, k: int, left: Tensor, right: Tensor) -> None:
+        """Add left^T right to the gradient of an offset."""
+        total, first = self._by_offset[k], k in self._missing
+        self._missing.discard(k)
+        small = len(left) < LARGE and total.dtype == left.dtype
+        if first and small:
+            torch.mm(left.mT, right, out=total)
+        elif first:
+            total.copy_(times_transposed(left, right))
         else:
-            for_kernel[k].add_(left.T @ right)
+            total.add_(times_transposed(left, right))
+
+    def add_block(self, block: Block, left: Tensor, right: Tensor) -> None:
+        """Add what a block gives; the filling of ``right`` becomes zeros."""
+        if len(block.offsets) == 1:
+            if len(right) > len(block.targets):
+                right[len(block.targets) :].zero_()
+            self.add(block.offsets[0], left, right)
+            return
+        for k, rows, others in zip(
+            block.offsets,
+            left.split(block.sizes),
+            right.split(block.sizes),
+            strict=True,
+        ):
+            self.add(k, rows, others)
+
+    def total(self) -> Tensor:
+        """The gradient; zero for offsets without pairs."""
+        for k in self._missing:
+            self._by_offset[k].zero_()
+        return self._sum
 
 
 def _blocks(kernel_map: KernelMap, kernel: Tensor) -> list[Block]:
