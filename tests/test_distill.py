@@ -12,7 +12,12 @@ from torch import Tensor
 from torch.nn.functional import normalize
 
 from vlg_lib.classes import IGNORE_LABEL
-from vlg_lib.distill import class_weights, cosine_loss, distill
+from vlg_lib.distill import (
+    class_weights,
+    cosine_loss,
+    distill,
+    weighed_cosine_loss,
+)
 from vlg_lib.networks.point_network import (
     NetworkSettings,
     PointNetwork,
@@ -292,13 +297,13 @@ def test_a_run_that_was_stopped_continues_bit_for_bit(
     whole, losses = train(steps=4)
     path, calls = tmp_path / "network.safetensors", []
 
-    def stops(*tensors: Tensor) -> Tensor:
+    def stops(*tensors: Tensor) -> tuple[Tensor, Tensor]:
         calls.append(1)
         if len(calls) == 4:
             raise KeyboardInterrupt
-        return cosine_loss(*tensors)
+        return weighed_cosine_loss(*tensors)
 
-    monkeypatch.setattr("vlg_lib.distill.cosine_loss", stops)
+    monkeypatch.setattr("vlg_lib.distill.weighed_cosine_loss", stops)
     with pytest.raises(KeyboardInterrupt):
         train(steps=4, checkpoint=path, checkpoint_every=2)
     resumed, resumed_losses = train(

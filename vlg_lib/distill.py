@@ -44,19 +44,38 @@ def cosine_loss(
     >>> cosine_loss(predicted, torch.tensor([[0.0, 3.0], [0.0, 0.0]]))
     tensor(1.)
     """
+    loss, _ = weighed_cosine_loss(predicted, targets, weights, rows)
+    return loss
+
+
+def weighed_cosine_loss(
+    predicted: Float[Tensor, "V D"],
+    targets: Float[Tensor, "P D"],
+    weights: Float[Tensor, " P"] | None = None,
+    rows: Int64[Tensor, " P"] | None = None,
+) -> tuple[Float[Tensor, ""], Float[Tensor, ""]]:
+    """:func:`cosine_loss`, and what it weighs beside that of another part of a
+    batch: the sum of the weights of the points that have a target.
+
+    >>> _, weight = weighed_cosine_loss(torch.ones(2, 1), torch.ones(2, 1))
+    >>> weight
+    tensor(2.)
+    """
     wide = sum_dtype(predicted)
     predicted, targets = predicted.to(wide), targets.to(wide)
-    counts = (targets != 0).any(dim=1).to(wide)
+    lengths = torch.linalg.vector_norm(targets, dim=1)
+    counts = (lengths > 0).to(wide)
     if weights is not None:
         counts = counts * weights
-    pulls = counts[:, None] * normalize(targets, dim=1)
+    tiny = torch.finfo(wide).tiny
+    pulls = (counts / lengths.clamp(min=tiny))[:, None] * targets
     if rows is not None:
         # All points of a voxel have one prediction f, so the sum of w f.t over
         # them is f.(sum of w t): one dot product.
         pulls = torch.zeros_like(predicted).index_add_(0, rows, pulls)
     total = counts.sum()
     agreement = (normalize(predicted, dim=1) * pulls).sum()
-    return (total - agreement) / total.clamp(min=torch.finfo(wide).tiny)
+    return (total - agreement) / total.clamp(min=tiny), total
 
 
 def class_weights(
@@ -112,15 +131,11 @@ def distill(
     def loss(
         outputs: Float[Tensor, "V D"], batch: CloudBatch
     ) -> tuple[Tensor, Tensor]:
-        wanted = batch.gather(targets).float()
-        per_point = (
-            wanted.new_ones(len(wanted))
-            if weights is None
-            else batch.gather(weights)
-        )
-        return (
-            cosine_loss(outputs, wanted, per_point, batch.rows),
-            per_point[(wanted != 0).any(dim=1)].float().sum(),
+        return weighed_cosine_loss(
+            outputs,
+            batch.gather(targets),
+            None if weights is None else batch.gather(weights),
+            batch.rows,
         )
 
     return train_network(network, clouds, loss, settings, fit_settings)

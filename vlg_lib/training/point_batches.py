@@ -215,6 +215,7 @@ def train_network(
                 network.parameters(),
                 lr=settings.learning_rate,
                 weight_decay=settings.weight_decay,
+                fused=device.type in ("cpu", "cuda"),
             ),
             settings.steps,
             SCHEDULES[settings.schedule],
