@@ -22,7 +22,7 @@ The benchmark runs this driver once on each build and asks in turns:
 
 ``sides`` is ``{"ours": Side, "baseline": Side}``, without ``baseline`` where
 the commit is None. What a driver imports of ``vlg_lib`` comes from its own
-build, never from the other one: this is checked when it starts. ``Side.ask``
+build, never from the other one: this is checked with every answer. ``Side.ask``
 sends one request, such as input that is too large for each of them: ``{"do":
 "load", "path": ...}``. To each answer ``serve`` adds the seconds of the work as
 a whole, ``wall_s`` and ``cpu_s`` (all threads), unless the answer has them, and
@@ -52,6 +52,26 @@ OLD_BUILD = "56fcabe"
 
 Request = Mapping[str, Any]
 Answer = dict[str, Any]
+
+
+_DRIVEN = "BENCHMARK_BUILD"
+"""Set in the processes of drivers."""
+
+
+def _forget_editable_installs() -> None:
+    """An editable install answers for every module of its package: one that an
+    old build does not have would come from the new one.
+    """
+    sys.meta_path[:] = [
+        finder
+        for finder in sys.meta_path
+        if "editable" not in getattr(finder, "__module__", "")
+    ]
+
+
+# before a driver imports anything of the library
+if _DRIVEN in os.environ:
+    _forget_editable_installs()
 
 
 class MissingHistoryError(Exception):
@@ -136,6 +156,7 @@ class Side:
             "PYTHONPATH": str(tree),
             "OMP_NUM_THREADS": str(threads),
             "OMP_WAIT_POLICY": "passive",
+            _DRIVEN: str(tree),
             # nothing is written beside the files of the tree
             "PYTHONDONTWRITEBYTECODE": "1",
         }
@@ -241,7 +262,18 @@ def serve(functions: Mapping[str, Callable[[Answer], Answer]]) -> None:
             "wall_s": time.perf_counter() - wall,
             "cpu_s": time.process_time() - cpu,
         }
+        _check_modules(Path(vlg_lib.__file__).resolve().parent)
         answer(seconds | {"peak_MB": peak_megabytes()} | found)
+
+
+def _check_modules(library: Path) -> None:
+    """RuntimeError where a module of the library came from another build."""
+    for name, module in list(sys.modules.items()):
+        file = getattr(module, "__file__", None)
+        if not file or name.partition(".")[0] != library.name:
+            continue
+        if not Path(file).resolve().is_relative_to(library):
+            raise RuntimeError(f"{name} of {library} came from {file}")
 
 
 def peak_megabytes() -> float | None:

@@ -1,6 +1,8 @@
 """An old commit as the baseline of a benchmark: its files, its process."""
 
+import os
 import subprocess
+import sys
 from pathlib import Path
 
 import baseline
@@ -105,3 +107,52 @@ def test_a_driver_that_ends_is_an_error(repository: Path, driver: Path) -> None:
     side = Side(repository, driver)
     with pytest.raises(RuntimeError, match="code 3"):
         side.ask({"do": "fail"})
+
+
+def test_an_editable_install_does_not_lend_modules(
+    repository: Path,
+) -> None:
+    """It would answer for modules that an old build does not have."""
+    code = (
+        "import baseline, sys;"
+        "print([getattr(f, '__module__', f) for f in sys.meta_path])"
+    )
+    told = {}
+    for driven in (False, True):
+        environment = dict(os.environ)
+        environment["PYTHONPATH"] = str(Path(baseline.__file__).parent)
+        if driven:
+            environment["BENCHMARK_BUILD"] = str(repository)
+        told[driven] = subprocess.run(
+            [sys.executable, "-c", code],
+            env=environment,
+            check=True,
+            capture_output=True,
+            text=True,
+        ).stdout
+    assert "editable" not in told[True]
+
+
+def test_a_module_of_another_build_is_an_error(
+    repository: Path, driver: Path, tmp_path: Path
+) -> None:
+    other = tmp_path / "elsewhere.py"
+    other.write_text("")
+    driver.write_text(
+        driver.read_text()
+        .replace(
+            "def fail(request):",
+            f"""def lend(request):
+    import sys, types
+    module = types.ModuleType("vlg_lib.lent")
+    module.__file__ = {str(other)!r}
+    sys.modules["vlg_lib.lent"] = module
+    return {{}}
+
+def fail(request):""",
+        )
+        .replace('"fail": fail', '"fail": fail, "lend": lend')
+    )
+    side = Side(repository, driver)
+    with pytest.raises(RuntimeError, match="ended with code 1"):
+        side.ask({"do": "lend"})

@@ -142,7 +142,7 @@ def _multiply(x: Tensor, kernel: Tensor, kernel_map: KernelMap) -> Tensor:
         out = times_all(x, weights[itself])
     out = out.to(sum_dtype(x))
     for block in _blocks(kernel_map, kernel):
-        product = _block_product(
+        product = multiply_block(
             x.index_select(0, block.filled_sources), weights, block
         )
         _add_rows(out, block.targets, product)
@@ -174,7 +174,7 @@ def _gradients(
     for block in _blocks(kernel_map, kernel):
         arriving = gradient.index_select(0, block.filled_targets)
         if for_x is not None:
-            product = _block_product(arriving, weights, block)
+            product = multiply_block(arriving, weights, block)
             _add_rows(for_x, block.sources, product)
         if for_kernel is not None:
             gathered = x.index_select(0, block.filled_sources)
@@ -185,10 +185,20 @@ def _gradients(
     )
 
 
-def _block_product(
+def multiply_block(
     rows: Tensor, weights: Sequence[Tensor], block: Block
 ) -> Tensor:
-    """The rows of each offset of a block times its matrix."""
+    """The rows of each offset of a block times its matrix.
+
+    >>> from vlg_lib.sparse import CoordinateManager
+    >>> cells = torch.tensor([[0, 0, 0, 0], [0, 0, 0, 1]])
+    >>> (block,) = CoordinateManager(cells).kernel_map(1, 1, 3).blocks(1024)
+    >>> block.offsets, block.sizes
+    ((4, 22), (1, 1))
+    >>> weights = torch.arange(27.0).reshape(27, 1, 1).unbind()
+    >>> multiply_block(torch.ones(2, 1), weights, block).flatten().tolist()
+    [4.0, 22.0]
+    """
     if len(block.offsets) == 1:
         return times(rows, weights[block.offsets[0]])
     product = rows.new_empty(len(rows), weights[0].shape[1])
