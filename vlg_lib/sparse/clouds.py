@@ -1,5 +1,6 @@
-"""Which rows of a batch belong to which cloud: what is done cloud by cloud
-takes them apart and puts them together again.
+"""Which rows of a batch belong to which cloud.
+
+What is done cloud by cloud takes them apart and puts them together again.
 """
 
 from collections.abc import Sequence
