@@ -238,11 +238,10 @@ def _summary_of_points(
 ) -> dict[str, Any]:
     """How many points there are of what, and how sure the network is."""
     counts = count_labels(found.labels, class_set)
+    sums = torch.bincount(found.labels, found.scores.double())
     means = {
-        name: float(
-            found.scores[found.labels == class_set.index(name)].double().mean()
-        )
-        for name in counts
+        name: float(sums[class_set.index(name)]) / count
+        for name, count in counts.items()
     }
     far = int((file.usable & ~found.usable).sum())
     return {

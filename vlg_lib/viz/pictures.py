@@ -4,12 +4,11 @@ at the head of each chapter.
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import matplotlib.pyplot as plt
 import numpy as np
 import torch
-from jaxtyping import Integer, UInt8
+from jaxtyping import Integer
 from matplotlib.axes import Axes
 from matplotlib.legend import Legend
 from matplotlib.patches import Patch
@@ -17,9 +16,7 @@ from scipy import ndimage
 from torch import Tensor
 
 from vlg_lib.classes import IGNORE_LABEL, UNLABELLED_COLOR, ClassSet
-
-ASSETS = Path(__file__).parent.parent / "assets"
-"""The style file, the loader of 3D figures and the plotly that it loads."""
+from vlg_lib.viz.payload import ASSETS, label_colors
 
 PIPELINE_STEPS = (
     "frames",
@@ -40,35 +37,6 @@ def use_style() -> None:
     >>> use_style()
     """
     plt.style.use(ASSETS / "vlg.mplstyle")
-
-
-def label_colors(
-    labels: Integer[Tensor, "*shape"], class_set: ClassSet
-) -> UInt8[Tensor, "*shape 3"]:
-    """The palette colour of each label; the ignore label gets
-    ``UNLABELLED_COLOR``. ValueError for other labels.
-
-    >>> from vlg_lib.classes import ROOMS_12
-    >>> label_colors(torch.tensor([0, -1]), ROOMS_12).tolist()
-    [[255, 220, 255], [190, 190, 190]]
-    """
-    if labels.numel() and (
-        int(labels.min()) < IGNORE_LABEL or int(labels.max()) >= len(class_set)
-    ):
-        raise ValueError(
-            f"labels of {class_set.name!r} are {IGNORE_LABEL} to"
-            f" {len(class_set) - 1}, found {int(labels.min())} to"
-            f" {int(labels.max())}"
-        )
-    table = torch.cat(
-        [
-            class_set.colors(),
-            torch.tensor([UNLABELLED_COLOR], dtype=torch.uint8),
-        ]
-    )
-    return table[
-        torch.where(labels == IGNORE_LABEL, len(class_set), labels).long().cpu()
-    ]
 
 
 def legend(
