@@ -26,6 +26,7 @@ from vlg_lib.artifacts import (
 from vlg_lib.geometry.poses import rotation_matrix
 from vlg_lib.geometry.voxels import batch_coordinates, voxelize
 from vlg_lib.networks.mink_unet import ARCHITECTURES, create_mink_unet
+from vlg_lib.precision import sum_dtype
 from vlg_lib.sparse import VoxelTensor
 
 FORMAT = "vlg_lib point network 1"
@@ -256,14 +257,16 @@ def voxel_scores(
 def mean_of_rows(
     table: Float[Tensor, "V K"], rows: Int[Tensor, "N A"]
 ) -> Float[Tensor, "N K"]:
-    """The mean of the rows of ``table`` that each row of ``rows`` names.
+    """The mean of the rows of ``table`` that each row of ``rows`` names, added
+    up in float32 or better.
 
     >>> table = torch.tensor([[1.0], [3.0], [7.0]])
     >>> mean_of_rows(table, torch.tensor([[0, 1], [2, 2]])).tolist()
     [[2.0], [7.0]]
     """
     # gathers and adds in one pass, without a copy of the table for each column
-    return embedding_bag(rows, table, mode="mean")
+    wide = table.to(sum_dtype(table))
+    return embedding_bag(rows, wide, mode="mean").to(table.dtype)
 
 
 def _turned(
