@@ -15,7 +15,13 @@ from jaxtyping import Bool, Float, Int64
 from torch import Tensor
 
 from vlg_lib.artifacts import write_json
-from vlg_lib.classes import CLASS_SETS, IGNORE_LABEL, ClassSet, own_class_set
+from vlg_lib.classes import (
+    CLASS_SETS,
+    IGNORE_LABEL,
+    ClassSet,
+    own_class_set,
+    split_names,
+)
 from vlg_lib.data.point_clouds import (
     UNITS,
     CloudFile,
@@ -335,7 +341,7 @@ def _split(words: str | Sequence[str] | None) -> tuple[str, ...]:
     """
     if words is None:
         return ()
-    words = words.split(",") if isinstance(words, str) else words
+    words = split_names(words) if isinstance(words, str) else words
     if not (words and all(word.strip() for word in words)):
         raise ValueError(
             f"expected words with commas between, found {words}; leave them out"

@@ -321,7 +321,7 @@ def save_page3d(
     >>> colors = (255 * points).byte()
     >>> with TemporaryDirectory() as root:
     ...     page = save_page3d(Path(root) / "cloud.html", points, colors)
-    ...     page.read_text()[:15]
+    ...     page.read_text("utf-8")[:15]
     '<!DOCTYPE html>'
     """
     figure = show3d(

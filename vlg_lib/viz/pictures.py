@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from jaxtyping import Integer
 from matplotlib.axes import Axes
+from matplotlib.font_manager import get_font_names
 from matplotlib.legend import Legend
 from matplotlib.patches import Patch
 from scipy import ndimage
@@ -30,13 +31,37 @@ PIPELINE_STEPS = (
 )
 """The steps of :func:`pipeline_strip`, in the order the data walks."""
 
+FONTS = (
+    "Noto Sans CJK SC",
+    "Noto Sans SC",
+    "Source Han Sans SC",
+    "WenQuanYi Zen Hei",
+    "PingFang SC",
+    "Hiragino Sans",
+    "Microsoft YaHei",
+    "Yu Gothic",
+    "Malgun Gothic",
+    "Noto Sans Arabic",
+    "Noto Sans Devanagari",
+    "Nirmala UI",
+    "Arial Unicode MS",
+)
+"""Fonts with the letters of other scripts, which matplotlib does not look for
+by itself."""
+
 
 def use_style() -> None:
-    """Use the book's matplotlib style in this session.
+    """Use the book's matplotlib style in this session. Letters that
+    matplotlib's own font lacks are taken from one of FONTS, where installed.
 
     >>> use_style()
     """
     plt.style.use(ASSETS / "vlg.mplstyle")
+    installed = set(get_font_names())
+    plt.rcParams["font.family"] = [
+        "sans-serif",
+        *(font for font in FONTS if font in installed),
+    ]
 
 
 def legend(
