@@ -386,9 +386,9 @@ def _run(command: list[Any], folder: str) -> tuple[int, list[str]]:
     if not done.returncode:
         return 0, []
     lines = [line.strip() for line in (done.stdout + done.stderr).splitlines()]
-    named = [line for line in lines if "Error" in line or "ERROR" in line]
+    named = [line for line in lines if re.search("error|failed", line, re.I)]
     shown = [re.sub(r"/tmp/\S+/", "", line)[:240] for line in named or lines]
-    return done.returncode, list(dict.fromkeys(shown))[-6:]
+    return done.returncode, list(dict.fromkeys(shown))[:8]
 
 
 def main() -> None:
