@@ -30,6 +30,7 @@ import numpy as np
 import open_clip
 import torch
 from jaxtyping import Bool, Float, Int
+from open_clip.transformer import TextTransformer
 from room_captions import HELD_OUT, Facts, Meaning, caption, truths
 from room_frames import Frames, augment, cut_regions, load_frames
 from room_words import VOCABULARY
@@ -39,8 +40,9 @@ from torch.nn.functional import log_softmax, normalize
 from vlg_lib.artifacts import key_of, save_tensors
 from vlg_lib.rooms.scenes import RECIPE, split_seeds
 from vlg_lib.training.loop import FitSettings, Optimization, fit
-from vlg_lib.vision_language.small import VisualTower, text_tower
-from vlg_lib.vision_language.small_tokenizer import tokenize
+from vlg_lib.vision_language.small import DIM, VisualTower
+from vlg_lib.vision_language.small_text import HEADS, LAYERS, WIDTH
+from vlg_lib.vision_language.small_tokenizer import CONTEXT_LENGTH, tokenize
 
 CHECKPOINT_EVERY = 50
 NAMES = {
@@ -219,12 +221,26 @@ def image_sentences(
     ]
 
 
+def fresh_text_tower() -> TextTransformer:
+    """open_clip's text tower at the small models' size, with its own initial
+    weights.
+    """
+    return TextTransformer(
+        context_length=CONTEXT_LENGTH,
+        vocab_size=len(VOCABULARY),
+        width=WIDTH,
+        heads=HEADS,
+        layers=LAYERS,
+        output_dim=DIM,
+    )
+
+
 class Towers(nn.Module):
     """Both towers and the learnt scale (inverse temperature) between them."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.visual, self.text = VisualTower(), text_tower(len(VOCABULARY))
+        self.visual, self.text = VisualTower(), fresh_text_tower()
         self.log_scale = nn.Parameter(torch.tensor(10.0).log())
 
 

@@ -28,6 +28,7 @@ from vlg_lib.pipeline.options import RunOptions
 from vlg_lib.pipeline.profiles import get_profile
 from vlg_lib.rooms.scenes import room_scene
 from vlg_lib.scene import Scene
+from vlg_lib.vision_language import create_model
 
 
 @pytest.fixture
@@ -483,3 +484,19 @@ def test_a_class_has_one_color_whatever_words_stand_beside_it(tmp_path):
     _, colors, extra = read_points(path)
     walls = colors[extra["label"] == 1].unique(dim=0)
     assert walls.tolist() == [list(SCANNET_20.palette[0])]
+
+
+def test_the_model_runs_where_one_says(tmp_path, monkeypatch):
+    folder = in_scannet_classes(tmp_path / "a")
+    devices = []
+
+    def spy(name, **given):
+        devices.append(given.get("device"))
+        return create_model(name)
+
+    monkeypatch.setattr("vlg_lib.own_scan.label.create_model", spy)
+    tags = ["floor", "wall"]
+    label_scan(folder, tmp_path, tags, device="cpu", progress=False)
+    assert devices == [torch.device("cpu")]
+    with pytest.raises(ValueError, match="'cuda:99' is not here"):
+        label_scan(folder, tmp_path, tags, device="cuda:99", progress=False)

@@ -83,7 +83,10 @@ def test_the_published_network_has_the_published_size(tmp_path):
     assert not loaded.training
 
 
-@pytest.mark.parametrize("prefix", ["module.net3d.", "net3d.", "module.", ""])
+@pytest.mark.parametrize(
+    "prefix",
+    ["module.net3d.", "net3d.", "module.", "", "_orig_mod.module.", "a.model."],
+)
 def test_the_network_answers_as_the_one_that_was_saved(small, tmp_path, prefix):
     loaded = load_published(
         published_file(tmp_path / "model.pth", small, prefix),
@@ -93,6 +96,99 @@ def test_the_network_answers_as_the_one_that_was_saved(small, tmp_path, prefix):
     x = small.engine.SparseTensor(torch.rand(len(coordinates), 3), coordinates)
     with torch.no_grad():
         assert torch.equal(loaded(x), small(x).features)
+
+
+def loads(path, network):
+    """Whether the file is read as the network."""
+    loaded = load_published(
+        path, architecture="MinkUNetSmall"
+    ).unet.state_dict()
+    return all(
+        torch.equal(loaded[name], tensor)
+        for name, tensor in network.state_dict().items()
+    )
+
+
+@pytest.mark.parametrize(
+    "entries",
+    [
+        ("model",),
+        ("model_state_dict",),
+        ("network",),
+        ("state", "model"),
+        ("pytorch-lightning", "callbacks", "best"),
+    ],
+)
+def test_weights_under_another_entry_are_read(small, tmp_path, entries):
+    content = {
+        f"backbone.{name}": tensor
+        for name, tensor in small.state_dict().items()
+    }
+    for entry in reversed(entries):
+        content = {entry: content, "epoch": 3}
+    torch.save(content, tmp_path / "model.pth")
+    assert loads(tmp_path / "model.pth", small)
+
+
+def test_kernels_of_one_offset_in_the_shape_of_minkowski_engine_0_4(
+    small, tmp_path
+):
+    """(1, C_in, C_out) where 0.5 has (C_in, C_out)."""
+    weights = {
+        name: tensor[None]
+        if name.endswith("kernel") and tensor.ndim == 2
+        else tensor
+        for name, tensor in small.state_dict().items()
+    }
+    changed = [
+        name
+        for name, tensor in small.state_dict().items()
+        if weights[name].shape != tensor.shape
+    ]
+    assert "final.kernel" in changed
+    assert len(changed) > 1
+    torch.save({"state_dict": weights}, tmp_path / "model.pth")
+    assert loads(tmp_path / "model.pth", small)
+    weights["final.kernel"] = weights["final.kernel"].mT
+    torch.save({"state_dict": weights}, tmp_path / "model.pth")
+    with pytest.raises(StoreError, match=r"of another shape.*final\.kernel"):
+        load_published(tmp_path / "model.pth", architecture="MinkUNetSmall")
+
+
+def test_of_two_networks_that_fit_none_is_chosen(small, tmp_path):
+    path, weights = tmp_path / "model.pth", small.state_dict()
+    moved = {name: tensor + 1 for name, tensor in weights.items()}
+    torch.save({"state_dict": weights, "ema": moved}, path)
+    with pytest.raises(
+        StoreError,
+        match=r"model\.pth: holds several networks.*'state_dict'.*'ema'.*alone",
+    ):
+        load_published(path, architecture="MinkUNetSmall")
+    torch.save({"state_dict": weights, "ema": dict(weights)}, path)
+    assert loads(path, small), "the same network twice is one"
+    part = {"final.kernel": moved["final.kernel"]}
+    torch.save({"state_dict": weights, "other": part}, path)
+    assert loads(path, small), "a part is no network"
+    for first, second in (("student.", "teacher."), ("", "teacher.")):
+        torch.save(
+            {first + name: tensor for name, tensor in weights.items()}
+            | {second + name: tensor for name, tensor in moved.items()},
+            path,
+        )
+        with pytest.raises(StoreError, match=r"unexpected: .*and \d+ more"):
+            load_published(path, architecture="MinkUNetSmall")
+
+
+def test_what_stands_beside_the_network_is_told(small, tmp_path):
+    path = tmp_path / "model.pth"
+    weights = {f"net.{k}": v for k, v in small.state_dict().items()}
+    torch.save({"state_dict": weights | {"text.weight": torch.ones(2)}}, path)
+    with pytest.raises(
+        StoreError,
+        match=r"under 'state_dict', names after 'net\.'\)\. unexpected:"
+        r" text\.weight without 'net\.'$",
+    ):
+        load_published(path, architecture="MinkUNetSmall")
 
 
 @pytest.mark.parametrize(

@@ -191,6 +191,28 @@ class TestTheResult:
         )
         assert found.class_set.names == ("plant", "rug", "wall")
 
+    def test_of_many_points_a_voxel_and_several_copies(self):
+        """More points than are compared at a time, against all at once."""
+        points, colors = room(count=40_000)
+        points, colors = torch.from_numpy(points / 4), torch.from_numpy(colors)
+        network = PointNetwork(
+            NetworkSettings(channels=5, output="scores"), seed=3
+        )
+        labels, scores, _ = label_points(
+            network,
+            points,
+            colors,
+            Question(columns=[4, 0, 2], temperature=0.2, augmentations=3),
+        )
+        chances = (
+            point_scores(network, points, colors, augmentations=3)[:, [4, 0, 2]]
+            / 0.2
+        ).softmax(dim=1)
+        torch.testing.assert_close(scores, chances.amax(dim=1))
+        named = chances.gather(1, labels[:, None])[:, 0]
+        torch.testing.assert_close(named, chances.amax(dim=1))
+        assert len(labels.unique()) == 3, "else the test says little"
+
     def test_stands_in_three_files(self, tmp_path, scorer):
         cloud = write(tmp_path / "a.ply", *room())
         found = ask(

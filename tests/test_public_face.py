@@ -65,6 +65,20 @@ def test_the_order_of_imports_does_not_matter(first: str) -> None:
     in_a_new_process(first + CHECK)
 
 
+def test_what_is_slow_to_import_waits_until_it_is_needed() -> None:
+    """Labelling a cloud needs neither open_clip's model zoo nor matplotlib,
+    which take longer to import than a room to label."""
+    in_a_new_process(
+        "import sys\n"
+        "from vlg_lib import create_model, predict\n"
+        "create_model('small-attributes').text_embeddings(['a chair'])\n"
+        "slow = {'open_clip', 'torchvision', 'matplotlib'}\n"
+        "assert not slow & set(sys.modules)\n"
+        "from vlg_lib.viz import use_style, legend, PIPELINE_STEPS\n"
+        "assert 'matplotlib' in sys.modules\n"
+    )
+
+
 def test_type_checkers_see_the_same_names() -> None:
     """What is imported for them alone are the names that are handed on."""
     tree = ast.parse(Path(vlg_lib.__file__).read_text())

@@ -23,7 +23,7 @@ from PIL import Image
 
 from vlg_lib import viz
 from vlg_lib.classes import ROOMS_12
-from vlg_lib.viz.pictures import ASSETS
+from vlg_lib.viz.payload import ASSETS
 
 ROOT = Path(__file__).resolve().parent.parent
 HTML = Path(os.environ.get("VLG_SITE", ROOT / "_build" / "html"))

@@ -6,6 +6,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from open_clip.transformer import TextTransformer
 from torch import nn
 
 from vlg_lib.artifacts import StoreError, load_tensors, save_tensors
@@ -160,6 +161,36 @@ def test_text_embeddings_do_not_depend_on_their_neighbours(model):
     ):
         with pytest.raises(ValueError, match=message):
             model.text_embeddings(texts)
+
+
+@pytest.mark.parametrize("name", SHIPPED)
+def test_the_text_tower_is_that_of_open_clip(name):
+    model = SmallModel(WEIGHTS / f"{name}.safetensors")
+    theirs = TextTransformer(
+        context_length=16,
+        vocab_size=len(model.vocabulary),
+        width=96,
+        heads=4,
+        layers=2,
+        output_dim=64,
+    )
+    theirs.load_state_dict(
+        {
+            name.removeprefix("text."): tensor.float()
+            for name, tensor in load_tensors(WEIGHTS / f"{name}.safetensors")[
+                0
+            ].items()
+            if name.startswith("text.")
+        }
+    )
+    texts = ["wall", "a red chair", "a room with a sofa and a brown table"]
+    with torch.no_grad():
+        expected = nn.functional.normalize(
+            theirs.eval()(tokenize(texts, model.vocabulary)), dim=1
+        )
+    torch.testing.assert_close(
+        model.text_embeddings(texts), expected, atol=1e-6, rtol=0
+    )
 
 
 def test_the_model_is_frozen(model):

@@ -28,8 +28,7 @@ from vlg_lib.classes import (
     own_class_set,
 )
 from vlg_lib.viz import figure3d
-from vlg_lib.viz.payload import choose_points, rank_logits
-from vlg_lib.viz.pictures import ASSETS
+from vlg_lib.viz.payload import ASSETS, choose_points, rank_logits
 
 matplotlib.use("Agg")
 

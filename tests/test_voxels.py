@@ -145,6 +145,25 @@ def test_voxelize_against_a_dictionary(cells):
         assert mean == pytest.approx(sum(members) / len(members))
 
 
+def test_a_cloud_with_a_stray_point_has_the_same_voxels_otherwise():
+    """Voxels of a compact cloud are ticked off in its box, those of a wide one
+    sorted."""
+    generator = torch.Generator().manual_seed(0)
+    points = torch.rand(500, 3, generator=generator) - torch.tensor(
+        [0.4, 0.0, 7.0]
+    )
+    stray = torch.tensor([[300.0, 200.0, 100.0]])
+    compact = voxelize(points, 0.1)
+    wide = voxelize(torch.cat([points, stray]), 0.1)
+    assert wide.coordinates[-1].tolist() == [3000, 2000, 1000]
+    assert wide.coordinates[:-1].equal(compact.coordinates)
+    assert wide.point_to_voxel[:-1].equal(compact.point_to_voxel)
+    values = torch.randn(501, 4, generator=generator)
+    assert wide.average(values)[:-1].equal(compact.average(values[:-1])), (
+        "each voxel adds its points in their order"
+    )
+
+
 def test_average_passes_gradients_to_the_points():
     voxels = voxelize(
         torch.tensor([[0.01, 0.0, 0.0], [0.02, 0.0, 0.0], [0.55, 0.0, 0.0]]),

@@ -1,5 +1,7 @@
 """Class sets: names, prompts, palette, and the one ignore label."""
 
+import re
+import unicodedata
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import cycle
@@ -128,6 +130,24 @@ def own_class_set(
         kept[word] if word in kept else next(colors) for word in names
     )
     return ClassSet(name, tuple(names), palette)
+
+
+def split_names(text: str) -> tuple[str, ...]:
+    """The names in a text with commas between, those of Chinese, Japanese and
+    Arabic keyboards too; a name may be empty.
+
+    A letter with an accent is one character (NFC), however it was typed: two
+    spellings that look alike would be two classes.
+
+    >>> split_names("wall, shower curtain")
+    ('wall', 'shower curtain')
+    >>> split_names("椅子，墙") == split_names("椅子、墙") == ("椅子", "墙")
+    True
+    """
+    return tuple(
+        name.strip()
+        for name in re.split("[,，、،]", unicodedata.normalize("NFC", text))
+    )
 
 
 ROOMS_12 = own_class_set(

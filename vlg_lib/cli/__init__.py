@@ -6,6 +6,9 @@ examples.
 command.
 """
 
+import io
+import sys
+
 from vlg_lib.cli import convert, library, own_scan, runs
 from vlg_lib.cli.base import add_command, new_app
 
@@ -39,5 +42,10 @@ add_command(app, runs.experiment, hidden=True)
 def main() -> None:
     """Run the command line; an error of the input is one line on standard error
     and exit code 2.
+
+    Names that a terminal has no letters for are printed by their numbers.
     """
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
     app()

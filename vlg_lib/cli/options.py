@@ -48,7 +48,9 @@ def split_words(text: str) -> tuple[str, ...]:
     >>> split_words("wall, shower curtain")
     ('wall', 'shower curtain')
     """
-    words = tuple(word.strip() for word in text.split(","))
+    from vlg_lib.classes import split_names
+
+    words = split_names(text)
     if not text.strip():
         return ()
     if not all(words):

@@ -124,7 +124,13 @@ def label(
     else:
         templates = templates_of(prompts)
         counts = label_scan(
-            folder, out, typed, teacher, templates, progress=not quiet
+            folder,
+            out,
+            typed,
+            teacher,
+            templates,
+            device=device,
+            progress=not quiet,
         )
     found = ", ".join(f"{name} {count}" for name, count in counts.items())
     typer.echo(f"labels: {found}")

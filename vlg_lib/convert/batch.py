@@ -304,7 +304,7 @@ def chosen(
             raise ValueError(
                 f"{split}: no such file; expected a list of scenes, one a line"
             )
-        lines = split.read_text(errors="replace").splitlines()
+        lines = split.read_text("utf-8-sig", "replace").splitlines()
         wanted += [line.strip() for line in lines if line.strip()]
     missing = [name for name in wanted if name not in set(available)]
     if missing:

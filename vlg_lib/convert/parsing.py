@@ -23,7 +23,7 @@ def text_rows(path: Path) -> Iterator[tuple[int, list[str]]]:
     if not path.is_file():
         raise LayoutError(f"{path}: no such file")
     for number, line in enumerate(
-        path.read_text(errors="replace").splitlines(), start=1
+        path.read_text("utf-8", "replace").splitlines(), start=1
     ):
         if line.strip() and not line.lstrip().startswith("#"):
             yield number, line.split()
@@ -96,7 +96,7 @@ def json_object(path: Path) -> dict[str, Any]:
     if not path.is_file():
         raise LayoutError(f"{path}: no such file")
     try:
-        content = json.loads(path.read_text(errors="replace"))
+        content = json.loads(path.read_text("utf-8", "replace"))
     # a number of thousands of digits is a ValueError of another kind
     except (ValueError, RecursionError) as error:
         raise LayoutError(f"{path}: not JSON ({error})") from error

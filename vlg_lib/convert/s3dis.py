@@ -280,7 +280,7 @@ def alignment_angle(area: Path, room: str) -> float:
         raise LayoutError(
             f"{path}: no such file; it is needed to undo the alignment"
         )
-    for line in path.read_text(errors="replace").splitlines():
+    for line in path.read_text("utf-8", "replace").splitlines():
         words = line.split()
         if len(words) == 2 and words[0] == room:
             try:

@@ -169,7 +169,7 @@ def read_alignment(path: Path) -> Float[Tensor, "4 4"] | None:
     """
     if not path.is_file():
         raise LayoutError(f"{path}: no such file; it holds the axis alignment")
-    for line in path.read_text(errors="replace").splitlines():
+    for line in path.read_text("utf-8", "replace").splitlines():
         key, _, value = line.partition("=")
         if key.strip() != "axisAlignment":
             continue

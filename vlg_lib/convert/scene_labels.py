@@ -14,6 +14,7 @@ from vlg_lib.classes import (
     ClassSet,
     get_class_set,
     own_class_set,
+    split_names,
 )
 
 
@@ -65,7 +66,7 @@ def read_tags(path: Path, class_set: ClassSet) -> dict[str, Tensor]:
             f"{path}: no such file; expected lines 'SCENE: class, class'"
         )
     tags: dict[str, Tensor] = {}
-    lines = path.read_text(errors="replace").splitlines()
+    lines = path.read_text("utf-8-sig", "replace").splitlines()
     for number, line in enumerate(lines, start=1):
         if not line.strip() or line.lstrip().startswith("#"):
             continue
@@ -77,7 +78,7 @@ def read_tags(path: Path, class_set: ClassSet) -> dict[str, Tensor]:
             )
         try:
             tags[name] = class_set.mask(
-                word.strip() for word in classes.split(",") if word.strip()
+                word for word in split_names(classes) if word
             )
         except ValueError as error:
             raise ValueError(f"{path}, line {number}: {error}") from error

@@ -240,7 +240,7 @@ def read_matrix(path: Path) -> Float[Tensor, "rows columns"]:
     try:
         rows = [
             [float(word) for word in line.split()]
-            for line in path.read_text().splitlines()
+            for line in path.read_text("utf-8").splitlines()
             if line.strip()
         ]
         return torch.tensor(rows or [[]], dtype=torch.float64)

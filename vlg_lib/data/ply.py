@@ -1,6 +1,8 @@
 """Point clouds in PLY files: coordinates, colours and further numbers."""
 
+import io
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -33,7 +35,8 @@ def read_columns(path: Path) -> tuple[np.ndarray, set[str]]:
         raise PlyError(f"{path}: {found}")
     try:
         # mapped and copied later: read value by value, a room takes seconds
-        data = PlyData.read(str(path))
+        with _AsciiHeader(path) as file:
+            data = PlyData.read(file)
     except (
         PlyParseError,
         ValueError,
@@ -76,7 +79,8 @@ def write_columns(
 
 
 def label_comments(class_set: ClassSet) -> list[str]:
-    """The names of labels for the header of a PLY file, which takes ASCII only;
+    r"""The names of labels for the header of a PLY file, which takes ASCII
+    only: other letters by their numbers, ``\u6905``, and a backslash twice.
     :func:`read_label_names` reads them.
 
     >>> from vlg_lib.classes import own_class_set
@@ -87,7 +91,7 @@ def label_comments(class_set: ClassSet) -> list[str]:
         f"label {IGNORE_LABEL} none",
         *(f"label {i} {name}" for i, name in enumerate(class_set.names)),
     ]
-    return [line.encode("ascii", "replace").decode() for line in lines]
+    return [line.encode("unicode_escape").decode() for line in lines]
 
 
 def read_label_names(path: Path) -> dict[int, str]:
@@ -104,14 +108,40 @@ def read_label_names(path: Path) -> dict[int, str]:
     names: dict[int, str] = {}
     with path.open("rb") as file:
         for line in file:
-            words = line.decode("latin-1").strip().split(maxsplit=3)
-            if words[:1] == ["end_header"]:
+            words = line.strip().split(maxsplit=3)
+            if words[:1] == [b"end_header"]:
                 break
-            if words[:2] == ["comment", "label"] and len(words) == 4:
-                number = words[2].removeprefix("-")
-                if number.isascii() and number.isdigit():
-                    names[int(words[2])] = words[3]
+            if words[:2] == [b"comment", b"label"] and len(words) == 4:
+                number = words[2].removeprefix(b"-")
+                if number.isdigit():
+                    names[int(words[2])] = _unescaped(words[3])
     return names
+
+
+def _unescaped(name: bytes) -> str:
+    """A name as :func:`label_comments` wrote it, or as another program did."""
+    for encoding in ("unicode_escape" if name.isascii() else "utf-8", "utf-8"):
+        with suppress(UnicodeDecodeError):
+            return name.decode(encoding)
+    return name.decode("latin-1")
+
+
+class _AsciiHeader(io.BufferedReader):
+    """A PLY file in whose header other letters than those of ASCII, in a
+    comment, read as "?": plyfile takes no others.
+    """
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(io.FileIO(path))
+        self._length = super().read(2**16).find(b"end_header")
+        self.seek(0)
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        begin = self.tell()
+        data = super().read(size)
+        if begin < self._length:
+            return bytes(byte if byte < 128 else ord("?") for byte in data)
+        return data
 
 
 def write_points(

@@ -15,6 +15,7 @@ spills into the field beside it.
 """
 
 import itertools
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -30,6 +31,10 @@ LIMIT = 2**15
 
 MAX_BATCH = 2**12
 """Batch indices lie in 0 <= b < MAX_BATCH."""
+
+_CELLS_A_POINT = 8
+"""A bounding box with at most so many cells a point is gone through cell by
+cell; larger ones are sorted."""
 
 _FIELD = 17
 _MIDDLE = 2 ** (_FIELD - 1)
@@ -64,8 +69,15 @@ class Voxels:
         _check_rows(values, len(self.point_to_voxel), "points")
         counts = torch.bincount(self.point_to_voxel, minlength=len(self))
         wide = values.to(sum_dtype(values))
-        by_voxel = wide[self.point_to_voxel.argsort(stable=True)]
-        means = torch.segment_reduce(by_voxel, "mean", lengths=counts, axis=0)
+        if wide.device.type == "cpu":
+            sums = wide.new_zeros(len(self), wide.shape[1])
+            sums = sums.index_add(0, self.point_to_voxel, wide)
+            means = sums / counts[:, None]
+        else:  # there an index_add adds in any order
+            by_voxel = wide[self.point_to_voxel.argsort(stable=True)]
+            means = torch.segment_reduce(
+                by_voxel, "mean", lengths=counts, axis=0
+            )
         return means.to(values.dtype)
 
     def to_points(
@@ -138,24 +150,29 @@ def quantize(
     """
     if not voxel_size > 0:
         raise ValueError(f"the voxel size must be positive, found {voxel_size}")
-    if not bool(points.isfinite().all()):
-        bad = int((~points.isfinite()).any(dim=1).sum())
-        raise ValueError(
+    voxels = (points.double() / voxel_size).floor_()
+    if len(voxels):
+        low, high = map(float, voxels.aminmax())
+        # false for NaN, too
+        if not -LIMIT <= low <= high < LIMIT:
+            raise ValueError(_why_not(points, voxel_size))
+    return voxels.int()
+
+
+def _why_not(points: Float[Tensor, "N 3"], voxel_size: float) -> str:
+    """What is wrong with points that have no voxel."""
+    bad = int((~points.isfinite()).any(dim=1).sum())
+    if bad:
+        return (
             f"{bad} of {len(points)} points have a NaN or infinite coordinate:"
             " remove them first"
         )
-    voxels = (points.double() / voxel_size).floor()
-    if (
-        len(voxels)
-        and not -LIMIT <= float(voxels.min()) <= float(voxels.max()) < LIMIT
-    ):
-        raise ValueError(
-            f"points reach {float(points.abs().max()):g} m from the origin,"
-            f" voxels of {voxel_size:g} m only {LIMIT * voxel_size:g} m: are"
-            " the points in millimetres, or the voxels too small? Else move"
-            " the origin"
-        )
-    return voxels.int()
+    return (
+        f"points reach {float(points.abs().max()):g} m from the origin,"
+        f" voxels of {voxel_size:g} m only {LIMIT * voxel_size:g} m: are"
+        " the points in millimetres, or the voxels too small? Else move"
+        " the origin"
+    )
 
 
 def voxelize(points: Float[Tensor, "N 3"], voxel_size: float) -> Voxels:
@@ -171,9 +188,39 @@ def voxelize(points: Float[Tensor, "N 3"], voxel_size: float) -> Voxels:
     """
     if len(points) == 0:
         raise ValueError("expected a cloud of at least one point, found none")
-    keys = pack(batch_coordinates([quantize(points, voxel_size)]))
-    unique_keys, point_to_voxel = keys.unique(sorted=True, return_inverse=True)
+    cells = quantize(points, voxel_size)
+    ranges = [column.aminmax() for column in cells.unbind(dim=1)]
+    low = [int(column.min) for column in ranges]
+    sides = [int(column.max) - int(column.min) + 1 for column in ranges]
+    if math.prod(sides) <= _CELLS_A_POINT * len(points):
+        return _voxels_of_box(cells, low, sides)
+    unique_keys, point_to_voxel = pack(batch_coordinates([cells])).unique(
+        sorted=True, return_inverse=True
+    )
     return Voxels(unpack(unique_keys)[:, 1:].contiguous(), point_to_voxel)
+
+
+def _voxels_of_box(
+    cells: Int32[Tensor, "N 3"], low: list[int], sides: list[int]
+) -> Voxels:
+    """The voxels of points whose bounding box has few cells: each cell is
+    ticked off in a list of them all, which needs no sort.
+    """
+    x, y, z = (
+        column.long() - least
+        for column, least in zip(cells.unbind(dim=1), low, strict=True)
+    )
+    places = (x * sides[1] + y) * sides[2] + z
+    ticked = places.new_zeros(math.prod(sides), dtype=torch.bool)
+    ticked[places] = True
+    occupied = ticked.nonzero().squeeze(1)
+    row_of_place = torch.empty_like(ticked, dtype=torch.int64)
+    row_of_place[occupied] = torch.arange(len(occupied), device=occupied.device)
+    column = occupied // sides[2]
+    coordinates = torch.stack(
+        [column // sides[1], column % sides[1], occupied % sides[2]], dim=1
+    ) + occupied.new_tensor(low)
+    return Voxels(coordinates.int(), row_of_place[places])
 
 
 def batch_coordinates(

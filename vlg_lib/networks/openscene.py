@@ -5,9 +5,16 @@ Their files come from ``torch.save``: a dictionary with the weights under
 of the optimiser. Such a file is a pickle, which can run code of its author as
 it is read. Here only tensors, containers, texts and numbers are read; a file
 that asks for anything else is refused.
+
+Other programs keep the same weights under another entry (``model``,
+``model_state_dict``), put words before their names (``module.``,
+``backbone.``), or write a kernel of one offset as (1, C_in, C_out), as
+MinkowskiEngine 0.4 does, and not as (C_in, C_out). Such files are read where
+the names and the shapes of all weights then fit, and no others.
 """
 
 import re
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,12 +22,16 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from vlg_lib.artifacts import StoreError
+from vlg_lib.artifacts import StoreError, plain_name
 from vlg_lib.networks.point_network import NetworkSettings, PointNetwork
 
-PREFIXES = ("module.", "net3d.")
-"""Before each name: of the wrapper that trains on several GPUs, and of the
-network in its authors' program."""
+HEAD = "final.kernel"
+"""The weight that every MinkUNet has: what stands before its name stands before
+all names."""
+
+_DEEPEST = 3  # dictionaries in dictionaries that are looked through
+
+Weights = dict[str, Tensor]
 
 # What pickles of NumPy numbers are made from. NumPy 1 and NumPy 2 have two
 # names for the function.
@@ -50,52 +61,188 @@ def load_published(
     ``vlg_lib.networks.mink_unet.ARCHITECTURES``; ``voxel_size``: metres (the
     file holds neither; both papers take MinkUNet18A and 2 cm). StoreError where
     the file is missing, cut, holds more than numbers, or weights of another
-    network, whose names are then told.
+    network, whose names are then told, and where several networks in it fit.
     """
-    weights = _network_weights(path)
-    if "final.kernel" not in weights:
-        raise StoreError(
-            f"{path}: holds no MinkUNet: final.kernel is missing, there are"
-            f" {_some(weights)}"
+    readings = _readings(path)
+    wanted = {
+        name: PointNetwork(
+            NetworkSettings(
+                architecture,
+                weights[HEAD].shape[-1],
+                voxel_size,
+                height=False,
+            )
         )
-    channels = weights["final.kernel"].shape[-1]
-    network = PointNetwork(
-        NetworkSettings(architecture, channels, voxel_size, height=False)
-    )
-    wanted = network.unet.state_dict()
-    problems = {
-        "missing": wanted.keys() - weights.keys(),
-        "unexpected": weights.keys() - wanted.keys(),
-        "of another shape": {
-            f"{name} (expected {tuple(wanted[name].shape)}, found"
-            f" {tuple(weights[name].shape)})"
-            for name in wanted.keys() & weights.keys()
-            if wanted[name].shape != weights[name].shape
-        },
+        for name, weights in readings.items()
     }
-    if any(problems.values()):
-        found = "; ".join(
-            f"{kind}: {_some(names)}"
-            for kind, names in problems.items()
-            if names
-        )
-        raise StoreError(
-            f"{path}: these are not the weights of a {architecture} on colours."
-            f" {found}"
-        )
-    network.unet.load_state_dict(weights)
+    fitting = {
+        name: network
+        for name, network in wanted.items()
+        if not _problems(network.unet.state_dict(), readings[name])
+    }
+    if not fitting:
+        raise StoreError(_none_fits(path, architecture, readings, wanted))
+    first = next(iter(fitting))
+    _check_one(path, {name: readings[name] for name in fitting})
+    network = fitting[first]
+    network.unet.load_state_dict(
+        {
+            name: readings[first][name].reshape(tensor.shape)
+            for name, tensor in network.unet.state_dict().items()
+        }
+    )
     return network.float().eval()
 
 
-def _network_weights(path: Path) -> dict[str, Tensor]:
-    """The tensors of the network by name, without prefixes."""
+def _problems(wanted: Weights, found: Weights) -> dict[str, set[str]]:
+    """What keeps weights from being those that are wanted; axes of length 1 do
+    not.
+    """
+    problems = {
+        "missing": wanted.keys() - found.keys(),
+        "unexpected": found.keys() - wanted.keys(),
+        "of another shape": {
+            f"{name} (expected {tuple(wanted[name].shape)}, found"
+            f" {tuple(found[name].shape)})"
+            for name in wanted.keys() & found.keys()
+            if wanted[name].squeeze().shape != found[name].squeeze().shape
+        },
+    }
+    return {kind: names for kind, names in problems.items() if names}
+
+
+def _none_fits(
+    path: Path,
+    architecture: str,
+    readings: dict[str, Weights],
+    wanted: dict[str, PointNetwork],
+) -> str:
+    """Why no reading of a file is the network that is wanted: of the one that
+    has the most of its names.
+    """
+    expected = {name: wanted[name].unet.state_dict() for name in readings}
+    nearest = max(
+        readings,
+        key=lambda name: len(expected[name].keys() & readings[name].keys()),
+    )
+    problems = _problems(expected[nearest], readings[nearest])
+    found = "; ".join(
+        f"{kind}: {_some(names)}" for kind, names in problems.items()
+    )
+    return (
+        f"{path}: these are not the weights of a {architecture} on colours"
+        f" ({nearest}). {found}"
+    )
+
+
+def _check_one(path: Path, fitting: dict[str, Weights]) -> None:
+    """StoreError where several networks fit that are not one and the same."""
+    (first, weights), *others = fitting.items()
+    differing = [
+        name
+        for name, other in others
+        if any(
+            not torch.equal(other[key].reshape(tensor.shape).to(tensor), tensor)
+            for key, tensor in weights.items()
+        )
+    ]
+    if differing:
+        raise StoreError(
+            f"{path}: holds several networks that fit ({first},"
+            f" {', '.join(differing)}): save the one that is meant alone, as"
+            " torch.save({'state_dict': weights}, path)"
+        )
+
+
+def _readings(path: Path) -> dict[str, Weights]:
+    """The networks that a file may hold: their weights by the names that
+    follow a common prefix, for each entry and prefix, in words.
+
+    StoreError where there is none.
+    """
+    content = _read(path)
+    entries = {
+        name: _plain(weights)
+        for name, weights in _entries(content, "", _DEEPEST)
+    }
+    readings = {}
+    for entry, weights in entries.items():
+        for prefix in _prefixes(weights):
+            words = f"under {entry!r}" if entry else "at the top"
+            if prefix:
+                words += f", names after {prefix!r}"
+            readings[words] = _after(weights, prefix)
+    if readings:
+        return readings
+    if entries:
+        names = {name for weights in entries.values() for name in weights}
+        raise StoreError(
+            f"{path}: holds no MinkUNet: {HEAD} is missing, there are"
+            f" {_some(names)}"
+        )
+    raise StoreError(
+        f"{path}: expected tensors under 'state_dict', found {_some(content)}"
+    )
+
+
+def _plain(weights: Weights) -> Weights:
+    """Weights by the names that they have without ``torch.compile``, where
+    these differ.
+    """
+    plain = {plain_name(name): tensor for name, tensor in weights.items()}
+    return plain if len(plain) == len(weights) else weights
+
+
+def _prefixes(weights: Weights) -> list[str]:
+    """What may stand before all names."""
+    return sorted(
+        name.removesuffix(HEAD)
+        for name, tensor in weights.items()
+        if name.endswith(HEAD) and tensor.ndim > 1
+    )
+
+
+def _after(weights: Weights, prefix: str) -> Weights:
+    """Weights by what follows the prefix in their names; a name that does not
+    start with it is told so, and fits nothing.
+    """
+    return {
+        name.removeprefix(prefix)
+        if name.startswith(prefix)
+        else f"{name} without {prefix!r}": tensor
+        for name, tensor in weights.items()
+    }
+
+
+def _entries(
+    content: Any, name: str, deepest: int
+) -> Iterator[tuple[str, Weights]]:
+    """The dictionaries of nothing but tensors in what a file holds, by the way
+    to them.
+    """
+    if not isinstance(content, dict) or not content or deepest < 0:
+        return
+    if all(
+        isinstance(key, str) and isinstance(value, Tensor)
+        for key, value in content.items()
+    ):
+        yield name, content
+        return
+    for key, value in content.items():
+        if isinstance(key, str):
+            way = f"{name}.{key}" if name else key
+            yield from _entries(value, way, deepest - 1)
+
+
+def _read(path: Path) -> Any:
+    """What a file of ``torch.save`` holds; StoreError where that is more than
+    numbers.
+    """
     if not path.is_file():
         raise StoreError(f"{path}: no such file")
     try:
         with torch.serialization.safe_globals(_NUMBERS):
-            content: Any = torch.load(
-                path, map_location="cpu", weights_only=True
-            )
+            return torch.load(path, map_location="cpu", weights_only=True)
     # whatever torch raises for bytes that are no tensors
     except Exception as error:
         named = re.search(r"GLOBAL \S+", str(error))
@@ -106,23 +253,6 @@ def _network_weights(path: Path) -> dict[str, Tensor]:
             " cut; a file of other objects could run its author's code, and is"
             " not read"
         ) from error
-    weights = (
-        content.get("state_dict", content)
-        if isinstance(content, dict)
-        else None
-    )
-    if not isinstance(weights, dict) or not all(
-        isinstance(value, Tensor) for value in weights.values()
-    ):
-        raise StoreError(
-            f"{path}: expected tensors under 'state_dict', found"
-            f" {_some(content)}"
-        )
-    return {_without_prefixes(name): tensor for name, tensor in weights.items()}
-
-
-def _without_prefixes(name: str) -> str:
-    return name.removeprefix(PREFIXES[0]).removeprefix(PREFIXES[1])
 
 
 def _some(names: Any) -> str:

@@ -7,15 +7,15 @@ means is the training's business: an embedding to compare with text
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from jaxtyping import Float, Int64, UInt8
+from jaxtyping import Float, Int, Int32, Int64, UInt8
 from torch import Tensor, nn
-from torch.nn.functional import normalize
+from torch.nn.functional import embedding_bag, normalize
 
 from vlg_lib.artifacts import (
     StoreError,
@@ -26,6 +26,7 @@ from vlg_lib.artifacts import (
 from vlg_lib.geometry.poses import rotation_matrix
 from vlg_lib.geometry.voxels import batch_coordinates, voxelize
 from vlg_lib.networks.mink_unet import ARCHITECTURES, create_mink_unet
+from vlg_lib.precision import sum_dtype
 from vlg_lib.sparse import VoxelTensor
 
 FORMAT = "vlg_lib point network 1"
@@ -166,7 +167,6 @@ def scaled_colors(colors: UInt8[Tensor, "N 3"]) -> Float[Tensor, "N 3"]:
     return colors.float() / 127.5 - 1
 
 
-@torch.no_grad()
 def point_scores(
     network: PointNetwork,
     points: Float[Tensor, "N 3"],
@@ -191,6 +191,40 @@ def point_scores(
     >>> point_scores(network, points, colors, torch.eye(3, 64)).shape
     torch.Size([50, 3])
     """
+    scores, rows = voxel_scores(
+        network,
+        points,
+        colors,
+        text_embeddings,
+        augmentations=augmentations,
+        seed=seed,
+    )
+    return mean_of_rows(scores, rows)
+
+
+@torch.no_grad()
+def voxel_scores(
+    network: PointNetwork,
+    points: Float[Tensor, "N 3"],
+    colors: UInt8[Tensor, "N 3"],
+    text_embeddings: Float[Tensor, "K D"] | None = None,
+    *,
+    augmentations: int = 1,
+    seed: int = 0,
+) -> tuple[Float[Tensor, "V K"], Int32[Tensor, "N A"]]:
+    """The scores of :func:`point_scores` while they still belong to voxels: of
+    all turned copies one under the other, and for each point the row of its
+    voxel in each copy. Both on the CPU.
+
+    A large cloud has many points a voxel, and its voxels are far fewer numbers
+    than its points.
+
+    >>> network = PointNetwork(NetworkSettings(channels=3, output="scores"))
+    >>> points = torch.tensor([[0.0, 0, 0], [0.01, 0, 0], [1.0, 0, 0]])
+    >>> scores, rows = voxel_scores(network, points, points.byte())
+    >>> scores.shape, rows.tolist()
+    (torch.Size([2, 3]), [[0], [0], [1]])
+    """
     _check_text(network, text_embeddings)
     if augmentations < 1:
         raise ValueError(
@@ -201,8 +235,50 @@ def point_scores(
     features = point_features(
         points, scaled_colors(colors), network.settings.height
     )
+    rows = torch.empty(len(points), augmentations, dtype=torch.int32)
+    scores: list[Tensor] = []
+    count = 0
+    for index, moved in enumerate(
+        _turned(points, augmentations, network.settings.voxel_size, seed)
+    ):
+        voxels, own = voxel_inputs(network, [(moved, features)])
+        outputs = network(voxels).float()
+        if text_embeddings is not None:
+            outputs = (
+                normalize(outputs, dim=1)
+                @ normalize(text_embeddings.to(outputs), dim=1).T
+            )
+        rows[:, index] = own + count
+        scores.append(outputs.cpu())
+        count += len(outputs)
+    return torch.cat(scores), rows
+
+
+def mean_of_rows(
+    table: Float[Tensor, "V K"], rows: Int[Tensor, "N A"]
+) -> Float[Tensor, "N K"]:
+    """The mean of the rows of ``table`` that each row of ``rows`` names, added
+    up in float32 or better.
+
+    >>> table = torch.tensor([[1.0], [3.0], [7.0]])
+    >>> mean_of_rows(table, torch.tensor([[0, 1], [2, 2]])).tolist()
+    [[2.0], [7.0]]
+    """
+    # gathers and adds in one pass, without a copy of the table for each column
+    wide = table.to(sum_dtype(table))
+    return embedding_bag(rows, wide, mode="mean").to(table.dtype)
+
+
+def _turned(
+    points: Float[Tensor, "N 3"],
+    augmentations: int,
+    voxel_size: float,
+    seed: int,
+) -> Iterator[Float[Tensor, "N 3"]]:
+    """The copies of a cloud that a network is shown, see
+    :func:`point_scores`.
+    """
     generator = torch.Generator().manual_seed(seed)
-    total: Tensor | float = 0.0
     for index in range(augmentations):
         moved = (
             points
@@ -213,17 +289,9 @@ def point_scores(
             if index
             else torch.full((3,), 0.5)
         )
-        moved = moved - moved.amin(dim=0) + shift * network.settings.voxel_size
-        voxels, rows = voxel_inputs(network, [(moved, features)])
-        outputs = network(voxels).float()
-        if text_embeddings is not None:
-            outputs = (
-                normalize(outputs, dim=1)
-                @ normalize(text_embeddings.to(outputs), dim=1).T
-            )
-        total = total + outputs[rows].cpu() / augmentations
-    assert isinstance(total, Tensor)
-    return total
+        # column by column: several times as fast as amin(dim=0)
+        low = torch.stack([column.min() for column in moved.unbind(dim=1)])
+        yield moved.sub_(low).add_(shift * voxel_size)
 
 
 def _check_text(network: PointNetwork, text_embeddings: Tensor | None) -> None:

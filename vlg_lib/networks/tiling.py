@@ -4,16 +4,23 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Bool, Float, Int64, UInt8
+from jaxtyping import Bool, Float, Int, Int64, UInt8
 from torch import Tensor
 from tqdm.auto import tqdm
 
 from vlg_lib.geometry.voxels import voxelize
-from vlg_lib.networks.point_network import PointNetwork, point_scores
+from vlg_lib.networks.point_network import (
+    PointNetwork,
+    mean_of_rows,
+    voxel_scores,
+)
 
 TILE_VOXELS = 200_000
 """Larger clouds go through in tiles: about 1 kB a voxel (small network)."""
 
+_BLOCK = 2**14
+"""Points whose scores are compared at a time: those of a dozen classes fit into
+a processor's cache."""
 
 MARGIN = 32
 """Voxels around a tile that the network sees and does not label. A whole power
@@ -57,24 +64,42 @@ def label_points(
     for seen, own in tqdm(
         cut, "network", disable=not progress or len(cut) == 1
     ):
-        logits = point_scores(
+        found, rows = voxel_scores(
             network,
             points[seen],
             colors[seen],
             question.texts,
             augmentations=question.augmentations,
-        )[own]
+        )
         if question.columns is not None:
-            logits = logits[:, list(question.columns)]
-        if not bool(logits.isfinite().all()):
+            found = found[:, list(question.columns)]
+        if not bool(found.isfinite().all()):
             raise ValueError(
                 "the network answers with NaN or infinite scores: its weights"
                 " are damaged"
             )
-        scores[seen[own]], labels[seen[own]] = (
-            (logits / question.temperature).softmax(dim=1).max(dim=1)
+        labels[seen[own]], scores[seen[own]] = _best(
+            found / question.temperature, rows[own]
         )
     return labels, scores, len(cut)
+
+
+def _best(
+    scores: Float[Tensor, "V K"], rows: Int[Tensor, "N A"]
+) -> tuple[Int64[Tensor, " N"], Float[Tensor, " N"]]:
+    """The best class of every point and its softmax probability, from the
+    scores of voxels and each point's ``rows`` among them.
+
+    In blocks of points, so that the scores of all points are never there at
+    once.
+    """
+    labels, chances = [], []
+    for block in rows.split(_BLOCK):
+        logits = mean_of_rows(scores, block)
+        best, label = logits.max(dim=1)
+        labels.append(label)
+        chances.append((logits - best[:, None]).exp_().sum(dim=1).reciprocal_())
+    return torch.cat(labels), torch.cat(chances)
 
 
 def tiles(

@@ -23,6 +23,7 @@ from vlg_lib.pipeline.run import open_run
 from vlg_lib.pipeline.scenes import Scenes, folder_key
 from vlg_lib.pseudo_labels import PseudoLabels, make_pseudo_labels
 from vlg_lib.scene import Scene
+from vlg_lib.training.devices import choose_device
 from vlg_lib.vision_language import create_model
 from vlg_lib.vision_language.prompts import (
     PromptSettings,
@@ -39,6 +40,7 @@ def label_scan(
     model: str = "small-attributes",
     templates: Sequence[str] | None = None,
     *,
+    device: str | None = None,
     progress: bool = True,
 ) -> dict[str, int]:
     """Label the points of a scene among ``tags``, the classes that a person
@@ -49,8 +51,9 @@ def label_scan(
     :func:`vlg_lib.vision_language.create_model`; ``templates``: the prompts,
     ``a {name}`` for None. Returns the points of each class, "not seen" for
     none. Tags that are not all in the scene's class set make a class set of
-    their own. ValueError for no tags and for words that the model does not
-    know; then nothing is written.
+    their own. ``device``: where the model runs, see
+    :func:`vlg_lib.training.devices.choose_device`. ValueError for no tags and
+    for words that the model does not know; then nothing is written.
 
     >>> from tempfile import TemporaryDirectory
     >>> from vlg_lib.rooms.scenes import make_rooms
@@ -62,11 +65,13 @@ def label_scan(
     >>> sorted(counts)
     ['floor', 'not seen', 'wall']
     """
-    scene, teacher = _tagged(folder, tags), create_model(model)
+    chosen_device = choose_device(device)
+    scene = _tagged(folder, tags)
+    teacher = create_model(model, device=chosen_device)
     known = scene.class_set.present(scene.scene_labels)
     found = class_embeddings(
         teacher, known, templates or PromptSettings().templates
-    )
+    ).cpu()
     # The other classes are masked out: nobody needs to know their words.
     texts = found.new_zeros(len(scene.class_set), found.shape[1])
     texts[scene.scene_labels] = found

@@ -15,7 +15,13 @@ from jaxtyping import Bool, Float, Int64
 from torch import Tensor
 
 from vlg_lib.artifacts import write_json
-from vlg_lib.classes import CLASS_SETS, IGNORE_LABEL, ClassSet, own_class_set
+from vlg_lib.classes import (
+    CLASS_SETS,
+    IGNORE_LABEL,
+    ClassSet,
+    own_class_set,
+    split_names,
+)
 from vlg_lib.data.point_clouds import (
     UNITS,
     CloudFile,
@@ -238,11 +244,10 @@ def _summary_of_points(
 ) -> dict[str, Any]:
     """How many points there are of what, and how sure the network is."""
     counts = count_labels(found.labels, class_set)
+    sums = torch.bincount(found.labels, found.scores.double())
     means = {
-        name: float(
-            found.scores[found.labels == class_set.index(name)].double().mean()
-        )
-        for name in counts
+        name: float(sums[class_set.index(name)]) / count
+        for name, count in counts.items()
     }
     far = int((file.usable & ~found.usable).sum())
     return {
@@ -336,7 +341,7 @@ def _split(words: str | Sequence[str] | None) -> tuple[str, ...]:
     """
     if words is None:
         return ()
-    words = words.split(",") if isinstance(words, str) else words
+    words = split_names(words) if isinstance(words, str) else words
     if not (words and all(word.strip() for word in words)):
         raise ValueError(
             f"expected words with commas between, found {words}; leave them out"

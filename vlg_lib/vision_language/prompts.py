@@ -6,6 +6,7 @@ CLIP learnt from captions, so it knows "a photo of a chair." better than "chair"
 prompt gives a direction; their mean is the class's.
 """
 
+import unicodedata
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -14,6 +15,7 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn.functional import normalize
 
+from vlg_lib.classes import split_names
 from vlg_lib.vision_language.base import VisionLanguageModel, check_texts
 
 NAME = "{name}"
@@ -85,12 +87,11 @@ def split_synonyms(text: str) -> dict[str, tuple[str, ...]]:
     {'sofa': ('couch', 'settee'), 'cabinet': ('cupboard',)}
     """
     entries = [
-        entry.partition("=")[::2] for entry in text.split(";") if entry.strip()
+        entry.partition("=")[::2]
+        for entry in unicodedata.normalize("NFC", text).split(";")
+        if entry.strip()
     ]
-    return {
-        name.strip(): tuple(word.strip() for word in words.split(","))
-        for name, words in entries
-    }
+    return {name.strip(): split_names(words) for name, words in entries}
 
 
 def class_embeddings(

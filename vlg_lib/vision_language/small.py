@@ -13,7 +13,6 @@ weights says what it saw.
 from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import torch
 from jaxtyping import Float, UInt8
@@ -26,10 +25,8 @@ from vlg_lib.vision_language.base import (
     check_image,
     check_texts,
 )
-from vlg_lib.vision_language.small_tokenizer import CONTEXT_LENGTH, tokenize
-
-if TYPE_CHECKING:
-    from open_clip.transformer import TextTransformer
+from vlg_lib.vision_language.small_text import TextTower
+from vlg_lib.vision_language.small_tokenizer import tokenize
 
 DIM = 64
 _CHANNELS = (32, 48, 96, 160)
@@ -119,23 +116,6 @@ class VisualTower(nn.Module):
         return self.head(merged)
 
 
-def text_tower(words: int) -> "TextTransformer":
-    """open_clip's text transformer at the small model's size, for a vocabulary
-    of ``words``, with fresh weights.
-    """
-    # Slow to import: only where texts are embedded.
-    from open_clip.transformer import TextTransformer
-
-    return TextTransformer(
-        context_length=CONTEXT_LENGTH,
-        vocab_size=words,
-        width=96,
-        heads=4,
-        layers=2,
-        output_dim=DIM,
-    )
-
-
 class SmallModel(VisionLanguageModel):
     """The trained towers of a weights file, frozen. Make it with
     ``create_model("small-attributes")``.
@@ -195,7 +175,7 @@ class SmallModel(VisionLanguageModel):
 
     @cached_property
     def _text(self) -> nn.Module:
-        return self._load(text_tower(len(self.vocabulary)), "text.")
+        return self._load(TextTower(len(self.vocabulary), DIM), "text.")
 
     @torch.no_grad()
     def dense_embeddings(

@@ -25,16 +25,17 @@ from torch import Tensor
 from vlg_lib.artifacts import atomic_write
 from vlg_lib.classes import IGNORE_LABEL, ClassSet
 from vlg_lib.viz.payload import (
+    ASSETS,
     choose_points,
     class_fields,
     count_labels,
     encode,
     geometry,
     label_bytes,
+    label_colors,
     poster,
     rank_logits,
 )
-from vlg_lib.viz.pictures import ASSETS, label_colors
 
 PLOTLY_JS = "4.1.1"
 """The version of the plotly.js bundle in ``assets``."""
@@ -320,7 +321,7 @@ def save_page3d(
     >>> colors = (255 * points).byte()
     >>> with TemporaryDirectory() as root:
     ...     page = save_page3d(Path(root) / "cloud.html", points, colors)
-    ...     page.read_text()[:15]
+    ...     page.read_text("utf-8")[:15]
     '<!DOCTYPE html>'
     """
     figure = show3d(

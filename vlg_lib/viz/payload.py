@@ -4,6 +4,7 @@ picture, as few bytes as will do.
 
 import base64
 import io
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,6 +14,9 @@ from PIL import Image
 from torch import Tensor
 
 from vlg_lib.classes import IGNORE_LABEL, UNLABELLED_COLOR, ClassSet
+
+ASSETS = Path(__file__).parent.parent / "assets"
+"""The style file, the loader of 3D figures and the plotly that it loads."""
 
 UNLABELLED_BYTE = 255
 """The ignore label in a page, where labels are uint8."""
@@ -109,6 +113,35 @@ def class_fields(class_set: ClassSet) -> dict[str, Any]:
 
 def _hex(color: tuple[int, int, int]) -> str:
     return "#{:02x}{:02x}{:02x}".format(*color)
+
+
+def label_colors(
+    labels: Integer[Tensor, "*shape"], class_set: ClassSet
+) -> UInt8[Tensor, "*shape 3"]:
+    """The palette colour of each label; the ignore label gets
+    ``UNLABELLED_COLOR``. ValueError for other labels.
+
+    >>> from vlg_lib.classes import ROOMS_12
+    >>> label_colors(torch.tensor([0, -1]), ROOMS_12).tolist()
+    [[255, 220, 255], [190, 190, 190]]
+    """
+    if labels.numel() and (
+        int(labels.min()) < IGNORE_LABEL or int(labels.max()) >= len(class_set)
+    ):
+        raise ValueError(
+            f"labels of {class_set.name!r} are {IGNORE_LABEL} to"
+            f" {len(class_set) - 1}, found {int(labels.min())} to"
+            f" {int(labels.max())}"
+        )
+    table = torch.cat(
+        [
+            class_set.colors(),
+            torch.tensor([UNLABELLED_COLOR], dtype=torch.uint8),
+        ]
+    )
+    return table[
+        torch.where(labels == IGNORE_LABEL, len(class_set), labels).long().cpu()
+    ]
 
 
 def label_bytes(labels: Integer[Tensor, " N"]) -> UInt8[Tensor, " N"]:

@@ -4,22 +4,20 @@ at the head of each chapter.
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import matplotlib.pyplot as plt
 import numpy as np
 import torch
-from jaxtyping import Integer, UInt8
+from jaxtyping import Integer
 from matplotlib.axes import Axes
+from matplotlib.font_manager import get_font_names
 from matplotlib.legend import Legend
 from matplotlib.patches import Patch
 from scipy import ndimage
 from torch import Tensor
 
 from vlg_lib.classes import IGNORE_LABEL, UNLABELLED_COLOR, ClassSet
-
-ASSETS = Path(__file__).parent.parent / "assets"
-"""The style file, the loader of 3D figures and the plotly that it loads."""
+from vlg_lib.viz.payload import ASSETS, label_colors
 
 PIPELINE_STEPS = (
     "frames",
@@ -33,41 +31,36 @@ PIPELINE_STEPS = (
 )
 """The steps of :func:`pipeline_strip`, in the order the data walks."""
 
+FONTS = (
+    "Noto Sans CJK SC",
+    "Noto Sans SC",
+    "Source Han Sans SC",
+    "WenQuanYi Zen Hei",
+    "PingFang SC",
+    "Hiragino Sans",
+    "Microsoft YaHei",
+    "Yu Gothic",
+    "Malgun Gothic",
+    "Noto Sans Arabic",
+    "Noto Sans Devanagari",
+    "Nirmala UI",
+    "Arial Unicode MS",
+)
+"""Fonts with the letters of other scripts, which matplotlib does not look for
+by itself."""
+
 
 def use_style() -> None:
-    """Use the book's matplotlib style in this session.
+    """Use the book's matplotlib style in this session. Letters that
+    matplotlib's own font lacks are taken from one of FONTS, where installed.
 
     >>> use_style()
     """
     plt.style.use(ASSETS / "vlg.mplstyle")
-
-
-def label_colors(
-    labels: Integer[Tensor, "*shape"], class_set: ClassSet
-) -> UInt8[Tensor, "*shape 3"]:
-    """The palette colour of each label; the ignore label gets
-    ``UNLABELLED_COLOR``. ValueError for other labels.
-
-    >>> from vlg_lib.classes import ROOMS_12
-    >>> label_colors(torch.tensor([0, -1]), ROOMS_12).tolist()
-    [[255, 220, 255], [190, 190, 190]]
-    """
-    if labels.numel() and (
-        int(labels.min()) < IGNORE_LABEL or int(labels.max()) >= len(class_set)
-    ):
-        raise ValueError(
-            f"labels of {class_set.name!r} are {IGNORE_LABEL} to"
-            f" {len(class_set) - 1}, found {int(labels.min())} to"
-            f" {int(labels.max())}"
-        )
-    table = torch.cat(
-        [
-            class_set.colors(),
-            torch.tensor([UNLABELLED_COLOR], dtype=torch.uint8),
-        ]
-    )
-    return table[
-        torch.where(labels == IGNORE_LABEL, len(class_set), labels).long().cpu()
+    installed = set(get_font_names())
+    plt.rcParams["font.family"] = [
+        "sans-serif",
+        *(font for font in FONTS if font in installed),
     ]
 
 

@@ -100,7 +100,7 @@ def _image_lines(path: Path) -> Iterator[tuple[int, list[str]]]:
             f"{path}: no such file; write the model as text (colmap"
             " model_converter --output_type TXT)"
         )
-    lines = path.read_text(errors="replace").splitlines()
+    lines = path.read_text("utf-8", "replace").splitlines()
     kept = [
         (i, line.split())
         for i, line in enumerate(lines, start=1)

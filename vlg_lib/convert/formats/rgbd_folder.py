@@ -293,7 +293,8 @@ def _listed_images(source: Path, folder: Path) -> list[Path]:
     """
     listing = source / "frame_list.txt"
     if listing.is_file():
-        names = [line.strip() for line in listing.read_text().splitlines()]
+        lines = listing.read_text("utf-8-sig", "replace").splitlines()
+        names = [line.strip() for line in lines]
         paths = [folder / name for name in names if name]
     else:
         found = folder.iterdir() if folder.is_dir() else ()
