@@ -83,11 +83,11 @@ def average_by_loop(scene: Scene, normalized: bool) -> tuple[Tensor, Tensor]:
 
 
 @pytest.mark.parametrize("normalized", [True, False])
-@pytest.mark.parametrize("rows_at_a_time", [3, 2048])
+@pytest.mark.parametrize("bytes_at_a_time", [1, 36, 2**20])
 def test_fusing_a_scene_equals_the_definition(
-    normalized: bool, rows_at_a_time: int, monkeypatch: pytest.MonkeyPatch
+    normalized: bool, bytes_at_a_time: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(fusion, "ROWS_AT_A_TIME", rows_at_a_time)
+    monkeypatch.setattr(fusion, "BYTES_AT_A_TIME", bytes_at_a_time)
     scene = wall_scene(5, torch.Generator().manual_seed(0))
     fused = fuse_scene(
         scene, pixel_values, settings=FusionSettings(normalize=normalized)
