@@ -190,29 +190,37 @@ class ViewAverager:
         )
 
     def add(
-        self,
-        indices: Int[Tensor, " V"],
-        rows: Float[Tensor, "V D"],
-        *,
-        overwrite: bool = False,
+        self, indices: Int[Tensor, " V"], rows: Float[Tensor, "V D"]
     ) -> None:
         """Add one row each to the points ``indices``, and count a view for them
         (a vote of length 0 is none).
-
-        ``overwrite``: whether ``rows`` may be changed, which spares a copy.
         """
-        votes = torch.ones_like(indices, dtype=torch.int32)
+        rows = rows.to(self.sums.dtype, copy=self.normalize)
+        self._count(indices, self._add_rows(indices, rows))
+
+    def _add_rows(
+        self, indices: Int[Tensor, " V"], rows: Float[Tensor, "V D"]
+    ) -> Float[Tensor, " V"]:
+        """Add rows to the sums, brought to length one in place where directions
+        are averaged; the lengths that they had then, else ones.
+        """
         if self.normalize:
-            rows = rows.to(self.sums.dtype, copy=not overwrite)
             lengths = torch.linalg.vector_norm(rows, dim=1)
-            rows *= lengths.clamp(min=1e-12).reciprocal()[:, None]
-            votes = (lengths > 0).int()
-        indices, rows, votes = (
-            array.to(self.sums.device) for array in (indices, rows, votes)
-        )
-        self.sums.index_add_(0, indices, rows.to(self.sums.dtype))
-        self.view_counts.index_add_(0, indices, votes)
+            rows *= lengths.clamp(min=1e-12).reciprocal_()[:, None]
+        else:
+            lengths = rows.new_ones(len(rows))
+        device = self.sums.device
+        self.sums.index_add_(0, indices.to(device), rows.to(device))
         self._touch(len(rows) * (4 * rows.shape[1] + _READ_AROUND))
+        return lengths
+
+    def _count(
+        self, indices: Int[Tensor, " V"], lengths: Float[Tensor, " V"]
+    ) -> None:
+        """Count a view for points, but not where a row had length 0."""
+        device = self.sums.device
+        votes = (lengths > 0).int().to(device)
+        self.view_counts.index_add_(0, indices.to(device), votes)
 
     def _touch(self, size: int) -> None:
         """Count bytes of the file that are now in memory, and let all of them
@@ -259,9 +267,13 @@ class ViewAverager:
             ),
             strict=True,
         )
-        for indices, part_cells, part_weights in parts:
-            gathered = _weighted_rows(rows, part_cells, part_weights)
-            self.add(indices, gathered, overwrite=True)
+        lengths = [
+            self._add_rows(
+                indices, _weighted_rows(rows, part_cells, part_weights).float()
+            )
+            for indices, part_cells, part_weights in parts
+        ]
+        self._count(pairs.indices, torch.cat(lengths))
 
     def _channel_last(
         self, dense: Float[Tensor, "h w D"]
