@@ -13,7 +13,7 @@ import mmap
 import os
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -27,6 +27,7 @@ from vlg_lib.data.embedding_files import write_fused
 from vlg_lib.geometry.visibility import (
     PointPixelPairs,
     Visibility,
+    splat_radius,
     visible_points,
 )
 from vlg_lib.precision import sum_dtype
@@ -46,9 +47,10 @@ class FusionSettings:
     normalize: bool = True
     """Whether each view, and their mean, is brought to length one, so that a
     view is one vote. The paper's release: a plain mean."""
-    sampling: Sampling = "nearest"
+    sampling: Sampling = "bilinear"
     """How a map is read at a pixel: the ``nearest`` cell, or ``bilinear``, a
-    mean of the four around it. The paper's release: nearest."""
+    mean of the four around it, which labels more points right in every training
+    room (benchmarks/stage1_choices.py). The paper's release: nearest."""
     max_memory: int | None = None
     """Bytes for the sums, None for no limit; larger ones are kept in a
     temporary file (:class:`ViewAverager`). The result is the same."""
@@ -72,7 +74,7 @@ def sampling_weights(
     camera: Camera,
     width: int,
     height: int,
-    sampling: Sampling = "nearest",
+    sampling: Sampling = "bilinear",
 ) -> tuple[Int[Tensor, "V cells"], Float[Tensor, "V cells"]]:
     """Which cells of a map of ``width`` x ``height`` make up the value at each
     pixel (u, v), and with what weights.
@@ -126,7 +128,7 @@ def sample_embeddings(
     dense: Float[Tensor, "h w D"],
     pixels: Real[Tensor, "V 2"],
     camera: Camera,
-    sampling: Sampling = "nearest",
+    sampling: Sampling = "bilinear",
 ) -> Float[Tensor, "V D"]:
     """The embeddings (V, D) at V pixels (u, v) of the camera's image, from a
     map that covers that image.
@@ -135,9 +137,9 @@ def sample_embeddings(
     >>> dense = torch.tensor([[[1.0], [2.0]]])  # two cells of two pixels each
     >>> pixels = torch.tensor([[0, 0], [1, 0], [2, 1]])
     >>> sample_embeddings(dense, pixels, camera).flatten()
-    tensor([1., 1., 2.])
-    >>> sample_embeddings(dense, pixels, camera, "bilinear").flatten()
     tensor([1.0000, 1.2500, 1.7500])
+    >>> sample_embeddings(dense, pixels, camera, "nearest").flatten()
+    tensor([1., 1., 2.])
     """
     height, width, dim = dense.shape
     cells, weights = sampling_weights(
@@ -241,7 +243,7 @@ class ViewAverager:
         dense: Float[Tensor, "h w D"],
         pairs: PointPixelPairs,
         camera: Camera,
-        sampling: Sampling = "nearest",
+        sampling: Sampling = "bilinear",
     ) -> None:
         """Add what one view's map holds at the pixels of its visible points;
         ValueError for another dimension.
@@ -365,6 +367,7 @@ def fuse_scene(
     True
     """
     settings = settings or FusionSettings()
+    visibility = visibility or Visibility()
     points = scene.points.to(device)
     averager: ViewAverager | None = None
     for frame in tqdm(
@@ -373,6 +376,10 @@ def fuse_scene(
         unit="frame",
         disable=not progress,
     ):
+        if frame.depth is None and visibility.point_radius is None:
+            # of the cloud, which all frames share
+            radius = splat_radius(points)
+            visibility = replace(visibility, point_radius=radius)
         dense = embed(frame.color).to(device)
         averager = averager or ViewAverager(
             len(points),

@@ -3,6 +3,7 @@ themselves (chapter 01).
 """
 
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 import torch
@@ -13,9 +14,13 @@ from torch.nn.functional import max_pool2d
 from vlg_lib.geometry.cameras import _check_size, project, world_to_camera
 from vlg_lib.scene import Camera, Frame
 
-MAX_SPLAT = 15
+MAX_SPLAT = 40
 """The widest splat of :func:`depth_from_points`, in pixels either side of the
-centre."""
+centre: 2 cm at half a metre, in an image of 1,296 pixels."""
+
+SPLAT_SPACING = 0.5
+"""The radius of a splat as a share of the median distance between neighbours
+(benchmarks/stage1_choices.py)."""
 
 POINTS_AT_A_TIME = 2**15
 """Points that are tested against the image's edges together: few enough to stay
@@ -42,12 +47,13 @@ class Visibility:
     border: int = 0
     """Pixels cut off at each side of the image; from 0. OpenScene and the
     paper's release: 10."""
-    point_radius: float = 0.01
+    point_radius: float | None = None
     """The size of a point, metres, where the depth map must be made from the
-    points themselves; from 0."""
+    points themselves; from 0. None: :func:`splat_radius` of the cloud."""
 
     def __post_init__(self) -> None:
-        if min(self.tolerance, self.slack, self.border, self.point_radius) < 0:
+        radius = self.point_radius or 0
+        if min(self.tolerance, self.slack, self.border, radius) < 0:
             raise ValueError(
                 "every setting of the visibility test must be >= 0, found"
                 f" {self}"
@@ -124,21 +130,50 @@ def visible_points(
     )
 
 
+def splat_radius(points: Float[Tensor, "N 3"], sample: int = 2000) -> float:
+    """The radius, metres, of the square that stands for a point where the cloud
+    itself must say what hides what: SPLAT_SPACING of the median distance
+    between neighbours.
+
+    The distances are those of ``sample`` points spread over the cloud; copies
+    of a point do not count. 0 for a cloud without two different points. It
+    takes a tenth of a second for 200,000 points, so work it out once for a
+    cloud that many frames look at, as :func:`vlg_lib.fusion.fuse_scene` does.
+
+    >>> x, y = torch.meshgrid(*2 * [torch.arange(20.0)], indexing="ij")
+    >>> grid = torch.stack([x, y, 0 * x], dim=-1).reshape(-1, 3) / 50
+    >>> round(splat_radius(grid), 3)  # neighbours are 2 cm apart
+    0.01
+    """
+    # slow to import: only where there are no depth maps
+    from scipy.spatial import KDTree
+
+    finite = points[points.isfinite().all(dim=1)].unique(dim=0)
+    if len(finite) < 2:
+        return 0.0
+    array = finite.double().cpu().numpy()
+    some = array[:: max(1, len(array) // sample)]
+    distances, _ = KDTree(array).query(some, k=2)
+    return SPLAT_SPACING * float(np.median(distances[:, 1]))
+
+
 def depth_from_points(
     points: Float[Tensor, "N 3"],
     camera: Camera,
     camera_to_world: Float[Tensor, "4 4"],
-    point_radius: float = 0.01,
+    point_radius: float | None = None,
 ) -> Float[Tensor, "height width"]:
     """A z-buffer: the depth map (float64, metres, 0 = nothing there) that a
     point cloud itself would give.
 
     Each point is drawn as a square that reaches about ``point_radius`` metres
-    to either side, in whole pixels (at most MAX_SPLAT), and the nearest point
-    wins a pixel. Too small a radius lets hidden points shine through the gaps
-    between their occluders, too large a one makes slanted surfaces hide
-    themselves.
+    to either side (None: :func:`splat_radius`), in whole pixels (at most
+    MAX_SPLAT), and the nearest point wins a pixel. Too small a radius lets
+    hidden points shine through the gaps between their occluders, too large a
+    one makes slanted surfaces hide themselves.
     """
+    if point_radius is None:
+        point_radius = splat_radius(points)
     _, (u, v), depth = _in_image(points, camera, camera_to_world)
     cells = v * camera.width + u
     radii = (
@@ -148,14 +183,15 @@ def depth_from_points(
         .long()
     )
     nearest = depth.new_full((camera.height, camera.width), torch.inf)
-    # points of one size at a time: draw their centres, then widen them
-    for radius in radii.unique().tolist():
+    # the widest first: what is drawn is widened by the difference to the next
+    # width, and in the end by all that it lacked
+    sizes = radii.unique().tolist()[::-1]
+    for radius, smaller in pairwise([*sizes, 0]):
         of_size = radii == radius
-        centres = depth.new_full((camera.height * camera.width,), torch.inf)
-        centres.scatter_reduce_(0, cells[of_size], depth[of_size], "amin")
-        nearest = torch.minimum(
-            nearest, _widen(centres.view_as(nearest), radius)
+        nearest.view(-1).scatter_reduce_(
+            0, cells[of_size], depth[of_size], "amin"
         )
+        nearest = _widen(nearest, radius - smaller)
     return torch.where(nearest.isfinite(), nearest, 0.0)
 
 
