@@ -26,7 +26,8 @@ POINTS_AT_A_TIME = 2**15
 """Points that are tested against the image's edges together: few enough to stay
 in the processor's cache."""
 
-# what rounding may move a point across an edge of the image, pixels x metres
+# what rounding may move a point across an edge of the image, pixels x metres,
+# a metre from the origin of the world
 _HAIR = 1e-6
 
 
@@ -249,19 +250,22 @@ def _candidates(
         dtype=torch.float64,
         device=points.device,
     )
-    # x_c is linear in x: its values at the origin and at three unit vectors
-    basis = torch.eye(4, 3, dtype=torch.float64, device=points.device).roll(
-        1, 0
-    )
-    origin, *axes = world_to_camera(basis, pose)
-    directions = inward @ (torch.stack(axes, dim=1) - origin[:, None])
-    offsets = (inward @ origin)[:, None]
+    # linear in x: the values at unit vectors, seen without the translation,
+    # which may be large and would take their digits
+    turned = pose.double().clone()
+    turned[:3, 3] = 0.0
+    unit_vectors = torch.eye(3, dtype=torch.float64, device=points.device)
+    directions = inward @ world_to_camera(unit_vectors, turned).T
+    centre = pose[:3, 3:].double()
+    offsets = -directions @ centre
+    hair = _HAIR * (1 + float(centre.abs().max()))
     found = []
     for start in range(0, len(points), POINTS_AT_A_TIME):
         block = points[start : start + POINTS_AT_A_TIME].double()
         inside = torch.addmm(offsets, directions, block.T).amin(dim=0)
-        found.append(_where(inside >= -_HAIR) + start)
-    return torch.cat(found) if found else basis.new_zeros(0, dtype=torch.int64)
+        found.append(_where(inside >= -hair) + start)
+    none = torch.zeros(0, dtype=torch.int64, device=points.device)
+    return torch.cat([none, *found])
 
 
 def _where(mask: Bool[Tensor, " N"]) -> Int[Tensor, " V"]:
