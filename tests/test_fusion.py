@@ -83,11 +83,11 @@ def average_by_loop(scene: Scene, normalized: bool) -> tuple[Tensor, Tensor]:
 
 
 @pytest.mark.parametrize("normalized", [True, False])
-@pytest.mark.parametrize("rows_at_a_time", [3, 2048])
+@pytest.mark.parametrize("bytes_at_a_time", [1, 36, 2**20])
 def test_fusing_a_scene_equals_the_definition(
-    normalized: bool, rows_at_a_time: int, monkeypatch: pytest.MonkeyPatch
+    normalized: bool, bytes_at_a_time: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(fusion, "ROWS_AT_A_TIME", rows_at_a_time)
+    monkeypatch.setattr(fusion, "BYTES_AT_A_TIME", bytes_at_a_time)
     scene = wall_scene(5, torch.Generator().manual_seed(0))
     fused = fuse_scene(
         scene, pixel_values, settings=FusionSettings(normalize=normalized)
@@ -220,7 +220,7 @@ def test_sampling_weights_by_hand() -> None:
     share = torch.zeros(2, 2).scatter_add_(1, cells, weights)
     assert torch.allclose(share, torch.tensor([[0.875, 0.125], [1.0, 0.0]]))
     cells, weights = sampling_weights(
-        torch.tensor([[3, 0], [4, 3]]), CAMERA, 2, 1
+        torch.tensor([[3, 0], [4, 3]]), CAMERA, 2, 1, "nearest"
     )
     assert cells.tolist() == [[0], [1]]
     assert weights.tolist() == [[1.0], [1.0]]
@@ -238,6 +238,92 @@ def test_any_memory_layout_gives_the_same(sampling: str) -> None:
         for d in (dense, dense.contiguous())
     )
     assert torch.equal(one, other)
+
+
+def test_a_map_of_the_image_size_is_read_one_cell_a_pixel() -> None:
+    """The neighbours have no weight, so what they hold does not matter."""
+    pixels = torch.tensor([[0, 0], [7, 3]])
+    cells, weights = sampling_weights(pixels, CAMERA, 8, 4, "bilinear")
+    assert cells.tolist() == [[0], [31]]
+    assert weights.tolist() == [[1.0], [1.0]]
+    dense = torch.full((4, 8, 1), torch.nan)
+    dense[0, 0], dense[3, 7] = 1.0, 2.0
+    assert sample_embeddings(dense, pixels, CAMERA).tolist() == [[1.0], [2.0]]
+    # between pixels there are four
+    between, _ = sampling_weights(pixels + 0.25, CAMERA, 8, 4, "bilinear")
+    assert between.shape == (2, 4)
+
+
+@given(
+    seed=seeds,
+    width=st.integers(1, 9),
+    height=st.integers(1, 9),
+    at_a_time=st.integers(1, 40),
+    half=st.booleans(),
+)
+@settings(max_examples=40, deadline=None)
+def test_views_of_any_memory_layout_add_the_same(
+    seed: int, width: int, height: int, at_a_time: int, half: bool
+) -> None:
+    """Channel-first maps are turned a few rows at a time, into memory that the
+    next map of the same averager overwrites."""
+    generator = torch.Generator().manual_seed(seed)
+    u, v = torch.randint(4, (2, 20), generator=generator)
+    pairs = PointPixelPairs(
+        torch.randperm(30, generator=generator)[:20].sort().values,
+        torch.stack([2 * u, v], dim=1),
+        torch.ones(20),
+    )
+    one, other = ViewAverager(30, 3), ViewAverager(30, 3)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(fusion, "CELLS_AT_A_TIME", at_a_time)
+        for shape in ((height, width), (4, 8), (height, width)):
+            dense = torch.randn(3, *shape, generator=generator)
+            dense = (dense.half() if half else dense).permute(1, 2, 0)
+            before = dense.clone()
+            one.add_view(dense, pairs, CAMERA)
+            other.add_view(dense.contiguous(), pairs, CAMERA)
+            assert torch.equal(dense, before)
+    assert torch.equal(one.sums, other.sums)
+    assert torch.equal(one.view_counts, other.view_counts)
+
+
+def test_rows_that_are_added_stay_as_they_are() -> None:
+    rows = torch.tensor([[3.0, 4.0]])
+    for normalized in (True, False):
+        averager = ViewAverager(1, 2, normalize=normalized)
+        averager.add(torch.tensor([0]), rows)
+        assert rows.tolist() == [[3.0, 4.0]]
+
+
+def test_frames_without_depth_share_one_splat_radius(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """That of the scene's cloud, which is not searched once a frame."""
+    scene = wall_scene(3, torch.Generator().manual_seed(0))
+    asked, used = [], []
+
+    def radius(points: Tensor) -> float:
+        asked.append(points)
+        return 0.25
+
+    def visible(
+        points: Tensor, frame: Frame, visibility: Visibility
+    ) -> PointPixelPairs:
+        used.append(visibility.point_radius)
+        return visible_points(points, frame, visibility)
+
+    monkeypatch.setattr(fusion, "splat_radius", radius)
+    monkeypatch.setattr(fusion, "visible_points", visible)
+    fuse_scene(scene, pixel_values)
+    assert asked == []
+    blind = [Frame(**{**vars(f), "depth": None}) for f in scene.frames]
+    without = Scene(**{**vars(scene), "frames": blind})
+    fuse_scene(without, pixel_values)
+    assert [points is without.points for points in asked] == [True]
+    fuse_scene(without, pixel_values, Visibility(point_radius=2.0))
+    assert len(asked) == 1
+    assert used == [None] * 3 + [0.25] * 3 + [2.0] * 3
 
 
 def test_half_precision_maps_are_summed_in_float32() -> None:

@@ -10,6 +10,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from safetensors.torch import save_file
 from torch import nn
 from torch.nn.functional import interpolate, normalize
@@ -389,6 +390,32 @@ def test_every_read_out_is_its_equation(world, family, readout, kind):
         readout, visual, own_pixels(model, image), features, columns
     )
     assert np.abs(dense.flatten(0, 1).numpy() - expected).max() < 2e-5
+
+
+@pytest.mark.parametrize(("height", "width"), [(60, 90), (21, 40)])
+def test_an_image_is_resized_as_open_clip_resizes_it(world, height, width):
+    """Smaller and larger, black beside white: as Pillow does it, but for one of
+    255 steps here and there. In floats, edges would be off by many."""
+    generator = torch.Generator().manual_seed(0)
+    image = 255 * torch.randint(
+        2, (height, width, 3), dtype=torch.uint8, generator=generator
+    )
+    model, seen = make(world, "maskclip"), []
+
+    def embed(pixels):
+        seen.append(pixels)
+        rows, columns = (side // PATCH for side in pixels.shape[2:])
+        return torch.ones(1, rows, columns, DIM)
+
+    model._embed = embed
+    model.dense_embeddings(image)
+    (pixels,) = seen
+    # what open_clip's preprocessing calls, by way of torchvision
+    expected = Image.fromarray(image.numpy()).resize(
+        (pixels.shape[3], pixels.shape[2]), Image.Resampling.BICUBIC
+    )
+    expected = torch.from_numpy(np.array(expected)).permute(2, 0, 1)[None]
+    assert (255 * pixels - expected).abs().max() <= 1.01
 
 
 def test_a_proxy_with_registers_and_smaller_patches(world):

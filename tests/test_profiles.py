@@ -71,6 +71,7 @@ def test_the_published_and_the_corrected_protocol_differ_as_told() -> None:
         assert {field for field in one if one[field] != other[field]} == {
             "name",
             "fusion.normalize",
+            "fusion.sampling",
             "pseudo_labels.temperature",
             "visibility.tolerance",
             "visibility.slack",

@@ -115,8 +115,9 @@ def test_visibility_equals_ray_casting_except_at_depth_edges(seed: int) -> None:
 
 
 def test_a_z_buffer_of_the_points_replaces_the_depth_maps() -> None:
-    """Measured over eight views: 98.8 % of what the z-buffer calls visible is,
-    and it finds 97.1 % of what is."""
+    """Measured over eight views: @P@ % of what the z-buffer calls visible is,
+    and it finds @R@ % of what is."""
+
     scene, _ = room_scene(10_000, views=8)
     both = with_depth = without = 0
     for frame in scene.frames:
@@ -131,5 +132,5 @@ def test_a_z_buffer_of_the_points_replaces_the_depth_maps() -> None:
             with_depth + len(measured),
             without + len(made),
         )
-    assert both > 0.97 * without
-    assert both > 0.94 * with_depth
+    assert both > 0.98 * without
+    assert both > 0.89 * with_depth

@@ -13,7 +13,7 @@ import mmap
 import os
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -27,6 +27,7 @@ from vlg_lib.data.embedding_files import write_fused
 from vlg_lib.geometry.visibility import (
     PointPixelPairs,
     Visibility,
+    splat_radius,
     visible_points,
 )
 from vlg_lib.precision import sum_dtype
@@ -46,18 +47,22 @@ class FusionSettings:
     normalize: bool = True
     """Whether each view, and their mean, is brought to length one, so that a
     view is one vote. The paper's release: a plain mean."""
-    sampling: Sampling = "nearest"
+    sampling: Sampling = "bilinear"
     """How a map is read at a pixel: the ``nearest`` cell, or ``bilinear``, a
-    mean of the four around it. The paper's release: nearest."""
+    mean of the four around it, which labels more points right in every training
+    room (benchmarks/stage1_choices.py). The paper's release: nearest."""
     max_memory: int | None = None
     """Bytes for the sums, None for no limit; larger ones are kept in a
     temporary file (:class:`ViewAverager`). The result is the same."""
 
 
-ROWS_AT_A_TIME = 2048
-"""Rows gathered before they are added: few enough to be still in the
-processor's cache, and enough that its cores do not wait for one another all the
-time (benchmarks/fusion.py)."""
+ROWS_AT_A_TIME, BYTES_AT_A_TIME = 2048, 2**20
+"""The most rows, and their bytes, that are gathered before they are added: few
+enough to be still in the processor's cache, and enough that calls cost little
+(benchmarks/fusion.py)."""
+
+CELLS_AT_A_TIME = 512
+"""Cells of a channel-first map that are copied together."""
 
 # bytes that the system may take into memory around a row that is read from a
 # file
@@ -69,7 +74,7 @@ def sampling_weights(
     camera: Camera,
     width: int,
     height: int,
-    sampling: Sampling = "nearest",
+    sampling: Sampling = "bilinear",
 ) -> tuple[Int[Tensor, "V cells"], Float[Tensor, "V cells"]]:
     """Which cells of a map of ``width`` x ``height`` make up the value at each
     pixel (u, v), and with what weights.
@@ -77,9 +82,17 @@ def sampling_weights(
     The map covers the camera's image and its cell centres are integers, as
     pixel centres are, so pixel u lies at (u + 1/2) width / camera.width - 1/2
     on it. ``"nearest"``: the one cell that holds the pixel, of weight 1.
-    ``"bilinear"``: the four cells around it (at the edge, the outermost ones).
-    Cells are numbered row after row.
+    ``"bilinear"``: the four cells around it (at the edge, the outermost ones),
+    the upper left one first; or the one cell, where the map has the image's
+    size and pixels are integers. Cells are numbered row after row.
     """
+    if not pixels.is_floating_point() and (width, height) == (
+        camera.width,
+        camera.height,
+    ):
+        u, v = pixels.long().unbind(-1)
+        cells = v.clamp(0, height - 1) * width + u.clamp(0, width - 1)
+        return cells[:, None], torch.ones_like(cells[:, None]).float()
     size = torch.tensor(
         [width, height], dtype=torch.float64, device=pixels.device
     )
@@ -115,7 +128,7 @@ def sample_embeddings(
     dense: Float[Tensor, "h w D"],
     pixels: Real[Tensor, "V 2"],
     camera: Camera,
-    sampling: Sampling = "nearest",
+    sampling: Sampling = "bilinear",
 ) -> Float[Tensor, "V D"]:
     """The embeddings (V, D) at V pixels (u, v) of the camera's image, from a
     map that covers that image.
@@ -124,9 +137,9 @@ def sample_embeddings(
     >>> dense = torch.tensor([[[1.0], [2.0]]])  # two cells of two pixels each
     >>> pixels = torch.tensor([[0, 0], [1, 0], [2, 1]])
     >>> sample_embeddings(dense, pixels, camera).flatten()
-    tensor([1., 1., 2.])
-    >>> sample_embeddings(dense, pixels, camera, "bilinear").flatten()
     tensor([1.0000, 1.2500, 1.7500])
+    >>> sample_embeddings(dense, pixels, camera, "nearest").flatten()
+    tensor([1., 1., 2.])
     """
     height, width, dim = dense.shape
     cells, weights = sampling_weights(
@@ -161,6 +174,7 @@ class ViewAverager:
         max_memory: int | None = None,
     ) -> None:
         self.normalize = normalize
+        self._copy: Tensor | None = None  # of the last channel-first map
         size, self._limit, self._held = 4 * points * dim, max_memory or 0, 0
         self._file = (
             None
@@ -183,20 +197,32 @@ class ViewAverager:
         """Add one row each to the points ``indices``, and count a view for them
         (a vote of length 0 is none).
         """
-        votes = torch.ones_like(indices, dtype=torch.int32)
-        rows = rows.to(self.sums.dtype)
+        rows = rows.to(self.sums.dtype, copy=self.normalize)
+        self._count(indices, self._add_rows(indices, rows))
+
+    def _add_rows(
+        self, indices: Int[Tensor, " V"], rows: Float[Tensor, "V D"]
+    ) -> Float[Tensor, " V"]:
+        """Add rows to the sums, brought to length one in place where directions
+        are averaged; the lengths that they had then, else ones.
+        """
         if self.normalize:
-            lengths = rows.norm(dim=1, keepdim=True)
-            rows, votes = (
-                rows / lengths.clamp(min=1e-12),
-                (lengths[:, 0] > 0).int(),
-            )
-        indices, rows, votes = (
-            array.to(self.sums.device) for array in (indices, rows, votes)
-        )
-        self.sums.index_add_(0, indices, rows)
-        self.view_counts.index_add_(0, indices, votes)
+            lengths = torch.linalg.vector_norm(rows, dim=1)
+            rows *= lengths.clamp(min=1e-12).reciprocal_()[:, None]
+        else:
+            lengths = rows.new_ones(len(rows))
+        device = self.sums.device
+        self.sums.index_add_(0, indices.to(device), rows.to(device))
         self._touch(len(rows) * (4 * rows.shape[1] + _READ_AROUND))
+        return lengths
+
+    def _count(
+        self, indices: Int[Tensor, " V"], lengths: Float[Tensor, " V"]
+    ) -> None:
+        """Count a view for points, but not where a row had length 0."""
+        device = self.sums.device
+        votes = (lengths > 0).int().to(device)
+        self.view_counts.index_add_(0, indices.to(device), votes)
 
     def _touch(self, size: int) -> None:
         """Count bytes of the file that are now in memory, and let all of them
@@ -217,7 +243,7 @@ class ViewAverager:
         dense: Float[Tensor, "h w D"],
         pairs: PointPixelPairs,
         camera: Camera,
-        sampling: Sampling = "nearest",
+        sampling: Sampling = "bilinear",
     ) -> None:
         """Add what one view's map holds at the pixels of its visible points;
         ValueError for another dimension.
@@ -231,19 +257,44 @@ class ViewAverager:
                 f"expected embeddings of {self.sums.shape[1]} dimensions, found"
                 f" {dim}"
             )
-        rows = dense.reshape(height * width, dim).contiguous()
+        rows = self._channel_last(dense)
         cells, weights = sampling_weights(
             pairs.pixels, camera, width, height, sampling
         )
+        at_a_time = _rows_at_a_time(dim)
         parts = zip(
             *(
-                array.split(ROWS_AT_A_TIME)
+                array.split(at_a_time)
                 for array in (pairs.indices, cells, weights)
             ),
             strict=True,
         )
-        for indices, part_cells, part_weights in parts:
-            self.add(indices, _weighted_rows(rows, part_cells, part_weights))
+        lengths = [
+            self._add_rows(
+                indices, _weighted_rows(rows, part_cells, part_weights).float()
+            )
+            for indices, part_cells, part_weights in parts
+        ]
+        self._count(pairs.indices, torch.cat(lengths))
+
+    def _channel_last(
+        self, dense: Float[Tensor, "h w D"]
+    ) -> Float[Tensor, "M D"]:
+        """The cells of a map row after row, the D numbers of a cell side by
+        side: the map itself where it is stored so, else a copy that the next
+        one overwrites (fresh memory would cost as much as the copy).
+        """
+        height, width, dim = dense.shape
+        if dense.stride(2) == 1 or not dense.is_cpu:
+            return dense.reshape(height * width, dim).contiguous()
+        if self._copy is None or (
+            self._copy.dtype != dense.dtype
+            or self._copy.numel() < dense.numel()
+        ):
+            self._copy = dense.new_empty(dense.numel())
+        copy = self._copy[: dense.numel()].view(height * width, dim)
+        _turn(dense, copy)
+        return copy
 
     def means(self) -> Iterator[Float[Tensor, "_ D"]]:
         """The mean at every point, a block of points after another; zero where
@@ -252,9 +303,10 @@ class ViewAverager:
         This ends the averaging: the sums turn into the means. Raises ValueError
         where embeddings were NaN or infinite.
         """
+        at_a_time = _rows_at_a_time(self.sums.shape[1])
         for sums, counts in zip(
             *(
-                array.split(ROWS_AT_A_TIME)
+                array.split(at_a_time)
                 for array in (self.sums, self.view_counts)
             ),
             strict=True,
@@ -315,6 +367,7 @@ def fuse_scene(
     True
     """
     settings = settings or FusionSettings()
+    visibility = visibility or Visibility()
     points = scene.points.to(device)
     averager: ViewAverager | None = None
     for frame in tqdm(
@@ -323,6 +376,10 @@ def fuse_scene(
         unit="frame",
         disable=not progress,
     ):
+        if frame.depth is None and visibility.point_radius is None:
+            # of the cloud, which all frames share
+            radius = splat_radius(points)
+            visibility = replace(visibility, point_radius=radius)
         dense = embed(frame.color).to(device)
         averager = averager or ViewAverager(
             len(points),
@@ -337,6 +394,8 @@ def fuse_scene(
             frame.camera,
             settings.sampling,
         )
+        # the next map is made in its place
+        del dense
     if averager is None:
         raise ValueError(
             f"scene {scene.name!r} has no frames to fuse: it needs at least one"
@@ -357,23 +416,44 @@ def _temporary_file(size: int) -> mmap.mmap:
         return mmap.mmap(file.fileno(), size)
 
 
+def _rows_at_a_time(dim: int) -> int:
+    return min(ROWS_AT_A_TIME, max(1, BYTES_AT_A_TIME // (4 * dim)))
+
+
+def _turn(dense: Float[Tensor, "h w D"], copy: Float[Tensor, "M D"]) -> None:
+    """Copy a map that is channel-first in memory, a few rows after another.
+
+    Each goes through a small matrix: it is read in long pieces, and turned by
+    what torch does well, a transposition of a whole matrix. This is three times
+    as fast as copying the map at once.
+    """
+    height, width, dim = dense.shape
+    at_a_time = max(1, CELLS_AT_A_TIME // width)
+    for top in range(0, height, at_a_time):
+        part = dense[top : top + at_a_time].permute(2, 0, 1).contiguous()
+        cells = part.view(dim, -1).T
+        copy[top * width : top * width + len(cells)] = cells
+
+
 def _weighted_rows(
     rows: Float[Tensor, "M D"],
     indices: Int[Tensor, "V cells"],
     weights: Float[Tensor, "V cells"],
 ) -> Float[Tensor, "V D"]:
-    """For each line of ``indices``, the weighted sum of these rows: gathered
-    and added in one pass.
+    """For each line of ``indices``, the weighted sum of these rows, gathered
+    and added in one pass; a cell that stands alone has weight 1.
 
     Rows in half precision are added up, and returned, in float32, a cell of
     each line after another: the map as a whole would be twice as large.
     """
     wide = sum_dtype(rows)
-    if wide != rows.dtype:
-        total = rows.new_zeros(len(indices), rows.shape[1], dtype=wide)
-        for cell, weight in zip(indices.T, weights.T, strict=True):
-            total += rows[cell].to(wide) * weight.to(wide)[:, None]
-        return total
-    return embedding_bag(
-        indices, rows, mode="sum", per_sample_weights=weights.to(rows.dtype)
-    )
+    if indices.shape[1] == 1:
+        return embedding_bag(indices, rows, mode="sum").to(wide)
+    if wide == rows.dtype:
+        return embedding_bag(
+            indices, rows, mode="sum", per_sample_weights=weights.to(rows.dtype)
+        )
+    total = rows.new_zeros(len(indices), rows.shape[1], dtype=wide)
+    for cell, weight in zip(indices.T, weights.T, strict=True):
+        total += rows[cell].to(wide) * weight.to(wide)[:, None]
+    return total

@@ -18,8 +18,12 @@ from vlg_lib.scene import Camera
 def world_to_camera(
     points: Float[Tensor, "... N 3"], camera_to_world: Float[Tensor, "... 4 4"]
 ) -> Float[Tensor, "... N 3"]:
-    """World points seen from the camera: x_c = R^T (x - t), metres, float64.
+    """World points seen from the camera: x_c = R^-1 (x - t), metres, float64.
     The pose stays camera-to-world.
+
+    R^-1 and not R^T, which is the same of a perfect rotation only: the
+    rotations of recorded poses have determinants such as 0.9995. NaN where a
+    pose is not finite or has no inverse.
 
     >>> pose = torch.eye(4)
     >>> pose[0, 3] = 1.0  # a camera one metre along x
@@ -27,8 +31,10 @@ def world_to_camera(
     tensor([[0., 0., 2.]], dtype=torch.float64)
     """
     pose = camera_to_world.double()
-    # row vectors: (R^T x)^T = x^T R
-    return (points.double() - pose[..., None, :3, 3]) @ pose[..., :3, :3]
+    inverse, failed = torch.linalg.inv_ex(pose[..., :3, :3])
+    inverse = torch.where(failed[..., None, None] > 0, torch.nan, inverse)
+    # row vectors: (R^-1 x)^T = x^T R^-T
+    return (points.double() - pose[..., None, :3, 3]) @ inverse.mT
 
 
 def camera_to_world_points(

@@ -25,7 +25,7 @@ from typing import Any
 from urllib.parse import parse_qsl
 
 import torch
-from jaxtyping import Float, UInt8
+from jaxtyping import Float, Real, UInt8
 from safetensors import SafetensorError
 from torch import Tensor, nn
 from torch.nn.functional import interpolate, normalize
@@ -214,9 +214,12 @@ class OpenClipModel(VisionLanguageModel):
             max(1, round(self._short * side / min(image.shape[:2])))
             for side in image.shape[:2]
         )
-        pixels = image.to(self._device).permute(2, 0, 1)[None].float()
-        pixels = _resize(pixels, (height, width), self.stride)
-        pixels = pixels.clamp(0, 255) / 255
+        # bytes, and on the CPU, as the images that the towers learned from were
+        # resized: in floats, pixels at edges would overshoot
+        pixels = _resize(
+            image.cpu().permute(2, 0, 1)[None], (height, width), self.stride
+        )
+        pixels = pixels.to(self._device).float() / 255
         sides = [
             blend_windows(length, self._window or length)
             for length in (height, width)
@@ -312,8 +315,8 @@ class OpenClipModel(VisionLanguageModel):
 
 
 def _resize(
-    pixels: Float[Tensor, "B 3 H W"], grid: tuple[int, int], patch: int
-) -> Float[Tensor, "B 3 h w"]:
+    pixels: Real[Tensor, "B 3 H W"], grid: tuple[int, int], patch: int
+) -> Real[Tensor, "B 3 h w"]:
     return interpolate(
         pixels,
         size=(grid[0] * patch, grid[1] * patch),
