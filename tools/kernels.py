@@ -10,23 +10,9 @@ from typing import Any
 from jupyter_client import AsyncKernelManager
 from jupyter_client.connect import KernelConnectionInfo
 from jupyter_client.provisioning import LocalProvisioner
-from warm import AVAILABLE, Program, Warm
+from warm import AVAILABLE, SLOW, Program, Warm
 
-MODULES = (
-    "accelerate",
-    "ipykernel.kernelapp",
-    "matplotlib.pyplot",
-    "open_clip",
-    "PIL.Image",
-    "plotly.graph_objects",
-    "plyfile",
-    "safetensors.torch",
-    "scipy.spatial.transform",
-    "torch._dynamo",
-    "torchvision",
-    "tqdm.auto",
-    "trimesh",
-)
+MODULES = (*SLOW, "ipykernel.kernelapp")
 INLINE = {"MPLBACKEND": "module://matplotlib_inline.backend_inline"}
 """matplotlib reads it as it is imported; a kernel would set it itself."""
 

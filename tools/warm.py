@@ -33,6 +33,22 @@ from pathlib import Path
 from types import TracebackType
 
 AVAILABLE = sys.platform == "linux"
+SLOW = (
+    "accelerate",
+    "matplotlib.pyplot",
+    "open_clip",
+    "PIL.Image",
+    "plotly.graph_objects",
+    "plyfile",
+    "safetensors.torch",
+    "scipy.spatial.transform",
+    "torch._dynamo",
+    "torchvision",
+    "tqdm.auto",
+    "trimesh",
+    "typer",
+)
+"""What the library is slow to import."""
 
 
 class Program:
