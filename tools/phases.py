@@ -8,6 +8,7 @@ line with its wall-clock and its CPU seconds, those of all its processes
 together. Each line that a phase prints begins with its name.
 """
 
+import ctypes
 import os
 import subprocess
 import sys
@@ -16,6 +17,10 @@ import time
 from dataclasses import dataclass
 
 PRINTING = threading.Lock()
+WAIT = "--wait-for-all"
+PR_SET_CHILD_SUBREAPER = 36
+PATIENCE = 10.0
+"""Seconds that what a phase has left may take to end."""
 
 
 @dataclass
@@ -36,10 +41,10 @@ def run(phase: Phase, earlier: list[str], width: int) -> bool:
     start them again for the sake of this one.
     """
     done = [option for name in earlier for option in ("-o", name)]
-    command = [os.environ.get("MAKE", "make"), "--no-print-directory"]
+    make = [os.environ.get("MAKE", "make"), "--no-print-directory"]
     start = time.perf_counter()
     process = subprocess.Popen(
-        [*command, *done, phase.name],
+        [sys.executable, __file__, WAIT, *make, *done, phase.name],
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
@@ -50,13 +55,33 @@ def run(phase: Phase, earlier: list[str], width: int) -> bool:
     for line in process.stdout:
         with PRINTING:
             print(f"{phase.name:>{width}} | {line.rstrip()}", flush=True)
-    # wait4 rather than wait: it tells what this child took, and its children
+    # wait4 rather than wait: it tells what this child took, and all of its own
     _, status, usage = os.wait4(process.pid, 0)
     process.returncode = os.waitstatus_to_exitcode(status)
     phase.wall = time.perf_counter() - start
     phase.cpu = usage.ru_utime + usage.ru_stime
     phase.status = "failed" if process.returncode else "passed"
     return process.returncode == 0
+
+
+def wait_for_all(command: list[str]) -> int:
+    """Run a command; its exit status, once whatever it has left is gone, too.
+
+    On Linux, processes that outlive their parents become this process's
+    children (a browser's do, which draw), so that what they took is counted.
+    """
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+    process = subprocess.Popen(command)
+    status = process.wait()
+    end = time.monotonic() + PATIENCE
+    while time.monotonic() < end:
+        try:
+            if os.waitpid(-1, os.WNOHANG)[0] == 0:
+                time.sleep(0.05)
+        except ChildProcessError:
+            break
+    return status
 
 
 def walk(track: list[Phase], width: int) -> None:
@@ -80,6 +105,8 @@ def table(phases: list[Phase], wall: float) -> str:
 
 def main(arguments: list[str]) -> int:
     """Run the tracks side by side; 1 where a phase failed or was not run."""
+    if arguments[:1] == [WAIT]:
+        return wait_for_all(arguments[1:])
     tracks = [[Phase(name) for name in track.split()] for track in arguments]
     phases = [phase for track in tracks for phase in track]
     if not phases:

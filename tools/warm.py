@@ -14,7 +14,9 @@ of its own, as if Python had been started for it::
 Linux only: elsewhere such libraries may not survive a fork.
 """
 
+import atexit
 import contextlib
+import gc
 import importlib
 import json
 import os
@@ -25,6 +27,7 @@ import socket
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 import traceback
 import types
@@ -307,6 +310,30 @@ def _run(arguments: list[str]) -> None:
         runpy.run_path(first, run_name="__main__")
 
 
+def _ended(arguments: list[str]) -> int:
+    """Do it, and what Python does at the end but for taking everything apart,
+    which takes longer than many a program; the exit status.
+    """
+    status = 0
+    try:
+        _run(arguments)
+    except SystemExit as stop:
+        status = stop.code if isinstance(stop.code, int) else 0
+        if stop.code is not None and not isinstance(stop.code, int):
+            print(stop.code, file=sys.stderr)
+            status = 1
+    except BaseException:
+        traceback.print_exc()
+        status = 1
+    for thread in threading.enumerate():
+        if thread is not threading.current_thread() and not thread.daemon:
+            thread.join()
+    atexit._run_exitfuncs()
+    for stream in (sys.stdout, sys.stderr):
+        stream.flush()
+    return status
+
+
 def main() -> None:
     """Import, fork for whoever asks, and in each fork be the program."""
     requests = socket.socket(fileno=int(sys.argv[1]))
@@ -318,9 +345,10 @@ def main() -> None:
             importlib.import_module(name)
         except ImportError:
             traceback.print_exc()
+    gc.collect()
+    gc.freeze()  # so that a fork's own collections leave these pages alone
     arguments = _serve(requests)
-    if arguments is not None:
-        _run(arguments)
+    os._exit(0 if arguments is None else _ended(arguments))
 
 
 if __name__ == "__main__":
