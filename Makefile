@@ -13,6 +13,12 @@ export OMP_WAIT_POLICY ?= passive
 export OMP_NUM_THREADS ?= 1
 export PYTHONWARNINGS ?= ignore::DeprecationWarning:jupyter_client
 
+# The tests compare with MinkowskiEngine itself, which is built once and kept. Where it is not expected to build, pytest
+# counts the comparisons as skipped, and compares with its recorded numbers.
+ifeq ($(shell uname -sm),Linux x86_64)
+COMPARED := minkowski
+endif
+
 .PHONY: help env book test lint unit notebooks nbval site browser robustness lab times sync lock minkowski clean
 
 help:
@@ -42,7 +48,9 @@ env: .venv/.installed
 book: notebooks site
 	@echo "The book is ready: open _build/html/index.html"
 
-test: lint unit notebooks nbval site browser
+# Two tracks, each for one core; the second does what the first does not need. At the end: where the time went.
+test: env
+	@MAKE="$(MAKE)" WORKERS=0 $(BIN)/python tools/phases.py "$(COMPARED) lint unit" "notebooks nbval site browser"
 	@echo "all checks passed"
 
 lint: env
@@ -55,21 +63,18 @@ lint: env
 	$(BIN)/python tools/notebooks.py check
 	$(BIN)/nbstripout --verify --keep-id --keep-count --extra-keys "$(STRIP_KEYS)" notebooks/[0-9]*.ipynb notebooks/student/*.ipynb
 
-unit: env
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile -m "not book" --doctest-modules tests vlg_lib
-
-# The tests compare with MinkowskiEngine itself, which is built once and kept. Where it is not expected to build, pytest
-# counts the comparisons as skipped, and compares with its recorded numbers.
-ifeq ($(shell uname -sm),Linux x86_64)
-unit: minkowski
-endif
+# Each worker imports everything and makes what tests share once more: one of them takes the fewest CPU seconds.
+WORKERS ?= 2
+unit: env $(COMPARED)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile -m "not book" --doctest-modules tests vlg_lib
 
 notebooks: env
 	$(BIN)/python tools/execute.py --profile $(PROFILE) --seed $(SEED)
 
-# VLG_PROFILE reaches the notebooks because nbval cannot inject parameters.
+# VLG_PROFILE reaches the cells because nbval cannot inject parameters.
 nbval: notebooks
-	VLG_PROFILE=fast $(BIN)/python -m pytest -q -p no:cacheprovider --nbval-lax --nbval-current-env notebooks/[0-9]*.ipynb
+	$(BIN)/python tools/pinned.py
+	VLG_PROFILE=fast $(BIN)/python -m pytest -q -p no:cacheprovider --nbval-lax --nbval-current-env build/pinned.ipynb
 
 site: notebooks
 	$(BIN)/python tools/build_site.py

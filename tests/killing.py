@@ -1,11 +1,13 @@
 """A converter that is killed in the middle and started again: what is there is
 whole and kept, the rest is made."""
 
-import multiprocessing
+import pickle
 import random
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
+
+from programs import start_python
 
 from vlg_lib.convert.batch import Summary
 from vlg_lib.data.layout import read_scene
@@ -29,13 +31,15 @@ def kill_and_go_on(
     can be pickled. ``names``: the scenes that come out, each with ``frames``
     frames.
     """
-    process = multiprocessing.get_context("spawn").Process(target=convert)
-    process.start()
-    while process.is_alive() and not (out.is_dir() and finished_scenes(out)):
+    call = f"import pickle; pickle.loads({pickle.dumps(convert)!r})()"
+    process = start_python(["-c", call])
+    while process.poll() is None and not (
+        out.is_dir() and finished_scenes(out)
+    ):
         time.sleep(0.01)
     time.sleep(random.uniform(0, 0.3))
     process.kill()
-    process.join()
+    process.wait()
     before = {
         path.name: (path / "scene.json").stat().st_mtime_ns
         for path in finished_scenes(out)

@@ -2,8 +2,6 @@
 written."""
 
 import signal
-import subprocess
-import sys
 import textwrap
 from pathlib import Path
 
@@ -11,6 +9,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from programs import python
 
 from vlg_lib.artifacts import (
     StoreError,
@@ -81,12 +80,7 @@ class TestAtomicWrite:
                 file.flush()
                 os.kill(os.getpid(), signal.SIGKILL)
         """
-        root = Path(__file__).parents[1]
-        done = subprocess.run(
-            [sys.executable, "-c", textwrap.dedent(code), str(path)],
-            cwd=root,
-            check=False,
-        )
+        done = python(["-c", textwrap.dedent(code), path])
         assert done.returncode == -signal.SIGKILL
         assert not path.exists()
         write_json(path, [1])

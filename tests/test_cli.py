@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 import typer
-from tiny import TINY
+from click.testing import Result
 from typer.testing import CliRunner
 
 from vlg_lib import cli, plan
@@ -231,24 +231,10 @@ def test_models_say_what_they_need() -> None:
 
 
 def test_run_prints_the_table_and_stores_it(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    typed_run: tuple[Path, Result],
 ) -> None:
-    monkeypatch.setitem(profiles.PROFILES, "tiny", TINY)
-    monkeypatch.setenv("VLG_CACHE", str(tmp_path / "cache"))
-    arguments = (
-        "run",
-        "--source",
-        "rooms",
-        "--profile",
-        "tiny",
-        "--seed",
-        "0",
-        "--out",
-        str(tmp_path / "out"),
-    )
-    result = invoke(*arguments, "--device", "cpu", "--quiet")
-    assert result.exit_code == 0, result.output
-    rows = json.loads((tmp_path / "out" / "table.json").read_text())
+    folder, result = typed_run
+    rows = json.loads((folder / "out" / "table.json").read_text())
     assert [row["row"] for row in rows] == list(ROWS)
     assert {"row", "miou", "accuracy", "seconds"} <= rows[0].keys()
     for row in rows:

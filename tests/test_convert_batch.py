@@ -1,10 +1,10 @@
 """What converters share: scenes kept, failed and resumed, processes that die,
 names, tags."""
 
+import multiprocessing
 import os
 import signal
 import subprocess
-import sys
 import time
 from functools import partial
 from pathlib import Path
@@ -13,6 +13,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from programs import python, start_python
 from small_scene import floor_scene
 
 from vlg_lib.classes import ROOMS_12
@@ -124,10 +125,7 @@ class TestConvertAll:
             f"with atomic_folder(Path({str(tmp_path / 'a')!r})):"
             " os.kill(os.getpid(), 9)"
         )
-        assert (
-            subprocess.run([sys.executable, "-c", write]).returncode
-            == -signal.SIGKILL
-        )
+        assert python(["-c", write]).returncode == -signal.SIGKILL
         assert [path.name[:3] for path in tmp_path.iterdir()] == [".a."]
         others = {".a.b.abcdefgh", ".b.abcdefgh", ".a.abc", ".a.ABCDEFGH"}
         for name in others:
@@ -136,8 +134,12 @@ class TestConvertAll:
         assert {path.name for path in tmp_path.iterdir()} == {"a", *others}
 
     def test_several_at_once_and_one_that_takes_its_process_down(
-        self, tmp_path
+        self, tmp_path, monkeypatch
     ):
+        # five processes, each of which would import torch and this file
+        ready = multiprocessing.get_context("forkserver")
+        ready.set_forkserver_preload([__name__])
+        monkeypatch.setattr(multiprocessing, "get_context", lambda _: ready)
         names = ["a", "killed", "b", "corrupt", "c"]
         summary = run(names, tmp_path, jobs=2)
         assert sorted(summary.converted) == ["a", "b", "c"]
@@ -155,9 +157,7 @@ class TestConvertAll:
         processes are gone."""
         script = tmp_path / "convert_slowly.py"
         script.write_text(SLOWLY)
-        main = subprocess.Popen(
-            [sys.executable, script], cwd=tmp_path, stderr=subprocess.DEVNULL
-        )
+        main = start_python([script], cwd=tmp_path)
         while len(workers := list(tmp_path.glob("*.pid"))) < 2:
             assert main.poll() is None
             time.sleep(0.05)

@@ -19,15 +19,18 @@ from vlg_lib.pipeline.run import open_run
 
 @pytest.mark.timeout(300)
 def test_two_processes_with_empty_folders_make_the_same_run(
-    tmp_path: Path,
+    tiny_run: Path, tmp_path: Path
 ) -> None:
+    """One of them is this process, in which the tests share a run."""
     assert [
         process["status"]
         for process in run_in_new_processes(tmp_path / "one", [])
     ] == [0]
     one, two = (
-        open_run(TINY, 0, quiet(tmp_path / name)) for name in ("one", "two")
+        open_run(TINY, 0, quiet(cache))
+        for cache in (tmp_path / "one", tiny_run)
     )
+    open_run(TINY, 0, quiet(tmp_path / "two"))
     assert not (tmp_path / "two").exists()
     second = two.table.rows()
     assert scores(read_json(tmp_path / "one" / "out" / "table.json")) == scores(

@@ -1,14 +1,12 @@
 """Two real processes (gloo, on the CPU) against one: what is exactly equal,
 what is close, and what fails together."""
 
-import os
 import socket
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 import torch
+from programs import python
 from tiny import quiet, room_folder, scores
 from together import FIVE, together
 from torch import nn
@@ -330,7 +328,6 @@ def test_the_launcher_starts_a_run_that_prints_once(
         port = str(free.getsockname()[1])
     here = Path(__file__).parent
     command = [
-        sys.executable,
         "-m",
         "accelerate.commands.launch",
         "--multi_gpu",
@@ -349,20 +346,8 @@ def test_the_launcher_starts_a_run_that_prints_once(
         "--out",
         str(tmp_path / "out"),
     ]
-    environment = {
-        **os.environ,
-        "OMP_NUM_THREADS": "1",
-        "PYTHONPATH": str(here.parent),
-    }
-    result = subprocess.run(
-        command,
-        env=environment,
-        capture_output=True,
-        text=True,
-        timeout=400,
-        check=False,
-    )
-    assert result.returncode == 0, result.stderr
+    environment = {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(here.parent)}
+    result = python(command, env=environment, timeout=400, check=True)
     assert (
         result.stdout.count("mIoU train")
         == result.stdout.count("full supervision")

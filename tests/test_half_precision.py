@@ -3,6 +3,7 @@ the numbers; a skipped update is counted."""
 
 import warnings
 from dataclasses import replace
+from functools import cache
 
 import pytest
 import torch
@@ -61,9 +62,15 @@ def average_of_voxels(x):
     return voxelize(points, 1.0).average(x)
 
 
+@cache
+def voxels(rows):
+    """So many voxels; what tests share is their maps, not their numbers."""
+    return SparseTensor(torch.zeros(rows, 1), AT[:rows])
+
+
 def on_voxels(layer):
     """A layer on as many voxels as there are rows."""
-    return lambda x: layer(SparseTensor(x, AT[: len(x)]))
+    return lambda x: layer(voxels(len(x)).replace(x))
 
 
 def pooled(kind):
@@ -189,12 +196,18 @@ def test_a_reduction_is_right_in_half_precision_at_every_size(name, dtype):
         assert_right(REDUCTIONS[name](x), REDUCTIONS[name](x.double()))
 
 
+@cache
+def window():
+    """The voxels of one window, whose map takes seconds."""
+    at = AT[(AT < 41).all(dim=1)]
+    return SparseTensor(torch.zeros(len(at), 1), at)
+
+
 @pytest.mark.parametrize("dtype", HALF, ids=str)
 def test_a_window_of_more_voxels_than_float16_counts_to(dtype):
     layer, x = AvgPooling(41, stride=41), numbers(MANY, 3).to(dtype)
-    at = AT[(AT < 41).all(dim=1)]
     found, right = (
-        layer(SparseTensor(y, at)).features for y in (x, x.double())
+        layer(window().replace(y)).features for y in (x, x.double())
     )
     assert_right(found, right)
 

@@ -38,11 +38,9 @@ def learning(network_steps: int, **cam) -> Profile:
     )
 
 
-@pytest.fixture(scope="module")
-def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("cache")
-    open_tiny(folder).table.rows()
-    return folder
+@pytest.fixture
+def cache(tiny_run: Path) -> Path:
+    return tiny_run
 
 
 def test_the_table_has_every_row_and_says_what_it_measured(cache: Path) -> None:

@@ -2,11 +2,10 @@
 before."""
 
 import ast
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
+from programs import python
 
 import vlg_lib
 
@@ -34,16 +33,6 @@ for name, home in {HOMES!r}.items():
 """
 
 
-def in_a_new_process(code: str) -> None:
-    result = subprocess.run(
-        [sys.executable, "-c", code],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert result.returncode == 0, result.stderr
-
-
 def test_all_names_are_told() -> None:
     assert sorted(HOMES) == vlg_lib.__all__
     assert set(HOMES) <= set(dir(vlg_lib))
@@ -62,7 +51,7 @@ def test_all_names_are_told() -> None:
     ids=["nothing", "modules", "rooms", "names"],
 )
 def test_the_order_of_imports_does_not_matter(first: str) -> None:
-    in_a_new_process(first + CHECK)
+    python(["-c", f"{first}\n{CHECK}"], check=True)
 
 
 def test_what_is_slow_to_import_waits_until_it_is_needed() -> None:

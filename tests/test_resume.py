@@ -41,7 +41,7 @@ STAGES = [
 
 @pytest.mark.timeout(300)
 def test_a_run_killed_in_every_stage_ends_with_the_scores_of_a_whole_run(
-    tmp_path: Path,
+    tiny_run: Path, tmp_path: Path
 ) -> None:
     cache = tmp_path / "cache"
     *killed, last = run_in_new_processes(
@@ -64,5 +64,5 @@ def test_a_run_killed_in_every_stage_ends_with_the_scores_of_a_whole_run(
         )
     assert "out/table.json" not in killed[-1]["files"]
     assert last["status"] == 0
-    whole = open_run(TINY, 0, quiet(tmp_path / "whole")).table.rows()
+    whole = open_run(TINY, 0, quiet(tiny_run)).table.rows()
     assert scores(read_json(cache / "out" / "table.json")) == scores(whole)

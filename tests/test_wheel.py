@@ -1,15 +1,13 @@
 """The wheel: pure Python, whole, and enough to convert, check, label and
 predict outside the repository."""
 
-import os
 import shutil
-import subprocess
-import sys
 import zipfile
 from pathlib import Path
 
 import pytest
 from foreign_files import write_tum
+from programs import python
 
 from vlg_lib.data.ply import read_points
 from vlg_lib.rooms.scenes import room_scene
@@ -36,14 +34,7 @@ def wheel(tmp_path_factory) -> Path:
             ignore=shutil.ignore_patterns("__pycache__"),
         )
     out = tmp_path_factory.mktemp("wheel")
-    result = subprocess.run(
-        [sys.executable, "-c", BUILD, str(out)],
-        cwd=source,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert result.returncode == 0, result.stderr
+    python(["-c", BUILD, out], cwd=source, check=True)
     (built,) = out.iterdir()
     return built
 
@@ -108,15 +99,12 @@ for line in (
 ):
     app(line.split(), standalone_mode=False)
 """
-    result = subprocess.run(
-        [sys.executable, "-c", script],
+    result = python(
+        ["-c", script],
         cwd=tmp_path,
-        env={**os.environ, "PYTHONPATH": str(unpacked)},
-        capture_output=True,
-        text=True,
-        check=False,
+        env={"PYTHONPATH": str(unpacked)},
+        check=True,
     )
-    assert result.returncode == 0, result.stdout + result.stderr
     assert "1 scenes converted, 0 kept, 0 failed" in result.stdout
     assert "no fault found" in result.stdout
     assert "no recorded rates here" in result.stdout

@@ -4,7 +4,6 @@ that kill themselves on the way."""
 import json
 import os
 import signal
-import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -26,8 +25,8 @@ from vlg_lib.training.point_batches import TrainingSettings
 TINY = Profile(
     "tiny",
     rooms=RoomsSettings(train=2, test=1, views=3, width=80, height=60),
-    adapter=AdapterSettings(steps=120),
-    network=NetworkSettings(norm="instance", voxel_size=0.16),
+    adapter=AdapterSettings(steps=120, points_per_room=1000),
+    network=NetworkSettings(norm="instance", voxel_size=0.24),
     training=TrainingSettings(
         steps=8, batch_rooms=2, crop=1.6, learning_rate=3e-3
     ),
@@ -61,19 +60,17 @@ def run_in_new_processes(
     name in its path. Returned for each: its exit ``status`` and the ``files``
     it left, with the times at which they were written. The processes are forks
     of one that has imported the library, which takes longer than a run."""
-    command = [
-        sys.executable,
-        __file__,
-        str(cache),
-        json.dumps([*deaths, ("", 0)]),
-    ]
+    # here, since a script does not have it on its path
+    from programs import python
+
     environment = {
-        **os.environ,
         "OMP_NUM_THREADS": "1",
         "PYTHONPATH": str(Path(__file__).parent.parent),
     }
-    result = subprocess.run(
-        command, env=environment, check=True, capture_output=True, text=True
+    result = python(
+        [__file__, cache, json.dumps([*deaths, ("", 0)])],
+        env=environment,
+        check=True,
     )
     return [json.loads(line) for line in result.stdout.splitlines()]
 

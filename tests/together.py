@@ -11,7 +11,6 @@ import os
 import shutil
 import signal
 import socket
-import subprocess
 import sys
 import tempfile
 import time
@@ -260,18 +259,18 @@ def together(
         [job, processes, str(folder), *rest]
         for job, processes, folder, *rest in jobs
     ]
+    # here, since a script does not have it on its path
+    from programs import python
+
     environment = {
-        **os.environ,
         "OMP_NUM_THREADS": "1",
         "PYTHONPATH": str(Path(__file__).parent.parent),
     }
-    result = subprocess.run(
-        [sys.executable, __file__, json.dumps(listed)],
+    result = python(
+        [__file__, json.dumps(listed)],
         env=environment,
         check=True,
         timeout=1200,
-        capture_output=True,
-        text=True,
     )
     return [json.loads(line) for line in result.stdout.splitlines()]
 

@@ -9,13 +9,13 @@ import argparse
 import hashlib
 import os
 import platform
-import resource
 import sys
 import time
 from pathlib import Path
 
 import papermill
 from chapters import EXECUTED, NOTEBOOKS, ROOT, chapters
+from kernels import Kernels
 
 from vlg_lib.artifacts import hash_files, read_json, write_json
 from vlg_lib.pipeline.profiles import get_profile
@@ -51,17 +51,18 @@ def main() -> int:
         f"{len(todo)} chapters, profile {profile}, seed {options.seed}",
         flush=True,
     )
-    for number, path in enumerate(todo, 1):
-        print(f"[{number}/{len(todo)}] {path.stem} ... ", end="", flush=True)
-        print(
-            execute(path, profile, options.seed, options.force)
-            + f", {len(todo) - number} left",
-            flush=True,
-        )
+    with Kernels() as kernels:
+        for number, path in enumerate(todo, 1):
+            begun = f"[{number}/{len(todo)}] {path.stem} ... "
+            print(begun, end="", flush=True)
+            done = execute(path, profile, options.seed, options.force, kernels)
+            print(f"{done}, {len(todo) - number} left", flush=True)
     return 0
 
 
-def execute(path: Path, profile: str, seed: int, force: bool) -> str:
+def execute(
+    path: Path, profile: str, seed: int, force: bool, kernels: Kernels
+) -> str:
     """Run one chapter into build/executed and record its time; returns what was
     done, in words.
     """
@@ -87,6 +88,7 @@ def execute(path: Path, profile: str, seed: int, force: bool) -> str:
             kernel_name="python3",
             # no note on stderr about the local transport
             extra_arguments=["--IPKernelApp.log_level=40"],
+            kernel_manager_class=kernels.manager(),
         )
     except papermill.PapermillExecutionError as error:
         print("FAILED", flush=True)
@@ -96,8 +98,6 @@ def execute(path: Path, profile: str, seed: int, force: bool) -> str:
         )
     seconds = time.perf_counter() - start
     partial.replace(output)
-    # kB on Linux: the largest kernel so far
-    children_peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss
     write_json(
         record,
         {
@@ -106,7 +106,7 @@ def execute(path: Path, profile: str, seed: int, force: bool) -> str:
             "profile": profile,
             "seed": seed,
             "seconds": round(seconds, 1),
-            "peak_memory_mb": round(children_peak / 1024),
+            "peak_memory_mb": round(kernels.peak_memory() / 1024),
             "machine": (
                 f"{os.cpu_count()} cores, {platform.machine()},"
                 f" {platform.system()}"

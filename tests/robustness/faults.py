@@ -29,6 +29,7 @@ import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 import torch
@@ -71,57 +72,58 @@ RUN = Work("run over 12 scenes", run_command)
 
 def conversions(folder: Path) -> list[Work]:
     """The converters of ScanNet and S3DIS over twelve scenes each, in one
-    process and in two.
+    process and in two; the scenes are written for the first that needs them.
     """
-    scans = write_scans(folder / "scans")
-    rooms, images = write_rooms(folder / "s3dis")
     return [
         work
         for jobs in (1, 2)
         for work in (
             conversion(
-                "ScanNet, 12 scenes",
-                jobs,
-                "scannet",
-                scans,
-                "--every",
-                "1",
+                "ScanNet, 12 scenes", jobs, "scannet", write_scans, folder
             ),
-            conversion(
-                "S3DIS, 12 rooms", jobs, "s3dis", rooms, "--images", str(images)
-            ),
+            conversion("S3DIS, 12 rooms", jobs, "s3dis", write_rooms, folder),
         )
     ]
 
 
 def conversion(
-    name: str, jobs: int, form: str, source: Path, *options: str
+    name: str,
+    jobs: int,
+    form: str,
+    write: Callable[[Path], list[str]],
+    folder: Path,
 ) -> Work:
-    """A conversion of ``source``, so many scenes at once."""
-    more = (*options, "--jobs", str(jobs))
-    return Work(
-        f"{name}, {jobs} at once",
-        lambda out: convert_command(form, source, out, *more),
-        slow=jobs > 1,
-    )
+    """A conversion of what ``write`` puts into a folder, so many scenes at
+    once.
+    """
+
+    def command(out: Path) -> Command:
+        source = write(folder / form)
+        return convert_command(form, source, out, "--jobs", str(jobs))
+
+    return Work(f"{name}, {jobs} at once", command, slow=jobs > 1)
 
 
 def convert_command(
-    form: str, source: Path, out: Path, *options: str
+    form: str, source: list[str], out: Path, *options: str
 ) -> Command:
-    """The command that converts a data set in one format."""
-    return Command(["convert", form, str(source), "--out", str(out), *options])
+    """The command that converts a data set in one format; ``source`` names it,
+    and what it is read with.
+    """
+    return Command(["convert", form, *source, "--out", str(out), *options])
 
 
-def write_scans(folder: Path) -> Path:
+@cache
+def write_scans(folder: Path) -> list[str]:
     """Twelve ScanNet scenes of twenty frames."""
     for index in range(12):
         write_scan(folder, f"scene{index:04d}_00", floor_shots(20))
-    return folder
+    return [str(folder), "--every", "1"]
 
 
-def write_rooms(folder: Path) -> tuple[Path, Path]:
-    """Twelve rooms of S3DIS, and their images: the folders of both."""
+@cache
+def write_rooms(folder: Path) -> list[str]:
+    """Twelve rooms of S3DIS, and their images."""
     for index in range(12):
         scene, _ = room_scene(index, views=8, width=96, height=72)
         name = f"office_{index + 1}"
@@ -139,7 +141,7 @@ def write_rooms(folder: Path) -> tuple[Path, Path]:
                 frame.color.numpy(),
                 frame.depth.numpy(),
             )
-    return folder / "rooms", folder / "images"
+    return [str(folder / "rooms"), "--images", str(folder / "images")]
 
 
 def killed(

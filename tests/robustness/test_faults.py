@@ -5,25 +5,22 @@ import errno
 import json
 import os
 import resource
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 import torch
+from programs import ROOT, python
 from small_scene import floor_scene
 
 from vlg_lib.artifacts import save_tensors, write_json
 from vlg_lib.data.layout import write_scene
 
 HERE = Path(__file__).parent
-ROOT = HERE.parents[1]
 
 
 @pytest.mark.timeout(900)
 def test_killed_conversions_end_with_every_byte_of_a_whole_one() -> None:
     command = [
-        sys.executable,
         HERE / "faults.py",
         "convert",
         "--kills",
@@ -31,17 +28,11 @@ def test_killed_conversions_end_with_every_byte_of_a_whole_one() -> None:
         "--only",
         "ScanNet, 12 scenes, 1",
     ]
-    done = subprocess.run(
-        command,
-        env={
-            **os.environ,
-            "OMP_NUM_THREADS": "1",
-            "PYTHONPATH": os.pathsep.join(map(str, (HERE.parent, ROOT))),
-        },
-        capture_output=True,
-        text=True,
-    )
-    assert done.returncode == 0, done.stderr
+    environment = {
+        "OMP_NUM_THREADS": "1",
+        "PYTHONPATH": os.pathsep.join(map(str, (HERE.parent, ROOT))),
+    }
+    done = python(command, env=environment, check=True)
     undisturbed, *kills = [
         json.loads(line) for line in done.stdout.splitlines()
     ]
