@@ -232,7 +232,8 @@ CHANGES_PATH = re.compile(
 
 
 def test_no_file_changes_the_search_path() -> None:
-    allowed = {"tests/conftest.py", "tests/test_house_rules.py"}
+    # warm.py does what Python does as it starts
+    allowed = {"tools/warm.py", "tests/test_house_rules.py"}
     changing = {name for name in SOURCES if CHANGES_PATH.search(SOURCES[name])}
     assert changing <= allowed
 
