@@ -24,7 +24,7 @@ from vlg_lib.data.frames import LayoutError, open_frames, read_color, read_depth
 from vlg_lib.data.layout import read_point_labels, read_scene, write_scene
 from vlg_lib.data.ply import PlyError
 from vlg_lib.data.point_clouds import read_cloud
-from vlg_lib.networks.openscene import _network_weights
+from vlg_lib.networks.openscene import _readings
 from vlg_lib.scene import Camera, Frame, Scene
 
 Errors = type[Exception] | tuple[type[Exception], ...]
@@ -151,7 +151,7 @@ def _tensor_parsers(folder: Path) -> list[Parser]:
         Parser(
             "published network",
             [weights.getvalue()],
-            _network_weights,
+            _readings,
             StoreError,
             "g.pth",
         ),
