@@ -1,6 +1,7 @@
 """An old commit as the baseline of a benchmark: its files, its process."""
 
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -51,10 +52,10 @@ def repository(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def driver(tmp_path: Path) -> Path:
+    # a driver lies beside baseline.py, and finds it there
+    shutil.copy(baseline.__file__, tmp_path)
     path = tmp_path / "driver.py"
-    # a driver lies beside baseline.py; this one finds it by its folder
-    folder = Path(baseline.__file__).parent
-    path.write_text(f"import sys; sys.path.append({str(folder)!r})\n{DRIVER}")
+    path.write_text(DRIVER)
     return path
 
 
