@@ -96,8 +96,9 @@ FAULTS = [
         "a run prints although it is to be quiet",
         "unit",
         "vlg_lib/pipeline/run.py",
-        "import torch\n",
-        'import sys\n\nimport torch\n\nprint("!", file=sys.stderr)\n',
+        "    run = open_run(profile, seed, options)\n",
+        "    run = open_run(profile, seed, options)\n"
+        '    import sys\n    print("!", file=sys.stderr)\n',
         tests("tests/test_cli.py", "-k", "prints_the_table"),
         "test_run_prints_the_table_and_stores_it",
     ),
