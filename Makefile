@@ -11,6 +11,8 @@ export VLG_CACHE ?= $(CURDIR)/build/cache
 export OMP_WAIT_POLICY ?= passive
 # Sparse convolution is many small products: a training step took longer on two threads than on one.
 export OMP_NUM_THREADS ?= 1
+# Without bytecode every process compiles thousands of files for itself, which takes longer than most of what it does.
+unexport PYTHONDONTWRITEBYTECODE
 export PYTHONWARNINGS ?= ignore::DeprecationWarning:jupyter_client
 
 # The tests compare with MinkowskiEngine itself, which is built once and kept. Where it is not expected to build, pytest

@@ -84,6 +84,8 @@ def execute(
             str(partial),
             parameters={"PROFILE": profile, "SEED": seed},
             cwd=str(NOTEBOOKS),
+            # else it writes all figures so far once more at every cell
+            request_save_on_cell_execute=False,
             progress_bar=False,
             kernel_name="python3",
             # no note on stderr about the local transport

@@ -36,13 +36,13 @@ def takes(source: str) -> set[str]:
     """
     table = symtable.symtable(source, "cell", "exec")
     own = gives(source)
-    if all(
-        isinstance(statement, ast.Assign | ast.AugAssign)
-        for statement in ast.parse(source).body
-    ):
+    statements = ast.parse(source).body
+    found = {s.get_name() for s in table.get_symbols() if s.is_referenced()}
+    if all(isinstance(each, ast.AugAssign) for each in statements):
+        found |= own
+    if all(isinstance(each, ast.Assign | ast.AugAssign) for each in statements):
         own = set()
     inner = list(table.get_children())
-    found = {s.get_name() for s in table.get_symbols() if s.is_referenced()}
     while inner:
         scope = inner.pop()
         inner += scope.get_children()
