@@ -354,7 +354,7 @@ def test_a_crop_inherits_the_tags_of_its_room():
     where its class scores highest."""
     rooms = [block_room(index, index % 2 == 0) for index in range(8)]
     network = PointNetwork(SMALL)
-    crops = CamSettings(replace(BRIEF, crop=0.5))
+    crops = CamSettings(replace(BRIEF, crop=0.5, steps=40))
     losses = train_mil(
         network, [room[0] for room in rooms], [room[1] for room in rooms], crops
     )

@@ -46,6 +46,14 @@ def sparse_convolution(
     autocast, features and kernel are cast to its dtype; half-precision products
     are added up in float32. Differentiable once. Raises ValueError where
     kernel, features and map do not fit each other.
+
+    >>> from vlg_lib.sparse import CoordinateManager
+    >>> cells = torch.tensor([[0, 0, 0, 0], [0, 0, 0, 1]])
+    >>> kernel_map = CoordinateManager(cells).kernel_map(1, 1, 3)
+    >>> kernel = torch.arange(27.0).reshape(27, 1, 1)
+    >>> features = torch.tensor([[1.0], [10.0]])
+    >>> sparse_convolution(features, kernel, kernel_map).flatten().tolist()
+    [233.0, 134.0]
     """
     if tuple(kernel.shape[:2]) != (len(kernel_map.pairs), features.shape[1]):
         raise ValueError(
