@@ -17,7 +17,7 @@ TELL = """
 import atexit, os, sys
 atexit.register(print, "the end")
 print(sys.argv[1:], __name__, os.getcwd(), os.environ.get("WORD"))
-print(os.environ.get("HOME") is None, sys.path[0])
+print(os.environ.get("HOME") is None, next(iter(sys.path)))
 print("trouble", file=sys.stderr)
 {last}
 """
