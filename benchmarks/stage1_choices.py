@@ -299,8 +299,8 @@ def main() -> None:
     parser.add_argument(
         "--every",
         type=int,
-        default=4,
-        help="all choices but sampling look at every fourth room, or this",
+        default=1,
+        help="all choices but sampling look at every such room only",
     )
     parser.add_argument(
         "--choices", nargs="+", choices=CHOICES, default=list(CHOICES)
