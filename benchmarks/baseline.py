@@ -54,8 +54,10 @@ Request = Mapping[str, Any]
 Answer = dict[str, Any]
 
 
-class MissingHistoryError(Exception):
-    """The repository does not hold the commit that is asked for."""
+class MissingHistoryError(SystemExit):
+    """The repository does not hold the commit that is asked for; a benchmark
+    ends with this line, and without a traceback.
+    """
 
 
 def add_option(parser: argparse.ArgumentParser) -> None:
