@@ -74,8 +74,10 @@ if _DRIVEN in os.environ:
     _forget_editable_installs()
 
 
-class MissingHistoryError(Exception):
-    """The repository does not hold the commit that is asked for."""
+class MissingHistoryError(SystemExit):
+    """The repository does not hold the commit that is asked for; a benchmark
+    ends with this line, and without a traceback.
+    """
 
 
 def add_option(parser: argparse.ArgumentParser) -> None:

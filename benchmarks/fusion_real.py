@@ -43,7 +43,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from baseline import Side, add_option, builds, take_turns
+from baseline import Side, add_option, builds, full_hash, take_turns
 from fusion import GatherThenMask
 from fusion_driver import STATE, dense_map, load
 from safetensors.torch import save_file
@@ -210,6 +210,8 @@ def main() -> None:
     add_option(parser)
     given = parser.parse_args()
     torch.set_num_threads(1)
+    if given.baseline_commit is not None:
+        full_hash(given.baseline_commit)  # or end here
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "room.safetensors"
         write_input(path, given.points, given.order)
