@@ -387,7 +387,9 @@ def _run(command: list[Any], folder: str) -> tuple[int, list[str]]:
         return 0, []
     lines = [line.strip() for line in (done.stdout + done.stderr).splitlines()]
     named = [line for line in lines if re.search("error|failed", line, re.I)]
-    shown = [re.sub(r"/tmp/\S+/", "", line)[:240] for line in named or lines]
+    # pip builds in temporary folders of its own
+    temporary = re.escape(tempfile.gettempdir()) + r"/\S+/"
+    shown = [re.sub(temporary, "", line)[:240] for line in named or lines]
     return done.returncode, list(dict.fromkeys(shown))[:8]
 
 

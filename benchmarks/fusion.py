@@ -42,6 +42,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import torch
+from jaxtyping import Float
 from torch import Tensor
 
 from vlg_lib.artifacts import load_tensors, save_tensors
@@ -50,10 +51,28 @@ from vlg_lib.fusion import ViewAverager
 from vlg_lib.geometry.cameras import unproject
 from vlg_lib.geometry.visibility import PointPixelPairs, visible_points
 from vlg_lib.rooms.scenes import make_room, render_frame, room_poses
-from vlg_lib.scene import Camera
+from vlg_lib.scene import Camera, Frame
 
 CAMERA = Camera(288.9, 288.9, 159.5, 119.5, 320, 240)
 VIEWS, TIMED_FRAMES = 24, 4
+
+
+def scanned_room(
+    seed: int, camera: Camera, views: int
+) -> tuple[list[Frame], Float[Tensor, "N 3"]]:
+    """Frames of a room, and the points that they measure, one in each cell of
+    15 mm.
+    """
+    room = make_room(seed)
+    frames = [
+        render_frame(room, camera, pose).frame
+        for pose in room_poses(room, views)
+    ]
+    cells = VoxelAverager(0.015, channels=1)
+    for frame in frames:
+        positions, _ = unproject(frame.depth, camera, frame.camera_to_world)
+        cells.add(positions, torch.ones(len(positions), 1))
+    return frames, cells.result()[0].float()
 
 
 def make_pairs(
@@ -62,20 +81,9 @@ def make_pairs(
     """What a few frames of a room see of ``points`` points spread over its
     surfaces; seconds to find it, per frame.
     """
-    room = make_room(10_000 + seed)
-    frames = [
-        render_frame(room, CAMERA, pose).frame
-        for pose in room_poses(room, VIEWS)
-    ]
-    cells = VoxelAverager(0.015, channels=1)
-    for frame in frames:
-        positions, _ = unproject(frame.depth, CAMERA, frame.camera_to_world)
-        cells.add(positions, torch.ones(len(positions), 1))
-    cloud = cells.result()[0]
+    frames, cloud = scanned_room(10_000 + seed, CAMERA, VIEWS)
     generator = torch.Generator().manual_seed(seed)
-    cloud = cloud[
-        torch.randperm(len(cloud), generator=generator)[:points]
-    ].float()
+    cloud = cloud[torch.randperm(len(cloud), generator=generator)[:points]]
     start = time.perf_counter()
     pairs = [visible_points(cloud, frame) for frame in frames]
     seconds = (time.perf_counter() - start) / len(frames)

@@ -44,15 +44,12 @@ from typing import Any
 
 import torch
 from baseline import Side, add_option, builds, full_hash, take_turns
-from fusion import GatherThenMask
+from fusion import GatherThenMask, scanned_room
 from fusion_driver import STATE, dense_map, load
 from safetensors.torch import save_file
 from torch import Tensor
 
-from vlg_lib.data.depth_fusion import VoxelAverager
-from vlg_lib.geometry.cameras import unproject
 from vlg_lib.geometry.visibility import visible_points
-from vlg_lib.rooms.scenes import make_room, render_frame, room_poses
 from vlg_lib.scene import Camera, Frame
 
 CAMERA = Camera(240.0, 240.0, 159.5, 119.5, 320, 240)
@@ -62,16 +59,7 @@ SIZES = {"320 x 240": (240, 320), "160 x 120": (120, 160), "20 x 15": (15, 20)}
 
 def write_input(path: Path, points: int, order: str) -> None:
     """The cloud, and those frames of a room that see about SHARE of it."""
-    room = make_room(10_000)
-    frames = [
-        render_frame(room, CAMERA, pose).frame
-        for pose in room_poses(room, VIEWS)
-    ]
-    cells = VoxelAverager(0.015, channels=1)
-    for frame in frames:
-        positions, _ = unproject(frame.depth, CAMERA, frame.camera_to_world)
-        cells.add(positions, torch.ones(len(positions), 1))
-    cloud = cells.result()[0].float()
+    frames, cloud = scanned_room(10_000, CAMERA, VIEWS)
     generator = torch.Generator().manual_seed(0)
     chosen = torch.randperm(len(cloud), generator=generator)[:points]
     cloud = cloud[chosen if order == "random" else chosen.sort().values]

@@ -110,28 +110,30 @@ def test_a_driver_that_ends_is_an_error(repository: Path, driver: Path) -> None:
         side.ask({"do": "fail"})
 
 
-def test_an_editable_install_does_not_lend_modules(
-    repository: Path,
-) -> None:
+def test_an_editable_install_does_not_lend_modules() -> None:
     """It would answer for modules that an old build does not have."""
-    code = (
-        "import baseline, sys;"
-        "print([getattr(f, '__module__', f) for f in sys.meta_path])"
-    )
-    told = {}
+    code = """
+import sys
+class Finder:
+    __module__ = "__editable___library_finder"
+    find_spec = staticmethod(lambda *_: None)
+sys.meta_path.insert(0, Finder)
+import baseline
+print(Finder in sys.meta_path)
+"""
     for driven in (False, True):
         environment = dict(os.environ)
         environment["PYTHONPATH"] = str(Path(baseline.__file__).parent)
         if driven:
-            environment["BENCHMARK_BUILD"] = str(repository)
-        told[driven] = subprocess.run(
-            [sys.executable, "-c", code],
+            environment["BENCHMARK_BUILD"] = "a tree"
+        told = subprocess.run(
+            [sys.executable, "-S", "-c", code],
             env=environment,
             check=True,
             capture_output=True,
             text=True,
         ).stdout
-    assert "editable" not in told[True]
+        assert told == f"{not driven}\n"
 
 
 def test_a_module_of_another_build_is_an_error(

@@ -56,20 +56,8 @@ BASELINE = {
     },
 }
 # Runs axe; {rule: [markup, ...]}. It takes a header that is a formula for an
-# empty one (its text is MathML): left out. Code has thousands of coloured
-# words, one colour for all of a kind: it looks at five of each, and not at
-# single characters, of whose colour it says nothing.
+# empty one (its text is MathML): left out.
 AXE = """async () => {
-  const met = {};
-  for (const word of document.querySelectorAll(".highlight pre span[class]")) {
-    const place = word.closest("div[class*=cell_], article").className;
-    const kind = word.className + " in " + place;
-    const single = word.textContent.trim().length < 2;
-    met[kind] = (met[kind] || 0) + !single;
-    if ((single || met[kind] > 5) && !word.id && !word.children.length) {
-      word.replaceWith(word.textContent);
-    }
-  }
   const { violations } = await axe.run({
     resultTypes: ["violations"], preload: false });
   const formula = (node) =>

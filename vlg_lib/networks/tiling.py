@@ -93,13 +93,14 @@ def _best(
     In blocks of points, so that the scores of all points are never there at
     once.
     """
-    labels, chances = [], []
+    labels, probabilities = [], []
     for block in rows.split(_BLOCK):
         logits = mean_of_rows(scores, block)
         best, label = logits.max(dim=1)
         labels.append(label)
-        chances.append((logits - best[:, None]).exp_().sum(dim=1).reciprocal_())
-    return torch.cat(labels), torch.cat(chances)
+        others = (logits - best[:, None]).exp_().sum(dim=1)
+        probabilities.append(others.reciprocal_())
+    return torch.cat(labels), torch.cat(probabilities)
 
 
 def tiles(

@@ -17,6 +17,9 @@ QUANTUM = 128
 LARGE = 2 * QUANTUM
 """From so many rows on, a product is worth being filled up to whole quanta."""
 
+_PIECE = 8 * QUANTUM
+"""Rows of a piece where there are many."""
+
 _WORTH = 2**20
 """Multiplications from which oneDNN is faster than MKL."""
 
@@ -59,19 +62,20 @@ def times(
 def times_all(
     rows: Float[Tensor, "M K"], weight: Float[Tensor, "K N"]
 ) -> Float[Tensor, "M N"]:
-    """``rows @ weight`` for any number of rows: as many as one product of a
-    good shape takes at a time, and what is left over.
+    """``rows @ weight`` for any number of rows, in pieces whose shapes come
+    again, and what is left over.
 
     >>> times_all(torch.ones(2, 2), torch.ones(2, 3)).shape
     torch.Size([2, 3])
     """
-    if not _is_worth(rows, LARGE, weight.shape[1]) or len(rows) < LARGE:
+    if len(rows) < LARGE or not _is_worth(rows, _PIECE, weight.shape[1]):
         return rows @ weight
+    whole = len(rows) // QUANTUM * QUANTUM
     out = rows.new_empty(len(rows), weight.shape[1])
-    whole = len(rows) // LARGE * LARGE
-    for start in range(0, whole, LARGE):
-        piece = slice(start, start + LARGE)
-        out[piece] = _onednn(rows[piece], weight.mT)
+    for piece, product in zip(
+        rows[:whole].split(_PIECE), out[:whole].split(_PIECE), strict=True
+    ):
+        product.copy_(times(piece, weight))
     torch.mm(rows[whole:], weight, out=out[whole:])
     return out
 
