@@ -178,11 +178,12 @@ def test_experiment_is_reserved() -> None:
     "arguments",
     [
         ["run", "--profile", "fast"],
+        ["label", "scenes/a", "--tags", "floor,wall"],
         ["label", "scenes/a", "--tags", "floor,wall", "--train"],
         ["predict", "a.ply"],
         ["predict-scenes", "scenes", "--scenes", "train"],
     ],
-    ids=lambda arguments: arguments[0],
+    ids=["run", "label", "label --train", "predict", "predict-scenes"],
 )
 @pytest.mark.parametrize(
     ("device", "message"),
@@ -209,6 +210,19 @@ def test_a_device_that_is_not_there_is_one_line(
     assert printed.startswith(f"error: {message}")
     assert printed.count("\n") == 1
     assert list(tmp_path.iterdir()) == []
+
+
+def test_label_hands_its_device_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    given = {}
+
+    def spy(*_: object, **more: object) -> dict[str, int]:
+        given.update(more)
+        return {}
+
+    monkeypatch.setattr("vlg_lib.own_scan.label.label_scan", spy)
+    words = ["label", "scenes/a", "--tags", "floor", "--device", "cpu"]
+    assert CliRunner().invoke(cli.app, words).exit_code == 0
+    assert given["device"] == "cpu"
 
 
 def test_without_a_name_there_is_always_a_device() -> None:

@@ -15,6 +15,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from matplotlib import pyplot as plt
+from plyfile import PlyData, PlyElement
 from typer.testing import CliRunner
 
 from vlg_lib.classes import ClassSet, own_class_set, split_names
@@ -104,6 +105,29 @@ def test_a_cloud_with_other_letters_in_its_comments_is_read(tmp_path):
     assert read_columns(text)[0]["x"].tolist() == [1.5, 2.5]
 
 
+def test_lists_after_such_a_header_are_read_as_they_are(tmp_path):
+    """They are read value by value, and not mapped: what reads a letter as
+    "?" must not touch them."""
+    faces = np.zeros(1, dtype=[("vertex_indices", "O")])
+    faces["vertex_indices"][0] = np.arange(200, dtype="i4")
+    points = np.zeros(9, dtype=[("x", "f4"), ("near", "O")])
+    points["x"] = np.random.default_rng(0).normal(size=9)
+    for row in range(9):
+        points["near"][row] = np.arange(row, dtype="i4") + 200
+    path = tmp_path / "a.ply"
+    elements = [
+        PlyElement.describe(faces, "face", len_types={"vertex_indices": "u1"}),
+        PlyElement.describe(points, "vertex", len_types={"near": "u1"}),
+    ]
+    PlyData(elements).write(str(path))
+    with_comment(path, "made of 扫描.las".encode())
+    found, _ = read_columns(path)
+    assert np.array_equal(found["x"], points["x"])
+    assert [list(near) for near in found["near"]] == [
+        list(near) for near in points["near"]
+    ]
+
+
 def test_commas_of_other_keyboards_and_accents_of_two_kinds():
     for comma in ",，、،":
         assert split_words(f"椅子{comma} стол") == ("椅子", "стол")
@@ -191,8 +215,16 @@ def test_a_set_of_one_class(tmp_path):
     assert scores.iou == {"wall": 0.5}
 
 
-def test_fonts_for_other_letters_stand_behind_the_usual_one():
+def test_fonts_for_other_letters_stand_behind_the_usual_one(monkeypatch):
+    monkeypatch.setattr(
+        "vlg_lib.viz.pictures.get_font_names",
+        lambda: ["DejaVu Sans", "Noto Sans Arabic", "Noto Sans CJK SC"],
+    )
     with plt.rc_context():
         use_style()
-        assert plt.rcParams["font.family"][0] == "sans-serif"
+        assert plt.rcParams["font.family"] == [
+            "sans-serif",
+            "Noto Sans CJK SC",
+            "Noto Sans Arabic",
+        ]
         assert plt.rcParams["font.sans-serif"][0] == "DejaVu Sans"

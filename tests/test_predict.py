@@ -164,6 +164,14 @@ class TestTheResult:
             )
         assert "label 3 window" in PlyData.read(tmp_path / "b.ply").comments
 
+    def test_tells_the_mean_score_of_each_class(self, tmp_path, scorer):
+        found = ask(write(tmp_path / "a.ply", *room()), scorer)
+        told = found.summary["mean_scores"]
+        assert len(told) > 1
+        for name, mean in told.items():
+            own = found.scores[found.labels == found.class_set.index(name)]
+            assert mean == pytest.approx(own.double().mean().item(), abs=1e-4)
+
     def test_of_embeddings_is_the_nearest_word(self, tmp_path, shelf):
         points, colors = room()
         words = ["plant", "rug", "wall"]
