@@ -29,10 +29,6 @@ from vlg_lib.sparse.products import (
     times_transposed,
 )
 
-CPU_BLOCKS = {128: 4096, 2**62: 1024}
-"""How many pairs a CPU takes at a time, by the most channels that go in and out
-of a layer: about 1 MB in float32, so that they stay in its cache."""
-
 
 def sparse_convolution(
     features: Float[Tensor, "N C_in"],
@@ -279,7 +275,16 @@ def _blocks(kernel_map: KernelMap, kernel: Tensor) -> list[Block]:
     """
     if kernel.device.type != "cpu":
         return kernel_map.blocks()
-    channels = sum(kernel.shape[1:])
-    return kernel_map.blocks(
-        next(size for most, size in CPU_BLOCKS.items() if channels <= most)
-    )
+    return kernel_map.blocks(pairs_at_a_time(sum(kernel.shape[1:])))
+
+
+def pairs_at_a_time(channels: int) -> int:
+    """How many pairs a CPU takes at a time in a layer of so many channels, in
+    and out together: about 1 MB in float32, so that they stay in its cache.
+
+    Two sizes, since a kernel map keeps its blocks of each.
+
+    >>> pairs_at_a_time(32 + 32)
+    4096
+    """
+    return 4096 if channels <= 128 else 1024
