@@ -10,6 +10,7 @@ from vlg_lib.classes import IGNORE_LABEL, own_class_set
 from vlg_lib.metrics import (
     accuracy,
     confusion,
+    difference_interval,
     evaluate,
     interval,
     iou_per_class,
@@ -151,6 +152,43 @@ def test_the_interval_draws_rooms() -> None:
     wide = interval([good, bad, good], level=0.95)
     narrow = interval([good, bad, good], level=0.2)
     assert narrow[1] - narrow[0] <= wide[1] - wide[0]
+
+
+def test_a_paired_difference_forgets_what_both_share() -> None:
+    # each room is hard or easy for both; one method is better by one point of
+    # four in every room
+    easy = [torch.tensor([[4, 0, 0], [0, 4, 0]])] * 6
+    hard = [torch.tensor([[2, 2, 0], [2, 2, 0]])] * 6
+    less = torch.tensor([[-1, 1, 0], [0, 0, 0]])
+    better = [*easy, *hard]
+    worse = [matrix + less for matrix in better]
+    low, high = difference_interval([better], [worse])
+    middle = mean_iou(sum(better)) - mean_iou(sum(worse))
+    alone = interval(better)
+    assert 0 < low <= middle <= high
+    assert high - low < (alone[1] - alone[0]) / 4
+    assert difference_interval([worse], [better]) == pytest.approx(
+        (-high, -low)
+    )
+
+
+def test_a_paired_difference_is_a_mean_over_seeds() -> None:
+    good = [torch.tensor([[4, 0, 0], [0, 4, 0]])] * 3
+    half = [torch.tensor([[2, 0, 2], [0, 2, 2]])] * 3
+    # .5 in one seed, none in the other
+    found = difference_interval([good, good], [half, good])
+    assert found == pytest.approx((0.25, 0.25))
+
+
+@pytest.mark.parametrize(
+    ("first", "second"),
+    [([], []), ([[]], [[]]), ([[1]], [[1, 2]]), ([[1]], [[1], [1]])],
+)
+def test_a_paired_difference_needs_pairs(first, second) -> None:
+    room = torch.ones(2, 3, dtype=torch.int64)
+    one, other = ([[room] * len(r) for r in m] for m in (first, second))
+    with pytest.raises(ValueError, match="the same rooms of both"):
+        difference_interval(one, other)
 
 
 def test_bad_input_is_refused() -> None:

@@ -47,7 +47,7 @@ class TrainedNetwork:
 
 
 @dataclass(frozen=True)
-class _Lesson:
+class Lesson:
     """What the classes of the training rooms say about their points.
 
     ``labels``: for each room. ``by_class``: how much a class counts.
@@ -239,7 +239,7 @@ class Networks:
     def _train_classes(
         self, kind: str, network: PointNetwork, fit_settings: FitSettings
     ) -> None:
-        lesson = self._lesson(kind)
+        lesson = self.lesson(kind)
         train_classifier(
             network,
             lesson.clouds,
@@ -256,7 +256,7 @@ class Networks:
         if kind == "3dss-vlg":
             # all processes train it, so before they share work that needs it
             _ = stages.adapter
-        lesson, scenes = self._lesson(kind), stages.scenes.split("train")
+        lesson, scenes = self.lesson(kind), stages.scenes.split("train")
         stages.share(f"targets of {kind}", scenes, partial(self.targets, kind))
         distill(
             network,
@@ -267,7 +267,7 @@ class Networks:
             fit_settings=fit_settings,
         )
 
-    def _lesson(self, kind: str) -> _Lesson:
+    def lesson(self, kind: str) -> Lesson:
         """What the classes of the training rooms say about their points."""
         stages = self.stages
         scenes = stages.scenes.split("train")
@@ -289,7 +289,7 @@ class Networks:
             Cloud(scene.points, scene.colors, part.square())
             for scene, part in zip(scenes, weights, strict=True)
         ]
-        return _Lesson(labels, by_class, weights, clouds)
+        return Lesson(labels, by_class, weights, clouds)
 
     def scores(self, kind: str, scene: Scene) -> Float[Tensor, "N K"]:
         """The scores of a 3D network at the points of a scene: from points and

@@ -2,4 +2,11 @@
 share it.
 """
 
-__all__ = ["augmentation", "devices", "distributed", "loop", "point_batches"]
+__all__ = [
+    "augmentation",
+    "devices",
+    "distributed",
+    "loop",
+    "muon",
+    "point_batches",
+]

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from jaxtyping import Float, Int64, Shaped, UInt8
 from torch import Generator, Tensor, nn
+from torch.optim import Optimizer
 
 from vlg_lib.networks.point_network import (
     PointNetwork,
@@ -23,6 +24,7 @@ from vlg_lib.sparse import VoxelTensor
 from vlg_lib.training.augmentation import Augmentation, augment, crop
 from vlg_lib.training.distributed import mixed_precision
 from vlg_lib.training.loop import SCHEDULES, FitSettings, Optimization, fit
+from vlg_lib.training.muon import Muon
 
 
 @dataclass(frozen=True)
@@ -67,12 +69,31 @@ class CloudBatch:
         return torch.cat(drawn).to(self.rows.device)
 
 
+def _adamw(
+    parameters: Sequence[nn.Parameter], rate: float, decay: float
+) -> Optimizer:
+    fused = parameters[0].device.type in ("cpu", "cuda")
+    return torch.optim.AdamW(
+        parameters, lr=rate, weight_decay=decay, fused=fused
+    )
+
+
+def _muon(
+    parameters: Sequence[nn.Parameter], rate: float, decay: float
+) -> Optimizer:
+    return Muon(parameters, rate, weight_decay=decay)
+
+
+OPTIMIZERS = {"adamw": _adamw, "muon": _muon}
+"""The optimizers by name: of parameters, rate and weight decay."""
+
+
 @dataclass(frozen=True)
 class TrainingSettings:
     """The budget and the recipe that all 3D networks of one table share.
 
     The paper: Adam at 1e-3 with the poly schedule, 8 whole scenes a batch, 2 cm
-    voxels. ValueError for an unknown schedule.
+    voxels. ValueError for an unknown schedule or optimizer.
     """
 
     steps: int
@@ -84,7 +105,9 @@ class TrainingSettings:
     """The side of the square column that is cut from a room, metres, above 0;
     None takes whole rooms, as the paper does."""
     learning_rate: float = 4e-3
-    """Adam's rate at its highest, above 0. The paper: 1e-3."""
+    """The optimizer's rate at its highest, above 0. The paper: 1e-3."""
+    optimizer: str = "adamw"
+    """How weights are moved, a name in :data:`OPTIMIZERS`. The paper: Adam."""
     weight_decay: float = 1e-4
     """How much weights shrink in a step, times the rate; from 0. The paper's
     release: 0."""
@@ -98,11 +121,14 @@ class TrainingSettings:
     :data:`vlg_lib.training.loop.SCHEDULES`. The paper: ``poly_decay``."""
 
     def __post_init__(self) -> None:
-        if self.schedule not in SCHEDULES:
-            raise ValueError(
-                f"unknown schedule {self.schedule!r}; known:"
-                f" {', '.join(SCHEDULES)}"
-            )
+        for what, name, known in (
+            ("schedule", self.schedule, SCHEDULES),
+            ("optimizer", self.optimizer, OPTIMIZERS),
+        ):
+            if name not in known:
+                raise ValueError(
+                    f"unknown {what} {name!r}; known: {', '.join(known)}"
+                )
 
 
 def draw_batch(
@@ -211,11 +237,10 @@ def train_network(
         lambda step, generator: _draw(network, clouds, settings, generator),
         batch_loss,
         Optimization(
-            torch.optim.AdamW(
-                network.parameters(),
-                lr=settings.learning_rate,
-                weight_decay=settings.weight_decay,
-                fused=device.type in ("cpu", "cuda"),
+            OPTIMIZERS[settings.optimizer](
+                list(network.parameters()),
+                settings.learning_rate,
+                settings.weight_decay,
             ),
             settings.steps,
             SCHEDULES[settings.schedule],
