@@ -342,3 +342,59 @@ def test_a_network_in_training_is_handed_back_for_use() -> None:
         for module in model.modules()
         if isinstance(module, nn.BatchNorm1d)
     )
+
+
+def voxel_counts(settings: TrainingSettings) -> list[int]:
+    """How many voxels the steps of a training saw."""
+    seen: list[int] = []
+
+    def loss(outputs: Tensor, batch: CloudBatch) -> Tensor:
+        seen.append(len(outputs))
+        return colour_loss(outputs, batch)
+
+    train_network(network(norm="instance"), ROOMS, loss, settings)
+    return seen
+
+
+def test_the_first_steps_see_coarser_voxels() -> None:
+    fine = replace(RECIPE, steps=5, batch_rooms=1)
+    half = replace(fine, coarse=0.5, coarse_factor=2.0)
+    counts, fewer = voxel_counts(fine), voxel_counts(half)
+    # steps 0, 1 and 2 come before 2.5; rooms of some 40 voxels
+    assert all(a > 1.5 * b for a, b in zip(counts[:3], fewer, strict=False))
+    assert counts[3:] == fewer[3:]
+
+
+def test_coarse_voxels_have_the_size_that_is_asked_for() -> None:
+    whole = replace(RECIPE, steps=1, coarse=1.0, coarse_factor=2.0)
+    same = replace(SETTINGS, voxel_size=0.8)
+    expected = train_network(
+        PointNetwork(same, seed=0),
+        ROOMS,
+        colour_loss,
+        replace(RECIPE, steps=1),
+    )
+    found = train_network(network(), ROOMS, colour_loss, whole)
+    assert found == expected
+
+
+@pytest.mark.parametrize("optimizer", ["adamw", "muon"])
+def test_each_optimizer_learns(optimizer: str) -> None:
+    recipe = replace(
+        RECIPE, steps=40, batch_rooms=4, learning_rate=1e-2, optimizer=optimizer
+    )
+    losses = train_network(network(norm="instance"), ROOMS, colour_loss, recipe)
+    assert losses[-1] < 0.8 * losses[0]
+
+
+@pytest.mark.parametrize(
+    ("wrong", "words"),
+    [
+        ({"optimizer": "adam"}, "unknown optimizer 'adam'; known: adamw, muon"),
+        ({"coarse": 1.5}, "a share of coarse steps from 0 to 1"),
+        ({"coarse_factor": 0.0}, "a factor above 0"),
+    ],
+)
+def test_recipes_out_of_range_are_refused(wrong, words: str) -> None:
+    with pytest.raises(ValueError, match=words):
+        TrainingSettings(steps=1, **wrong)

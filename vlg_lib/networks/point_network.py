@@ -128,9 +128,10 @@ def point_features(
 def voxel_inputs(
     network: PointNetwork,
     clouds: Sequence[tuple[Float[Tensor, "_ 3"], Float[Tensor, "_ C"]]],
+    voxel_size: float | None = None,
 ) -> tuple[VoxelTensor, Int64[Tensor, " M"]]:
     """Clouds of (points, features) as one batch of voxels, and the row of each
-    point's voxel.
+    point's voxel. ``voxel_size``: metres; None for the network's own.
 
     A voxel carries the mean of its points' features. The second result counts
     all points, cloud after cloud: ``network(voxels)[rows]`` hands each point
@@ -144,7 +145,7 @@ def voxel_inputs(
     """
     coordinates, features, rows, count = [], [], [], 0
     for points, values in clouds:
-        voxels = voxelize(points, network.settings.voxel_size)
+        voxels = voxelize(points, voxel_size or network.settings.voxel_size)
         coordinates.append(voxels.coordinates)
         features.append(voxels.average(values))
         rows.append(voxels.point_to_voxel + count)
