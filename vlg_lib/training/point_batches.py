@@ -80,7 +80,8 @@ def _adamw(
 def _muon(
     parameters: Sequence[nn.Parameter], rate: float, decay: float
 ) -> Optimizer:
-    return Muon(parameters, rate, weight_decay=decay)
+    # of a training this short a mean over ten steps is long enough
+    return Muon(parameters, rate, weight_decay=decay, momentum=0.9)
 
 
 OPTIMIZERS = {"adamw": _adamw, "muon": _muon}
