@@ -96,8 +96,9 @@ def superpoints(
 
     Equal weights are taken in the order of the points. Where no two weights and
     no two distances are equal, another order of the points gives the same
-    pieces. Takes about 800 bytes a point. ValueError for clouds without points,
-    shapes that do not fit, and NaN or infinite coordinates.
+    pieces. 100,000 points take less than a CPU second and 100 MB, a million
+    take nine and 700 MB (``results/superpoints.json``). ValueError for clouds
+    without points, shapes that do not fit, and NaN or infinite coordinates.
 
     >>> line = torch.arange(20.0)[:, None] * torch.tensor([0.1, 0.0, 0.0])
     >>> colors = torch.zeros(20, 3, dtype=torch.uint8)
