@@ -17,9 +17,11 @@ from jaxtyping import Float, Int, Int64, UInt8
 from numpy.typing import NDArray
 from scipy.spatial import cKDTree
 from torch import Tensor
+from tqdm.auto import tqdm
 
 from vlg_lib.classes import IGNORE_LABEL
 from vlg_lib.metrics import confusion
+from vlg_lib.scene import Scene
 
 UNLABELLED = ("ignored", "counts")
 """What points without a label do in :func:`vote`."""
@@ -81,11 +83,14 @@ def superpoints(
     points: Float[Tensor, "N 3"],
     colors: UInt8[Tensor, "N 3"],
     settings: SuperpointSettings = SuperpointSettings(),
+    *,
+    progress: bool = False,
 ) -> Int64[Tensor, " N"]:
     """The superpoint of every point, (N,) int64 from 0, numbered in the order
     of their first points.
 
-    ``points``: (N, 3) float32, metres. ``colors``: (N, 3) uint8. An edge joins
+    ``points``: (N, 3) float32, metres. ``colors``: (N, 3) uint8. ``progress``:
+    whether to show a bar. An edge joins
     a point and each of its nearest others; its weight is 1 - |n . m| of their
     normals plus the distance of their colours. Edges are taken in the order of
     their weights. One between two pieces merges them where it weighs no more
@@ -110,11 +115,32 @@ def superpoints(
     if len(points) == 1:
         return torch.zeros(1, dtype=torch.int64)
     edges = _edges(
-        points.cpu().double().numpy(), colors.cpu().numpy(), settings
+        points.cpu().double().numpy(), colors.cpu().numpy(), settings, progress
     )
     parents = _merged(edges, len(points), settings.scale)
     _join_small(edges, parents, settings.least)
     return torch.from_numpy(_numbered(parents))
+
+
+def superpoints_of(
+    scene: Scene,
+    settings: SuperpointSettings = SuperpointSettings(),
+    *,
+    progress: bool = False,
+) -> Int64[Tensor, " N"]:
+    """The superpoints of a scene, (N,) int64: those that its data set ships,
+    else those of :func:`superpoints`, whose errors are raised.
+
+    >>> from dataclasses import replace
+    >>> from vlg_lib.rooms.scenes import room_scene
+    >>> room, _ = room_scene(0, views=2, width=40, height=30)
+    >>> one = torch.zeros(len(room.points), dtype=torch.int64)
+    >>> int(superpoints_of(replace(room, superpoints=one)).max())
+    0
+    """
+    if scene.superpoints is not None:
+        return scene.superpoints
+    return superpoints(scene.points, scene.colors, settings, progress=progress)
 
 
 def _check_cloud(points: Tensor, colors: Tensor) -> None:
@@ -140,9 +166,10 @@ def _edges(
     places: NDArray[np.float64],
     colors: NDArray[np.uint8],
     settings: SuperpointSettings,
+    progress: bool,
 ) -> _Edges:
     """The graph of neighbours with its weights."""
-    normals, left, right = _neighbourhoods(places, settings)
+    normals, left, right = _neighbourhoods(places, settings, progress)
     weights = np.empty(len(left))
     shades = colors.astype(np.float32) / 255
     for block in _blocks(len(left)):
@@ -161,7 +188,7 @@ def _blocks(count: int) -> Iterator[slice]:
 
 
 def _neighbourhoods(
-    places: NDArray[np.float64], settings: SuperpointSettings
+    places: NDArray[np.float64], settings: SuperpointSettings, progress: bool
 ) -> tuple[NDArray[np.float64], NDArray[np.int64], NDArray[np.int64]]:
     """The normal of every point, and the pairs of neighbours."""
     count = len(places)
@@ -169,7 +196,8 @@ def _neighbourhoods(
     around = min(settings.normal_neighbours, count)
     tree = cKDTree(places)
     normals, keys = np.empty_like(places), []
-    for block in _blocks(count):
+    blocks = list(_blocks(count))
+    for block in tqdm(blocks, "superpoints", disable=not progress):
         # Points of one leaf one after another: what they look up is at hand.
         own = tree.indices[block]
         _, near = tree.query(places[own], max(joined + 1, around))
@@ -342,16 +370,56 @@ def soft_vote(
     >>> vote(probabilities.argmax(dim=1), regions)
     tensor([1, 1, 1])
     """
-    regions, count = _compact(regions, len(probabilities))
-    if not bool(probabilities.isfinite().all()):
-        raise ValueError("expected probabilities, found NaN or infinity")
-    sums = torch.zeros(count, probabilities.shape[1], dtype=torch.float64)
-    sums.index_add_(0, regions, probabilities.double())
-    seen = (probabilities > 0).any(dim=1)
-    voters = torch.bincount(regions[seen], minlength=count)
-    best, winners = sums.max(dim=1)
-    winners[voters == 0] = IGNORE_LABEL
-    return winners[regions], (best / voters.clamp(min=1)).float()[regions]
+    rows = torch.arange(len(probabilities))
+    if len(rows) != len(regions):
+        raise ValueError(
+            f"expected a region for each of {len(rows)} points, found"
+            f" {len(regions)}"
+        )
+    votes = SoftVote(regions, probabilities.shape[1])
+    votes.add(rows, probabilities)
+    return votes.result()
+
+
+class SoftVote:
+    """A :func:`soft_vote` whose probabilities come block after block, so that
+    those of all points are never there at once.
+
+    >>> votes = SoftVote(torch.tensor([0, 0, 1]), classes=2)
+    >>> votes.add(torch.tensor([2, 1]), torch.tensor([[0.2, 0.8], [0.4, 0.6]]))
+    >>> votes.add(torch.tensor([0]), torch.tensor([[0.9, 0.1]]))
+    >>> votes.result()[0]
+    tensor([0, 0, 1])
+    """
+
+    def __init__(self, regions: Int[Tensor, " N"], classes: int) -> None:
+        self._regions, count = _compact(regions, len(regions))
+        self._sums = torch.zeros(count, classes, dtype=torch.float64)
+        self._voters = torch.zeros(count, dtype=torch.int64)
+
+    def add(
+        self,
+        points: Int64[Tensor, " M"],
+        probabilities: Float[Tensor, "M K"],
+    ) -> None:
+        """Count the votes of some points, given by their numbers, each once.
+
+        ``probabilities``: of each of them, as in :func:`soft_vote`. ValueError
+        for NaN.
+        """
+        if not bool(probabilities.isfinite().all()):
+            raise ValueError("expected probabilities, found NaN or infinity")
+        regions = self._regions[points]
+        self._sums.index_add_(0, regions, probabilities.double())
+        seen = (probabilities > 0).any(dim=1)
+        self._voters += regions[seen].bincount(minlength=len(self._voters))
+
+    def result(self) -> tuple[Int64[Tensor, " N"], Float[Tensor, " N"]]:
+        """The label of every point and its score, as in :func:`soft_vote`."""
+        best, winners = self._sums.max(dim=1)
+        winners[self._voters == 0] = IGNORE_LABEL
+        means = (best / self._voters.clamp(min=1)).float()
+        return winners[self._regions], means[self._regions]
 
 
 def ceiling(

@@ -158,8 +158,8 @@ class Cache:
     def write_superpoints(
         self, artifact: Artifact, made: Int64[Tensor, " N"], seconds: float
     ) -> None:
-        """Keep the superpoint of every point, in 32 bits."""
-        save_tensors(self.path(artifact), {"superpoints": made.int()})
+        """Keep the superpoint of every point."""
+        save_tensors(self.path(artifact), {"superpoints": made})
         self.finish(artifact, seconds)
 
     def read_superpoints(self, artifact: Artifact) -> Int64[Tensor, " N"]:
@@ -167,4 +167,4 @@ class Cache:
         damaged.
         """
         tensors, _ = load_tensors(self.path(artifact))
-        return tensors["superpoints"].long()
+        return tensors["superpoints"]

@@ -20,10 +20,10 @@ from vlg_lib.fusion import fuse_scene
 from vlg_lib.pipeline.cache import Artifact, Cache
 from vlg_lib.pipeline.options import RunOptions
 from vlg_lib.pipeline.profiles import Profile
-from vlg_lib.pipeline.scenes import Scenes
+from vlg_lib.pipeline.scenes import Scenes, hash_tensor
 from vlg_lib.pseudo_labels import PseudoLabels, make_pseudo_labels
 from vlg_lib.scene import PointEmbeddings, Scene
-from vlg_lib.superpoints import superpoints
+from vlg_lib.superpoints import superpoints_of
 from vlg_lib.training import distributed
 from vlg_lib.training.loop import FitSettings, Progress, load_model
 from vlg_lib.vision_language.cache import CachedModel
@@ -239,7 +239,9 @@ class Stages:
         """The superpoints of a scene, and what they depend on: no image, no
         tag, no label.
         """
+        shipped = scene.superpoints
         key = key_of(
+            shipped=None if shipped is None else hash_tensor(shipped),
             scene=self.scenes.key(scene),
             code=code_key("vlg_lib.superpoints"),
             settings=asdict(self.profile.superpoints),
@@ -247,13 +249,13 @@ class Stages:
         return Artifact("superpoints", scene.name, key)
 
     def superpoints(self, scene: Scene) -> Int64[Tensor, " N"]:
-        """The superpoint of every point of a scene, (N,) int64."""
+        """The superpoint of every point of a scene, (N,) int64: those that its
+        data set ships, else those of the profile.
+        """
         artifact = self.superpoints_artifact(scene)
         if artifact not in self.cache:
             started = time.perf_counter()
-            made = superpoints(
-                scene.points, scene.colors, self.profile.superpoints
-            )
+            made = superpoints_of(scene, self.profile.superpoints)
             self.cache.write_superpoints(
                 artifact, made, time.perf_counter() - started
             )
