@@ -143,7 +143,7 @@ def test_superpoints_are_made_once_and_again_with_other_settings(
     finer = replace(TINY, superpoints=SuperpointSettings(scale=0.05, least=3))
     other = open_run(finer, options=quiet(tmp_path), scenes=scenes)
     assert int(other.stages.superpoints(room).max()) > int(made.max())
-    monkeypatch.setattr("vlg_lib.pipeline.stages.superpoints", None)
+    monkeypatch.setattr("vlg_lib.pipeline.stages.superpoints_of", None)
     assert torch.equal(run.stages.superpoints(room), made)
 
 
