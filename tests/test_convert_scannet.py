@@ -306,6 +306,43 @@ class TestLabels:
             "other",
         )
 
+    def test_the_segments_of_the_mesh_are_the_superpoints(self, tmp_path):
+        folder = write_scan(tmp_path / "scans")
+        write_annotations(folder, [], [70, 3, 70, 2**40, 3, 3])
+        (folder / "scene0000_00.aggregation.json").unlink()
+        scene = converted(tmp_path / "scans", tmp_path / "out")
+        assert scene.superpoints.tolist() == [1, 0, 1, 2, 0, 0]
+        made = read_manifest(tmp_path / "out" / "scene0000_00")
+        assert made["provenance"]["superpoints"] == (
+            "scene0000_00_vh_clean_2.0.010000.segs.json"
+        )
+
+    def test_without_segments_there_are_no_superpoints(self, tmp_path):
+        write_scan(tmp_path / "scans")
+        scene = converted(tmp_path / "scans", tmp_path / "out")
+        assert scene.superpoints is None
+
+    @pytest.mark.parametrize(
+        ("content", "message"),
+        [
+            ('{"segIndices": [1, 2, 3]}', "each of the 6 points of the mesh"),
+            ('{"segIndices": [1, 2, 3, 4, 5, 1.5]}', "list of whole numbers"),
+            ('{"segIndices": [1, 2, 3, 4, 5, -6]}', "list of whole numbers"),
+            ('{"segIndices": [1, 2, 3, 4, 5, true]}', "list of whole numbers"),
+            ('{"segIndices": "123456"}', "list of whole numbers"),
+            ("[1, 2, 3, 4, 5, 6]", "list of whole numbers"),
+            ('{"segIndices": [1, 2', "not JSON"),
+        ],
+    )
+    def test_segments_that_do_not_fit(self, tmp_path, content, message):
+        folder = write_scan(tmp_path / "scans")
+        path = folder / "scene0000_00_vh_clean_2.0.010000.segs.json"
+        path.write_text(content)
+        result = run(tmp_path / "scans", tmp_path / "out", frame_skip=1)
+        (error,) = result.failed.values()
+        assert message in error
+        assert "segs.json" in error
+
     def test_every_class_has_the_id_of_the_benchmark(self):
         names = dict(zip(SCANNET_20.names, NYU40_IDS, strict=True))
         assert (

@@ -28,6 +28,7 @@ from vlg_lib.pipeline.options import RunOptions
 from vlg_lib.pipeline.profiles import get_profile
 from vlg_lib.rooms.scenes import room_scene
 from vlg_lib.scene import Scene
+from vlg_lib.superpoints import superpoints
 from vlg_lib.vision_language import create_model
 
 
@@ -255,6 +256,29 @@ def test_labels_from_tags(tmp_path):
     assert bool((extra["score"][seen] > 1 / len(tags) - 1e-6).all())
 
 
+def test_a_vote_gives_each_superpoint_one_label(tmp_path):
+    """As a command: pieces of the scan, or those that its data set ships."""
+    room, _ = room_scene(15_001, views=6, width=80, height=60)
+    shipped = (room.points[:, 2] * 4).long().clamp(min=0)
+    for name, pieces, kept in (
+        ("own", superpoints(room.points, room.colors), None),
+        ("shipped", shipped, shipped),
+    ):
+        folder = written(replace(room, superpoints=kept), tmp_path / name)
+        labels = {}
+        for out, more in (("plain", []), ("voted", ["--vote"])):
+            words = ["label", str(folder), "--out", str(tmp_path / name / out)]
+            result = CliRunner().invoke(app, [*words, "--quiet", *more])
+            assert result.exit_code == 0, result.output
+            path = tmp_path / name / out / "labelled.ply"
+            labels[out] = read_points(path)[2]["label"]
+        assert not torch.equal(labels["plain"], labels["voted"])
+        for piece in pieces.unique():
+            assert len(labels["voted"][pieces == piece].unique()) == 1
+    # unseen points get the label of the seen ones of their piece
+    assert (labels["voted"] < 0).sum() <= (labels["plain"] < 0).sum()
+
+
 def test_tags_of_ones_own(tmp_path):
     """Words outside the scene's class set make a class set of their own; words
     outside the teacher's are refused."""
@@ -332,6 +356,30 @@ def test_training_on_one_scan(trained):
     )
     assert sum(recall) > 1.5  # one class for all points, whichever, makes 1
     assert (root / "out" / "trained.html").is_file()
+
+
+def test_a_vote_after_training_changes_what_is_written_alone(
+    trained, tmp_path, monkeypatch
+):
+    root, room, _, _ = trained
+    monkeypatch.setenv("VLG_CACHE", str(root / "cache"))
+    tags = room.class_set.present(room.scene_labels)
+    train_on_scan(root / "a", tmp_path, tags, TINY, QUIET, vote=True)
+    pieces = superpoints(room.points, room.colors)
+    for name in ("labelled", "trained"):
+        before, after = (
+            read_points(folder / f"{name}.ply")[2]["label"]
+            for folder in (root / "out", tmp_path)
+        )
+        assert not torch.equal(before, after)
+        for piece in pieces.unique():
+            assert len(after[pieces == piece].unique()) == 1
+    networks = [
+        load_network(folder / "network.safetensors")[0].state_dict()
+        for folder in (root / "out", tmp_path)
+    ]
+    for name, weight in networks[0].items():
+        assert torch.equal(weight, networks[1][name]), name
 
 
 def test_the_network_of_a_scan_labels_another_cloud(trained, tmp_path):

@@ -3,6 +3,7 @@ library promises."""
 
 import json
 import re
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 
@@ -16,6 +17,7 @@ from plyfile import PlyData
 from small_scene import CAMERA, floor_frame, floor_scene
 
 import vlg_lib
+from vlg_lib.artifacts import save_tensors
 from vlg_lib.classes import IGNORE_LABEL, ROOMS_12, own_class_set
 from vlg_lib.data.depth_fusion import VoxelAverager, points_from_frames
 from vlg_lib.data.frames import FrameFolder, LayoutError, natural_key
@@ -36,6 +38,49 @@ def write(folder: Path, scene: Scene | None = None, **options) -> Path:
     return folder
 
 
+ZEROS = torch.zeros(floor_scene().points.shape[0], dtype=torch.int64)
+
+
+@pytest.mark.parametrize(
+    ("broken", "message"),
+    [
+        ({"superpoints": ZEROS[:5]}, r"found torch.int64 \(5,\)"),
+        ({"superpoints": ZEROS[:, None]}, "expected superpoints from 0, int64"),
+        ({"superpoints": ZEROS - 1}, "expected superpoints from 0, int64"),
+        ({"superpoints": ZEROS.float()}, "found torch.float32"),
+        ({"pieces": ZEROS}, r"found torch.float32 \(0,\)"),
+        ("cut", "convert the scene again"),
+        ("gone", "convert the scene again"),
+        ("elsewhere", "expected superpoints to be null or"),
+    ],
+)
+def test_superpoints_that_do_not_fit(tmp_path, broken, message):
+    folder = write(tmp_path / "a", replace(floor_scene(), superpoints=ZEROS))
+    path, manifest = folder / "superpoints.safetensors", folder / "scene.json"
+    if broken == "cut":
+        path.write_bytes(path.read_bytes()[:-3])
+    elif broken == "gone":
+        path.unlink()
+    elif broken == "elsewhere":
+        text = manifest.read_text()
+        manifest.write_text(text.replace(path.name, f"../{path.name}"))
+    else:
+        save_tensors(path, broken)
+    with pytest.raises(LayoutError, match=message) as raised:
+        read_scene(folder)
+    assert str(folder) in str(raised.value)
+
+
+def test_a_scene_has_a_superpoint_for_each_point():
+    scene = floor_scene()
+    for pieces in (
+        torch.zeros(3).long(),
+        -torch.ones(len(scene.points)).long(),
+    ):
+        with pytest.raises((ValueError, TypeError)):
+            replace(scene, superpoints=pieces)
+
+
 class TestRoundTrip:
     def test_points_colours_and_labels_come_back_exactly(self, tmp_path):
         scene = floor_scene()
@@ -51,6 +96,27 @@ class TestRoundTrip:
             ROOMS_12,
             {},
         )
+
+    def test_superpoints_come_back_or_are_none(self, tmp_path):
+        scene = floor_scene()
+        pieces = torch.arange(len(scene.points)) // 7 * 2**33
+        folder = write(tmp_path / "a", replace(scene, superpoints=pieces))
+        found = read_scene(folder).superpoints
+        assert torch.equal(found, pieces)
+        assert found.dtype == torch.int64
+        manifest = json.loads((folder / "scene.json").read_text())
+        assert manifest["superpoints"] == "superpoints.safetensors"
+        # written again without: nothing is left of them
+        write(folder, scene)
+        assert read_scene(folder).superpoints is None
+        assert not (folder / "superpoints.safetensors").exists()
+
+    def test_scenes_from_before_there_were_superpoints_are_read(self, tmp_path):
+        folder = write(tmp_path / "a")
+        manifest = json.loads((folder / "scene.json").read_text())
+        del manifest["superpoints"]
+        (folder / "scene.json").write_text(json.dumps(manifest))
+        assert read_scene(folder).superpoints is None
 
     def test_frames_come_back_with_depth_to_half_a_millimetre(self, tmp_path):
         scene = floor_scene(3)

@@ -21,6 +21,8 @@ from vlg_lib.pipeline.profiles import Profile, get_profile
 from vlg_lib.pipeline.run import Run, open_run, run_pipeline
 from vlg_lib.pipeline.scenes import Scenes
 from vlg_lib.pipeline.table import ROWS
+from vlg_lib.rooms.scenes import room_scene
+from vlg_lib.superpoints import SuperpointSettings, superpoints
 from vlg_lib.vision_language.prompts import PromptSettings, TeacherSettings
 from vlg_lib.vision_language.small import SmallModel
 
@@ -98,6 +100,51 @@ def test_the_rows_are_the_scores_of_what_the_methods_return(
     (test_truth,) = [run.scenes.truth(scene) for scene in test]
     share = float((test_truth[test_truth >= 0] == commonest).double().mean())
     assert rows["majority class"]["accuracy"] == pytest.approx(100 * share)
+
+
+def test_the_row_of_the_vote_is_a_vote_of_the_probabilities(
+    cache: Path,
+) -> None:
+    run = open_tiny(cache)
+    rows = {row["row"]: row for row in run.table.rows()}
+    (room,) = run.scenes.split("test")
+    fused, texts = run.stages.fused(room), run.stages.text_embeddings()
+    # by hand: the sum of the softmax over the seen points of each superpoint
+    shares = (fused.embeddings @ texts.T / 0.05).softmax(1)
+    shares[~fused.seen] = 0
+    pieces = superpoints(room.points, room.colors)
+    labels = torch.full((len(pieces),), IGNORE_LABEL)
+    for piece in pieces.unique():
+        inside = pieces == piece
+        if bool(fused.seen[inside].any()):
+            labels[inside] = shares[inside].double().sum(0).argmax()
+    expected = evaluate([labels], [run.scenes.truth(room)], ROOMS_12)
+    row = rows["projection + superpoint vote"]
+    assert row["miou"] == pytest.approx(100 * expected.miou)
+    assert row["accuracy"] == pytest.approx(100 * expected.accuracy)
+    made = [
+        run.cache.manifest(run.stages.superpoints_artifact(scene)).seconds
+        for scene in run.scenes.all()
+    ]
+    assert row["seconds"] >= sum(made) > 0
+
+
+def test_superpoints_are_made_once_and_again_with_other_settings(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    room, _ = room_scene(3, views=2, width=40, height=30)
+    scenes = Scenes.in_memory([room], [room])
+    run = open_run(TINY, options=quiet(tmp_path), scenes=scenes)
+    made = run.stages.superpoints(room)
+    assert torch.equal(made, superpoints(room.points, room.colors))
+    assert run.cache.manifest(run.stages.superpoints_artifact(room)).name == (
+        room.name
+    )
+    finer = replace(TINY, superpoints=SuperpointSettings(scale=0.05, least=3))
+    other = open_run(finer, options=quiet(tmp_path), scenes=scenes)
+    assert int(other.stages.superpoints(room).max()) > int(made.max())
+    monkeypatch.setattr("vlg_lib.pipeline.stages.superpoints_of", None)
+    assert torch.equal(run.stages.superpoints(room), made)
 
 
 def test_the_rows_of_3d_networks_are_what_their_networks_predict(

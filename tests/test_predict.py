@@ -29,6 +29,7 @@ from vlg_lib.geometry.voxels import voxelize
 from vlg_lib.networks.point_network import (
     NetworkSettings,
     PointNetwork,
+    load_network,
     point_scores,
     save_network,
 )
@@ -38,6 +39,7 @@ from vlg_lib.own_scan.predict import (
     choose_classes,
     predict,
 )
+from vlg_lib.superpoints import SuperpointSettings, superpoints
 from vlg_lib.vision_language import create_model
 
 RGB = ("red", "green", "blue")
@@ -163,6 +165,37 @@ class TestTheResult:
                 np.array(ROOMS_12.palette, np.uint8)[written["label"], i],
             )
         assert "label 3 window" in PlyData.read(tmp_path / "b.ply").comments
+
+    def test_of_a_vote_is_the_mean_of_each_superpoint(self, tmp_path, scorer):
+        points, colors = room()
+        colors[points[:, 0] > 1.5] = 40
+        broken = points.copy()
+        broken[7] = np.nan
+        cloud = write(tmp_path / "a.ply", broken, colors)
+        pieces = SuperpointSettings(scale=2.0, least=20)
+        plain, found = (
+            ask(cloud, scorer, tmp_path / "b.ply", superpoints=settings)
+            for settings in (None, pieces)
+        )
+        usable = np.arange(len(points)) != 7
+        points, colors = map(torch.from_numpy, (points[usable], colors[usable]))
+        regions = superpoints(points, colors, pieces)
+        assert found.summary["superpoints"] == int(regions.max()) + 1 > 1
+        assert plain.summary["superpoints"] is None
+        network, _ = load_network(scorer)
+        chances = point_scores(network, points, colors).softmax(dim=1)
+        for region in regions.unique():
+            inside = regions == region
+            mean = chances[inside].mean(dim=0)
+            labels, scores = found.labels[usable], found.scores[usable]
+            assert labels[inside].tolist() == [int(mean.argmax())] * len(
+                labels[inside]
+            )
+            assert scores[inside].tolist() == pytest.approx(
+                [float(mean.max())] * len(labels[inside]), abs=1e-4
+            )
+        assert found.labels[7] == -1
+        assert not torch.equal(found.labels, plain.labels)
 
     def test_tells_the_mean_score_of_each_class(self, tmp_path, scorer):
         found = ask(write(tmp_path / "a.ply", *room()), scorer)

@@ -165,6 +165,7 @@ def test_the_parts_of_a_profile_are_those_of_the_design() -> None:
         "PromptSettings",
         "PseudoLabelSettings",
         "RoomsSettings",
+        "SuperpointSettings",
         "TeacherSettings",
         "TrainingSettings",
         "Visibility",

@@ -90,6 +90,33 @@ def mask_logits(
     return logits.masked_fill(~scene_labels.to(logits.device), -torch.inf)
 
 
+def class_probabilities(
+    point_embeddings: PointEmbeddings,
+    text_embeddings: Float[Tensor, "K D"],
+    scene_labels: Bool[Tensor, " K"] | None = None,
+    temperature: float = 0.05,
+) -> Float[Tensor, "N K"]:
+    """The probability of every class at every point, (N, K) float32: the
+    softmax of the logits, among the classes that the scene contains.
+
+    Rows of points that no view saw are zero. With ``scene_labels=None`` nothing
+    is masked. Errors as in :func:`compute_logits` and :func:`mask_logits`.
+
+    >>> fused = PointEmbeddings(torch.eye(2), torch.tensor([2, 0]))
+    >>> only_second = torch.tensor([False, True])
+    >>> class_probabilities(fused, torch.eye(2), only_second)
+    tensor([[0., 1.],
+            [0., 0.]])
+    """
+    logits = compute_logits(
+        point_embeddings.embeddings, text_embeddings, temperature
+    )
+    if scene_labels is not None:
+        logits = mask_logits(logits, scene_labels)
+    unseen = ~point_embeddings.seen
+    return logits.softmax(dim=1).masked_fill(unseen[:, None], 0.0)
+
+
 def make_pseudo_labels(
     point_embeddings: PointEmbeddings,
     text_embeddings: Float[Tensor, "K D"],
@@ -108,14 +135,9 @@ def make_pseudo_labels(
     >>> make_pseudo_labels(fused, torch.eye(2), only_second).labels
     tensor([ 1, -1])
     """
-    logits = compute_logits(
-        point_embeddings.embeddings, text_embeddings, temperature
+    probabilities = class_probabilities(
+        point_embeddings, text_embeddings, scene_labels, temperature
     )
-    if scene_labels is not None:
-        logits = mask_logits(logits, scene_labels)
-    confidence, labels = logits.softmax(dim=1).max(dim=1)
+    confidence, labels = probabilities.max(dim=1)
     unseen = ~point_embeddings.seen
-    return PseudoLabels(
-        labels.masked_fill(unseen, IGNORE_LABEL),
-        confidence.masked_fill(unseen, 0.0),
-    )
+    return PseudoLabels(labels.masked_fill(unseen, IGNORE_LABEL), confidence)

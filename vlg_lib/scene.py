@@ -14,7 +14,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import torch
-from jaxtyping import Bool, Float, Int, UInt8
+from jaxtyping import Bool, Float, Int, Int64, UInt8
 from torch import Tensor
 
 from vlg_lib.classes import ClassSet
@@ -116,7 +116,8 @@ class Scene:
     uint8. ``frames``: a sequence that may load each frame when it is asked for.
     ``scene_labels``: (K,) bool, True where the scene contains the class.
     ``skipped``: what the reader left out and how often, for example ``{"invalid
-    pose": 2}``.
+    pose": 2}``. ``superpoints``: (N,) int64 from 0, the piece of every point,
+    where the data set ships a partition; else None.
 
     >>> from vlg_lib.classes import own_class_set
     >>> cups = own_class_set(["cup", "plate"])
@@ -133,6 +134,7 @@ class Scene:
     class_set: ClassSet
     scene_labels: Bool[Tensor, " K"]
     skipped: Mapping[str, int] = field(default_factory=dict)
+    superpoints: Int64[Tensor, " N"] | None = None
 
     def __post_init__(self) -> None:
         if len(self.points) == 0:
@@ -142,6 +144,15 @@ class Scene:
                 f"scene {self.name!r}: {len(self.scene_labels)} scene labels"
                 f" for the {len(self.class_set.names)} classes of"
                 f" {self.class_set.name!r}"
+            )
+        pieces = self.superpoints
+        if pieces is not None and (
+            pieces.shape != self.points.shape[:1] or int(pieces.min()) < 0
+        ):
+            raise ValueError(
+                f"scene {self.name!r}: expected a superpoint from 0 for each of"
+                f" {len(self.points)} points, found {len(pieces)} from"
+                f" {int(pieces.min()) if len(pieces) else 'none'}"
             )
 
 

@@ -45,7 +45,13 @@ def _layout_parsers(root: Path) -> list[Parser]:
     views = [floor_frame(str(i), 0.2 * i, 0.0, 2.0, camera) for i in range(2)]
     points, colors = points_from_frames(views, 0.3)
     scene = Scene(
-        "floor", points, colors, views, ROOMS_12, ROOMS_12.mask(["floor"])
+        "floor",
+        points,
+        colors,
+        views,
+        ROOMS_12,
+        ROOMS_12.mask(["floor"]),
+        superpoints=torch.arange(len(points)) // 3,
     )
     labels = torch.zeros(len(scene.points), dtype=torch.int64)
 
@@ -70,6 +76,7 @@ def _layout_parsers(root: Path) -> list[Parser]:
         of("scene.json", read_scene),
         of("points.ply", read_scene, (LayoutError, PlyError)),
         of("labels.ply", read_point_labels, (LayoutError, PlyError)),
+        of("superpoints.safetensors", read_scene),
         of("intrinsic/intrinsic_color.txt", read_scene),
         of("pose/1.txt", frames),
         of("color/1.png", frames),

@@ -12,6 +12,7 @@ NAMES = (
     "layout: scene.json",
     "layout: points.ply",
     "layout: labels.ply",
+    "layout: superpoints.safetensors",
     "layout: intrinsic/intrinsic_color.txt",
     "layout: pose/1.txt",
     "layout: color/1.png",

@@ -128,6 +128,17 @@ Fused = Annotated[
         )
     ),
 ]
+Vote = Annotated[
+    bool,
+    typer.Option(
+        "--vote",
+        help=(
+            "Give all points of a superpoint, a piece of one surface and one"
+            " colour, one label: the class with the highest mean probability."
+            " Rooms made of boxes favour it; expect less of real ones."
+        ),
+    ),
+]
 Device = Annotated[
     str | None,
     typer.Option(

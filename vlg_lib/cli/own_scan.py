@@ -83,6 +83,7 @@ def label(
         typer.Option("--train", help="Train a 3D network on this scan, too."),
     ] = False,
     profile: options.ProfileName = "auto",
+    vote: options.Vote = False,
     device: options.Device = None,
     quiet: options.Quiet = False,
 ) -> None:
@@ -112,15 +113,19 @@ def label(
     A training that was stopped goes on where it was: what is made is kept in
     VLG_CACHE (or ~/.cache/vlg_lib). --profile chooses its sizes; without
     --train it says nothing, and a prompt is "a {name}" where none is given.
+    With --vote superpoints of the scan vote, or those that its data set ships
+    (ScanNet's segments); the network of --train learns from the labels before
+    the vote.
     """
     from vlg_lib.own_scan.label import label_scan, train_on_scan
     from vlg_lib.pipeline.options import RunOptions
+    from vlg_lib.superpoints import SuperpointSettings
 
     typed = options.split_words(tags) or _own_tags(folder)
     if train:
         sizes = worded_profile(profile, teacher, prompts)
         settings = RunOptions(device=device, progress=not quiet)
-        counts = train_on_scan(folder, out, typed, sizes, settings)
+        counts = train_on_scan(folder, out, typed, sizes, settings, vote=vote)
     else:
         templates = templates_of(prompts)
         counts = label_scan(
@@ -129,6 +134,7 @@ def label(
             typed,
             teacher,
             templates,
+            superpoints=SuperpointSettings() if vote else None,
             device=device,
             progress=not quiet,
         )
@@ -207,6 +213,7 @@ def predict(
             "--no-color", help="Take mid-grey for the colours of all points."
         ),
     ] = False,
+    vote: options.Vote = False,
     device: options.Device = None,
     quiet: options.Quiet = False,
 ) -> None:
@@ -225,6 +232,7 @@ def predict(
       vlg predict room.ply --classes "wall,floor,chair" --out out/room.ply
       vlg predict phone.ply --units mm --up y --augmentations 5
       vlg predict room.ply --checkpoint my_network.safetensors
+      vlg predict room.ply --vote
 
     Writes::
 
@@ -242,6 +250,7 @@ def predict(
     """
     from vlg_lib.own_scan.predict import PredictionSettings
     from vlg_lib.own_scan.predict import predict as predict_cloud
+    from vlg_lib.superpoints import SuperpointSettings
 
     settings = PredictionSettings(
         units=units,
@@ -249,6 +258,7 @@ def predict(
         augmentations=augmentations,
         temperature=temperature,
         use_color=not no_color,
+        superpoints=SuperpointSettings() if vote else None,
     )
     prediction = predict_cloud(
         cloud,

@@ -280,13 +280,13 @@ def experiment() -> None:
 def _table(rows: "list[Row]") -> str:
     """The table as aligned text."""
     lines = [
-        f"{'row':24} {'mIoU':>6} {'95 % interval':>14} {'accuracy':>9}"
+        f"{'row':30} {'mIoU':>6} {'95 % interval':>14} {'accuracy':>9}"
         f" {'mIoU train':>11} {'seconds':>8}"
     ]
     for row in rows:
         between = f"{row['miou_low']:.1f}-{row['miou_high']:.1f}"
         lines.append(
-            f"{row['row']:24} {row['miou']:6.1f} {between:>14}"
+            f"{row['row']:30} {row['miou']:6.1f} {between:>14}"
             f" {row['accuracy']:9.1f} {row['miou_train']:11.1f}"
             f" {row['seconds']:8.1f}"
         )

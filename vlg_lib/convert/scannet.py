@@ -13,6 +13,9 @@ read, SCENE standing for its name::
                                 SCENE_vh_clean_2.0.010000.segs.json, with
                                 scannetv2-labels.combined.tsv; or none (test
                                 scenes)
+    SCENE_vh_clean_2.0.010000.segs.json
+                                ScanNet's segments of the mesh, kept as the
+                                scene's superpoints; or none
     SCENE.txt                   axisAlignment, for ``align``
 
 On the command line::
@@ -61,7 +64,11 @@ from vlg_lib.convert.registration import (
     size_text,
     target_camera,
 )
-from vlg_lib.convert.scannet_labels import read_alignment, read_labels
+from vlg_lib.convert.scannet_labels import (
+    read_alignment,
+    read_labels,
+    read_segments,
+)
 from vlg_lib.convert.scene_labels import read_tags, tags_of
 from vlg_lib.convert.sens import SensFile
 from vlg_lib.data.frames import (
@@ -203,6 +210,8 @@ def convert_scene(
     points, colors, _ = read_points(scan / f"{name}_vh_clean_2.ply")
     labels, label_source = read_labels(scan, len(points), source.tsv)
     tags, tag_source = _scene_labels(name, source, labels, settings)
+    segments = scan / f"{name}_vh_clean_2.0.010000.segs.json"
+    pieces = read_segments(segments, len(points))
     alignment = _alignment(scan) if settings.align else None
     if alignment is not None:
         turned = points.double() @ alignment[:3, :3].T + alignment[:3, 3]
@@ -214,7 +223,14 @@ def convert_scene(
         write_scene(
             folder,
             Scene(
-                name, points, colors, frames, SCANNET_20, tags, frames.skipped
+                name,
+                points,
+                colors,
+                frames,
+                SCANNET_20,
+                tags,
+                frames.skipped,
+                pieces,
             ),
             point_labels=labels,
             provenance=provenance(
@@ -225,6 +241,7 @@ def convert_scene(
                     "frames": kind,
                     "point_labels": label_source,
                     "scene_labels": tag_source,
+                    "superpoints": "" if pieces is None else segments.name,
                 },
             ),
             depth_scale=scale,

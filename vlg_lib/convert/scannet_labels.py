@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from jaxtyping import Float, Int, Integer
+from jaxtyping import Float, Int, Int64, Integer
 from torch import Tensor
 
 from vlg_lib.classes import IGNORE_LABEL, SCANNET_20
@@ -147,6 +147,33 @@ def read_annotations(
         raise LayoutError(
             f"{aggregation}, {segments.name}: expected {expected} ({error!r})"
         ) from error
+
+
+def read_segments(path: Path, points: int) -> Int64[Tensor, " points"] | None:
+    """The segment of each vertex from ``SCENE_vh_clean_2.0.010000.segs.json``,
+    ScanNet's own superpoints: (points,) int64 without gaps from 0; None where
+    the file does not exist.
+
+    LayoutError for another number of them and for files of another form.
+    """
+    if not path.is_file():
+        return None
+    segments = _json(path)
+    found = segments.get("segIndices") if isinstance(segments, dict) else None
+    if not isinstance(found, list) or not all(
+        type(segment) is int and 0 <= segment < 2**63 for segment in found
+    ):
+        raise LayoutError(
+            f"{path}: expected segIndices, a list of whole numbers from 0;"
+            " download it again"
+        )
+    if len(found) != points:
+        raise LayoutError(
+            f"{path}: expected a segment for each of the {points} points of the"
+            f" mesh, found {len(found)}; take mesh and segments of one release"
+        )
+    numbers = torch.tensor(found, dtype=torch.int64)
+    return numbers.unique(return_inverse=True)[1]
 
 
 def _json(path: Path) -> Any:

@@ -12,6 +12,9 @@ apart::
     points.ply                     x y z (metres, z up) red green blue
     labels.ply                     the same points with an int property label;
                                    optional, for evaluation only
+    superpoints.safetensors        the superpoint of each point, (N,) int64
+                                   from 0; optional, where a data set ships
+                                   some
     scene.json                     name, class set, scene labels, depth code,
                                    provenance, counts of what was skipped
 
@@ -26,10 +29,17 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float, Int, Int64
 from torch import Tensor
 
-from vlg_lib.artifacts import StoreError, atomic_folder, read_json, write_json
+from vlg_lib.artifacts import (
+    StoreError,
+    atomic_folder,
+    load_tensors,
+    read_json,
+    save_tensors,
+    write_json,
+)
 from vlg_lib.classes import (
     CLASS_SETS,
     IGNORE_LABEL,
@@ -50,6 +60,7 @@ from vlg_lib.scene import Camera, Frame, Scene
 
 FORMAT = "vlg-scene-1"
 POINTS, LABELS, MANIFEST = "points.ply", "labels.ply", "scene.json"
+SUPERPOINTS = "superpoints.safetensors"
 _KEYS: dict[str, type | tuple[type, ...]] = {
     "format": str,
     "name": str,
@@ -108,6 +119,9 @@ def write_scene(
         write_points(temporary / POINTS, scene.points, scene.colors)
         if point_labels is not None:
             _write_labels(temporary / LABELS, scene, point_labels)
+        if scene.superpoints is not None:
+            pieces = {"superpoints": scene.superpoints}
+            save_tensors(temporary / SUPERPOINTS, pieces)
         frames = _write_frames(temporary, scene, depth_scale)
         alignment = None if axis_alignment is None else axis_alignment.tolist()
         manifest = {
@@ -119,6 +133,7 @@ def write_scene(
             "frames": frames,
             "depth_scale": depth_scale,
             "depth_missing": [0],
+            "superpoints": None if scene.superpoints is None else SUPERPOINTS,
             "axis_alignment": alignment,
             "provenance": dict(provenance),
             "skipped": dict(scene.skipped),
@@ -193,7 +208,8 @@ def read_scene(folder: Path) -> Scene:
     left out and counted in ``Scene.skipped``. LayoutError or PlyError, naming
     the file and the fix, where the scene itself is wrong: no ``scene.json``, no
     points, a scene label outside the class set, wrong intrinsics, depth of
-    another size than colour. Point labels are never opened here. A class set of
+    another size than colour, superpoints that do not fit the points. Point
+    labels are never opened here. A class set of
     one's own takes its colours from the common palette.
 
     >>> from tempfile import TemporaryDirectory
@@ -217,6 +233,7 @@ def read_scene(folder: Path) -> Scene:
         ) from error
     points, colors, _ = read_points(folder / POINTS)
     _check_count(folder / POINTS, len(points), manifest)
+    pieces = _read_superpoints(folder, manifest, len(points))
     frames, skipped = open_frames(
         folder, float(manifest["depth_scale"]), manifest["depth_missing"]
     )
@@ -239,7 +256,41 @@ def read_scene(folder: Path) -> Scene:
         class_set,
         scene_labels,
         dict(total),
+        pieces,
     )
+
+
+def _read_superpoints(
+    folder: Path, manifest: Mapping[str, Any], points: int
+) -> Int64[Tensor, " N"] | None:
+    """The superpoints that a scene ships, None where it names none; LayoutError
+    where they do not fit.
+    """
+    name = manifest.get("superpoints")
+    if name is None:
+        return None
+    if name != SUPERPOINTS:
+        raise LayoutError(
+            f"{folder / MANIFEST}: expected superpoints to be null or"
+            f" {SUPERPOINTS!r}, found {name!r}"
+        )
+    path = folder / SUPERPOINTS
+    try:
+        tensors, _ = load_tensors(path)
+    except StoreError as error:
+        raise LayoutError(f"{error}; convert the scene again") from error
+    found = tensors.get("superpoints", torch.zeros(0))
+    if not (
+        found.dtype == torch.int64
+        and found.shape == (points,)
+        and int(found.min()) >= 0
+    ):
+        raise LayoutError(
+            f"{path}: expected superpoints from 0, int64, for each of the"
+            f" {points} points, found {found.dtype} {tuple(found.shape)};"
+            " convert the scene again"
+        )
+    return found
 
 
 def read_manifest(folder: Path) -> dict[str, Any]:

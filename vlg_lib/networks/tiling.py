@@ -1,6 +1,6 @@
 """Large clouds in overlapping tiles, so that a network's memory is bounded."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -27,6 +27,10 @@ MARGIN = 32
 of two, as all strides are."""
 
 
+Listener = Callable[[Int64[Tensor, " M"], Float[Tensor, "M K"]], None]
+"""What is told the class probabilities of some points, and their numbers."""
+
+
 @dataclass(frozen=True)
 class Question:
     """What a network is asked about a cloud."""
@@ -50,10 +54,12 @@ def label_points(
     *,
     progress: bool = False,
     tile_voxels: int = TILE_VOXELS,
+    listener: Listener | None = None,
 ) -> tuple[Int64[Tensor, " N"], Float[Tensor, " N"], int]:
     """The best class of every point, its softmax probability, and how many
     tiles the cloud was cut into.
 
+    ``listener`` is told the probabilities of all classes, each point once.
     A tile knows its own floor (and, with instance normalisation, its own
     statistics), as a room does in training. ValueError for a network that
     answers with NaN.
@@ -78,9 +84,10 @@ def label_points(
                 "the network answers with NaN or infinite scores: its weights"
                 " are damaged"
             )
-        labels[seen[own]], scores[seen[own]] = _best(
-            found / question.temperature, rows[own]
-        )
+        found, rows, seen = found / question.temperature, rows[own], seen[own]
+        labels[seen], scores[seen] = _best(found, rows)
+        if listener is not None:
+            _tell(listener, seen, found, rows)
     return labels, scores, len(cut)
 
 
@@ -101,6 +108,21 @@ def _best(
         others = (logits - best[:, None]).exp_().sum(dim=1)
         probabilities.append(others.reciprocal_())
     return torch.cat(labels), torch.cat(probabilities)
+
+
+def _tell(
+    listener: Listener,
+    points: Int64[Tensor, " N"],
+    scores: Float[Tensor, "V K"],
+    rows: Int[Tensor, "N A"],
+) -> None:
+    """Tell the probabilities of points, in blocks, from the scores of voxels
+    and each point's ``rows`` among them.
+    """
+    for some, block in zip(
+        points.split(_BLOCK), rows.split(_BLOCK), strict=True
+    ):
+        listener(some, mean_of_rows(scores, block).softmax(dim=1).cpu())
 
 
 def tiles(

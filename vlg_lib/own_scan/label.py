@@ -21,8 +21,13 @@ from vlg_lib.pipeline.options import RunOptions
 from vlg_lib.pipeline.profiles import Profile
 from vlg_lib.pipeline.run import open_run
 from vlg_lib.pipeline.scenes import Scenes, folder_key
-from vlg_lib.pseudo_labels import PseudoLabels, make_pseudo_labels
+from vlg_lib.pseudo_labels import (
+    PseudoLabels,
+    class_probabilities,
+    make_pseudo_labels,
+)
 from vlg_lib.scene import Scene
+from vlg_lib.superpoints import SuperpointSettings, soft_vote, superpoints_of
 from vlg_lib.training.devices import choose_device
 from vlg_lib.vision_language import create_model
 from vlg_lib.vision_language.prompts import (
@@ -40,6 +45,7 @@ def label_scan(
     model: str = "small-attributes",
     templates: Sequence[str] | None = None,
     *,
+    superpoints: SuperpointSettings | None = None,
     device: str | None = None,
     progress: bool = True,
 ) -> dict[str, int]:
@@ -49,7 +55,9 @@ def label_scan(
     Writes ``out/labelled.ply`` (the class colours, ``label`` and ``score``) and
     ``out/labelled.html``. ``model``: a name of
     :func:`vlg_lib.vision_language.create_model`; ``templates``: the prompts,
-    ``a {name}`` for None. Returns the points of each class, "not seen" for
+    ``a {name}`` for None. ``superpoints``: how the cloud is cut into pieces
+    that get one label each by a soft vote (the scene's own where it ships
+    some); None: no vote. Returns the points of each class, "not seen" for
     none. Tags that are not all in the scene's class set make a class set of
     their own. ``device``: where the model runs, see
     :func:`vlg_lib.training.devices.choose_device`. ValueError for no tags and
@@ -77,6 +85,10 @@ def label_scan(
     texts[scene.scene_labels] = found
     fused = fuse_scene(scene, teacher.dense_embeddings, progress=progress)
     labels = make_pseudo_labels(fused, texts, scene.scene_labels)
+    if superpoints is not None:
+        probabilities = class_probabilities(fused, texts, scene.scene_labels)
+        pieces = superpoints_of(scene, superpoints, progress=progress)
+        labels = PseudoLabels(*soft_vote(probabilities, pieces))
     return _write_labels(
         out / "labelled.ply", scene, labels, f"labels from {model} and tags"
     )
@@ -88,6 +100,8 @@ def train_on_scan(
     tags: Sequence[str],
     profile: Profile,
     options: RunOptions | None = None,
+    *,
+    vote: bool = False,
 ) -> dict[str, int]:
     """Stages 1 to 3 on a single scan: labels from ``tags``, then an adapter and
     a 3D network that learn from them.
@@ -97,7 +111,9 @@ def train_on_scan(
     among the tags; and ``out/network.safetensors``, which
     :func:`vlg_lib.own_scan.predict.predict` takes. ``profile``: the teacher,
     the prompts and the sizes of the trainings. What is made on the way is kept
-    in the cache folder of ``options``, so a stopped run goes on. Returns the
+    in the cache folder of ``options``, so a stopped run goes on. ``vote``: all
+    points of a superpoint of the profile get one label, in both files; the
+    network itself learns from the labels before the vote. Returns the
     points of each class, from the network. ValueError as in :func:`label_scan`.
 
     >>> from vlg_lib.pipeline.profiles import get_profile
@@ -114,15 +130,31 @@ def train_on_scan(
         [taught], [taught], keys={scene.name: folder_key(folder)}
     )
     run = open_run(profile, options=options, scenes=scenes)
+    temperature = profile.pseudo_labels.temperature
+    found = run.stages.pseudo_labels(taught)
+    if vote:
+        probabilities = class_probabilities(
+            run.stages.fused(taught),
+            run.stages.text_embeddings(),
+            taught.scene_labels,
+            temperature,
+        )
+        found = PseudoLabels(
+            *soft_vote(probabilities, run.stages.superpoints(taught))
+        )
     _write_labels(
         out / "labelled.ply",
         scene,
-        _in_class_set(scene, run.stages.pseudo_labels(taught)),
+        _in_class_set(scene, found),
         f"labels from {teacher} and tags",
     )
     scores = run.networks.scores("3dss-vlg", taught).cpu()
-    temperature = profile.pseudo_labels.temperature
-    confidence, labels = (scores / temperature).softmax(dim=1).max(dim=1)
+    probabilities = (scores / temperature).softmax(dim=1)
+    confidence, labels = probabilities.max(dim=1)
+    if vote:
+        labels, confidence = soft_vote(
+            probabilities, run.stages.superpoints(taught)
+        )
     save_network(
         out / "network.safetensors",
         run.networks.trained("3dss-vlg").cpu(),

@@ -33,6 +33,7 @@ from vlg_lib.geometry.upright import AXES
 from vlg_lib.networks.point_network import PointNetwork
 from vlg_lib.networks.tiling import Question, label_points
 from vlg_lib.networks.zoo import load_checkpoint
+from vlg_lib.superpoints import SoftVote, SuperpointSettings, superpoints
 from vlg_lib.training.devices import choose_device
 from vlg_lib.vision_language import create_model
 from vlg_lib.vision_language.prompts import class_embeddings
@@ -65,6 +66,9 @@ class PredictionSettings:
     """What scores are divided by before the softmax; None: TEMPERATURES."""
     use_color: bool = True
     """Whether the network sees the colours; else all points are mid-grey."""
+    superpoints: SuperpointSettings | None = None
+    """How the cloud is cut into superpoints, whose points get one label by a
+    soft vote (:func:`vlg_lib.superpoints.soft_vote`); None: no vote."""
 
     def __post_init__(self) -> None:
         if self.units is not None and self.units not in UNITS:
@@ -149,6 +153,7 @@ class _Found:
     scores: Float[Tensor, " M"]
     size: list[float]
     tiles: int
+    superpoints: int | None
     notes: list[str]
 
 
@@ -195,6 +200,7 @@ def predict(
         | {
             "checkpoint": str(checkpoint),
             "tiles": found.tiles,
+            "superpoints": found.superpoints,
             "device": str(chosen_device),
             "notes": file.notes + found.notes,
         }
@@ -220,10 +226,17 @@ def _ask(
         )
     except ValueError as error:
         raise ValueError(f"{cloud}: {error}") from error
+    colors, votes, pieces = file.colors[usable], None, None
+    if settings.superpoints is not None:
+        regions = superpoints(
+            points, colors, settings.superpoints, progress=progress
+        )
+        votes = SoftVote(regions, len(choice.class_set))
+        pieces = int(regions.max()) + 1
     labels, scores, tiles = label_points(
         network,
         points,
-        file.colors[usable],
+        colors,
         Question(
             choice.texts,
             choice.columns,
@@ -231,8 +244,11 @@ def _ask(
             settings.augmentations,
         ),
         progress=progress,
+        listener=None if votes is None else votes.add,
     )
-    return _Found(points, usable, labels, scores, size, tiles, notes)
+    if votes is not None:
+        labels, scores = votes.result()
+    return _Found(points, usable, labels, scores, size, tiles, pieces, notes)
 
 
 def _temperature(settings: PredictionSettings, network: PointNetwork) -> float:

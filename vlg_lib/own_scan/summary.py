@@ -59,6 +59,11 @@ def describe(folder: Path) -> str:
         "point labels": (
             "yes, for evaluation" if (folder / LABELS).is_file() else "none"
         ),
+        "superpoints": (
+            "none, so they are computed"
+            if scene.superpoints is None
+            else f"{len(scene.superpoints.unique())}, of the data set"
+        ),
         "made by": str(
             manifest["provenance"].get(
                 "converter", manifest["provenance"].get("source", "not said")

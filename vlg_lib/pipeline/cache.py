@@ -12,6 +12,9 @@ import os
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from jaxtyping import Int64
+from torch import Tensor
+
 from vlg_lib.artifacts import (
     StoreError,
     load_tensors,
@@ -151,3 +154,17 @@ class Cache:
         """
         tensors, _ = load_tensors(self.path(artifact))
         return PseudoLabels(tensors["labels"], tensors["confidence"])
+
+    def write_superpoints(
+        self, artifact: Artifact, made: Int64[Tensor, " N"], seconds: float
+    ) -> None:
+        """Keep the superpoint of every point."""
+        save_tensors(self.path(artifact), {"superpoints": made})
+        self.finish(artifact, seconds)
+
+    def read_superpoints(self, artifact: Artifact) -> Int64[Tensor, " N"]:
+        """Superpoints that are kept; StoreError where the file is missing or
+        damaged.
+        """
+        tensors, _ = load_tensors(self.path(artifact))
+        return tensors["superpoints"]

@@ -18,6 +18,7 @@ from vlg_lib.geometry.visibility import PUBLISHED, Visibility
 from vlg_lib.networks.point_network import NetworkSettings
 from vlg_lib.pseudo_labels import PseudoLabelSettings
 from vlg_lib.rooms.scenes import RoomsSettings
+from vlg_lib.superpoints import SuperpointSettings
 from vlg_lib.training.point_batches import TrainingSettings
 from vlg_lib.vision_language.prompts import (
     SCENE,
@@ -66,6 +67,8 @@ class Profile:
         default_factory=PseudoLabelSettings
     )
     """How similarities become probabilities, in stages 1 and 2."""
+    superpoints: SuperpointSettings = field(default_factory=SuperpointSettings)
+    """How clouds are cut into pieces that vote; a row of the table."""
     adapter: AdapterSettings = field(default_factory=AdapterSettings)
     """Stage 2."""
     network: NetworkSettings = field(

@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
 
-from jaxtyping import Float
+from jaxtyping import Float, Int64
 from torch import Tensor, nn
 
 from vlg_lib import vision_language
@@ -20,9 +20,10 @@ from vlg_lib.fusion import fuse_scene
 from vlg_lib.pipeline.cache import Artifact, Cache
 from vlg_lib.pipeline.options import RunOptions
 from vlg_lib.pipeline.profiles import Profile
-from vlg_lib.pipeline.scenes import Scenes
+from vlg_lib.pipeline.scenes import Scenes, hash_tensor
 from vlg_lib.pseudo_labels import PseudoLabels, make_pseudo_labels
 from vlg_lib.scene import PointEmbeddings, Scene
+from vlg_lib.superpoints import superpoints_of
 from vlg_lib.training import distributed
 from vlg_lib.training.loop import FitSettings, Progress, load_model
 from vlg_lib.vision_language.cache import CachedModel
@@ -233,6 +234,32 @@ class Stages:
                 artifact, made, time.perf_counter() - started
             )
         return self.cache.read_pseudo_labels(artifact)
+
+    def superpoints_artifact(self, scene: Scene) -> Artifact:
+        """The superpoints of a scene, and what they depend on: no image, no
+        tag, no label.
+        """
+        shipped = scene.superpoints
+        key = key_of(
+            shipped=None if shipped is None else hash_tensor(shipped),
+            scene=self.scenes.key(scene),
+            code=code_key("vlg_lib.superpoints"),
+            settings=asdict(self.profile.superpoints),
+        )
+        return Artifact("superpoints", scene.name, key)
+
+    def superpoints(self, scene: Scene) -> Int64[Tensor, " N"]:
+        """The superpoint of every point of a scene, (N,) int64: those that its
+        data set ships, else those of the profile.
+        """
+        artifact = self.superpoints_artifact(scene)
+        if artifact not in self.cache:
+            started = time.perf_counter()
+            made = superpoints_of(scene, self.profile.superpoints)
+            self.cache.write_superpoints(
+                artifact, made, time.perf_counter() - started
+            )
+        return self.cache.read_superpoints(artifact)
 
     @cached_property
     def adapter_artifact(self) -> Artifact:

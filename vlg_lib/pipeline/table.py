@@ -20,8 +20,9 @@ from vlg_lib.metrics import confusion, score
 from vlg_lib.pipeline.cache import Artifact
 from vlg_lib.pipeline.networks import NETWORKS, Networks
 from vlg_lib.pipeline.scenes import SPLITS
-from vlg_lib.pseudo_labels import make_pseudo_labels
-from vlg_lib.scene import Scene
+from vlg_lib.pseudo_labels import class_probabilities, make_pseudo_labels
+from vlg_lib.scene import PointEmbeddings, Scene
+from vlg_lib.superpoints import soft_vote
 from vlg_lib.training import distributed
 
 ROWS_3D = {
@@ -33,17 +34,24 @@ ROWS_3D = {
 }
 """The rows of 3D networks alone, and the network of each."""
 
+VOTED = "projection + superpoint vote"
+"""The row of the zero-shot labels after a soft vote over superpoints. It needs
+images, and neither tags nor training. Made rooms favour it: their walls and
+furniture are boxes of one texture each, which superpoints find whole."""
+
 ROWS = (
     "majority class",
     "projection",
+    VOTED,
     "projection + scene mask",
     "adapter",
     "adapter + mask",
     *ROWS_3D,
 )
 """The rows of the table. The first calls every point the commonest class of the
-training scenes; the next four are the argmax over the class names of P^2D and
-of A^3D, without and with the scene's tags; the others are 3D networks."""
+training scenes. The next five are the argmax over the class names of P^2D, as
+it is, after a vote (:data:`VOTED`) and with the scene's tags, and of A^3D,
+without and with the tags. The others are 3D networks."""
 
 
 class Row(TypedDict):
@@ -161,6 +169,9 @@ class Table:
             scenes=[
                 stages.pseudo_labels_artifact(scene).key for scene in scenes
             ],
+            superpoints=[
+                stages.superpoints_artifact(scene).key for scene in scenes
+            ],
             truth=[stages.scenes.truth_key(scene) for scene in scenes],
             code=code_key("vlg_lib.pipeline.table", "vlg_lib.metrics"),
         )
@@ -194,12 +205,29 @@ class Table:
                 ).labels
                 matrix = confusion(labels, truth, classes)
                 answers[row] = Answer(matrix, time.perf_counter() - started)
+        answers[VOTED] = self._voted(scene, fused, truth)
         for row, kind in kinds.items():
             started = time.perf_counter()
             labels = self.networks.predict(kind, scene)
             matrix = confusion(labels, truth, classes)
             answers[row] = Answer(matrix, time.perf_counter() - started)
         return answers
+
+    def _voted(
+        self, scene: Scene, fused: PointEmbeddings, truth: Int[Tensor, " N"]
+    ) -> Answer:
+        """The answer of the superpoints of a scene, which are made first."""
+        stages = self.networks.stages
+        pieces = stages.superpoints(scene)
+        started = time.perf_counter()
+        probabilities = class_probabilities(
+            fused,
+            stages.text_embeddings(),
+            temperature=stages.profile.pseudo_labels.temperature,
+        )
+        labels, _ = soft_vote(probabilities, pieces)
+        matrix = confusion(labels, truth, len(scene.class_set))
+        return Answer(matrix, time.perf_counter() - started)
 
     def _row(self, row: str, answers: Answers) -> Row:
         stages = self.networks.stages
@@ -258,6 +286,8 @@ class Table:
         if kind not in ("cam", "supervised"):
             scored = stages.scenes.all() if kind is None else train
             yield from map(stages.fused_artifact, scored)
+        if row == VOTED:
+            yield from map(stages.superpoints_artifact, stages.scenes.all())
         if adapted or kind == "cross-entropy":
             yield from map(stages.pseudo_labels_artifact, train)
         if adapted:
@@ -267,7 +297,11 @@ class Table:
 
 
 def _masked(row: str) -> str:
-    return next(name for name in ROWS if name.startswith(f"{row} +"))
+    return next(
+        name
+        for name in ROWS
+        if name.startswith(f"{row} +") and name.endswith("mask")
+    )
 
 
 def _of_commonest_class(
