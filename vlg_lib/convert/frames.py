@@ -9,8 +9,14 @@ camera (see :mod:`vlg_lib.convert.registration`).
 """
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import (
+    Callable,
+    Iterable,
+    Mapping,
+    MutableMapping,
+    Sequence,
+)
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
@@ -58,6 +64,8 @@ class Shots(Sequence[Frame]):
     """Of all frames; colour is resampled onto its pixels, depth looked up."""
     skipped: Counter[str]
     """How many frames of the source were left out, by reason."""
+    first: Mapping[str, str] = field(default_factory=dict)
+    """The first that was left out, by reason: file and what is wrong."""
 
     def __len__(self) -> int:
         return len(self.shots)
@@ -122,10 +130,14 @@ def why_unusable(
 
 
 def usable(
-    source: str, shots: Iterable[Shot], skipped: Counter[str]
+    source: str,
+    shots: Iterable[Shot],
+    skipped: Counter[str],
+    first: MutableMapping[str, str] | None = None,
 ) -> list[Shot]:
     """The shots whose images load; the others are added to ``skipped`` as
-    "unreadable image". LayoutError naming ``source`` where none is left.
+    "unreadable image", and the first of them to ``first``. LayoutError naming
+    ``source`` where none is left.
 
     Each image is decoded here once and once more when it is written, so that a
     scene knows its frames from the start and one damaged image among thousands
@@ -138,6 +150,8 @@ def usable(
         except ValueError as error:
             skipped["unreadable image"] += 1
             last = str(error)
+            if first is not None:
+                first.setdefault("unreadable image", last)
         else:
             kept.append(shot)
     if not kept:
