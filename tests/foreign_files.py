@@ -365,6 +365,38 @@ def write_colmap(
     return 1000.0
 
 
+def write_colmap_binary(folder: Path, frames: Sequence[Frame]) -> float:
+    """The same model in ``.bin`` files: a count, then records, little-endian;
+    each second image has 2D points."""
+    write_colmap(folder, frames)
+    camera, model = frames[0].camera, folder / "sparse" / "0"
+    for name in ("cameras", "images", "points3D"):
+        (model / f"{name}.txt").unlink()
+    focal = (camera.fx, camera.fy, camera.cx + 0.5, camera.cy + 0.5)
+    (model / "cameras.bin").write_bytes(
+        struct.pack("<Q", 1)
+        + struct.pack("<IiQQ", 7, 1, camera.width, camera.height)
+        + struct.pack("<4d", *focal)
+    )
+    content = struct.pack("<Q", len(frames))
+    for i, frame in enumerate(frames):
+        inverse = np.linalg.inv(pose_of(frame))
+        numbers = [*quaternion(inverse[:3, :3]), *inverse[:3, 3]]
+        content += struct.pack("<I7dI", i + 1, *numbers, 7)
+        content += f"f{i}.png".encode() + b"\0"
+        seen = [(1.5, 2.5, -1), (3.5, 4.5, 2)] if i % 2 else []
+        content += struct.pack("<Q", len(seen))
+        for point in seen:
+            content += struct.pack("<ddq", *point)
+    (model / "images.bin").write_bytes(content)
+    content = struct.pack("<Q", 4)
+    for i in range(1, 5):
+        content += struct.pack("<Q3d3Bd", i, i * 0.5, 1, -2, i, 20, 30, 0.1)
+        content += struct.pack("<Q2I", 1, 2, 1)
+    (model / "points3D.bin").write_bytes(content)
+    return 1000.0
+
+
 def write_colmap_dense(folder: Path, frames: Sequence[Frame]) -> float:
     """The workspace of the dense stage: depth as float32 in
     ``stereo/depth_maps``, and nothing in ``depth/``."""

@@ -33,7 +33,7 @@ _PACKAGES = {EXR: ("OpenEXR", "OpenEXR"), PACKED: ("liblzfse", "pyliblzfse")}
 
 
 class MissingPackageError(LayoutError):
-    """A depth map needs a package that is not there, which the message names."""
+    """A depth map needs a package that is not there; the message names it."""
 
 
 def check_packages(path: Path) -> None:

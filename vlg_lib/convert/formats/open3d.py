@@ -93,7 +93,9 @@ def _by_frame(
     if whole and sorted(poses) == list(range(len(poses))):
         return dict(enumerate(paths))
     numbered = [path for path in paths if _number(path) is not None]
-    if paths and not numbered:
+    if not any(_number(path) is not None for path in colors) or (
+        paths and not numbered
+    ):
         return None
     known = [
         number
