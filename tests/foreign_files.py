@@ -93,6 +93,36 @@ def write_seven_scenes(folder: Path, frames: Sequence[Frame]) -> float:
     return 1000.0
 
 
+def write_bundlefusion(folder: Path, frames: Sequence[Frame]) -> float:
+    """The names of 7-Scenes, and ``info.txt`` with a camera of its own."""
+    write_seven_scenes(folder, frames)
+    camera = frames[0].camera
+    k = [camera.fx, 0, camera.cx, 0, 0, camera.fy, camera.cy, 0]
+    words = " ".join(str(v) for v in [*k, 0, 0, 1, 0, 0, 0, 0, 1])
+    identity = "1 0 0 0 0 1 0 0 0 0 1 0 0 0 0 1"
+    (folder / "info.txt").write_text(
+        "m_versionNumber = 4\nm_sensorName = Kinect\n"
+        f"m_colorWidth = {camera.width}\nm_colorHeight = {camera.height}\n"
+        f"m_depthWidth = {camera.width}\nm_depthHeight = {camera.height}\n"
+        "m_depthShift = 1000\n"
+        f"m_calibrationColorIntrinsic = {words}\n"
+        f"m_calibrationColorExtrinsic = {identity}\n"
+        f"m_calibrationDepthIntrinsic = {words}\n"
+        f"m_calibrationDepthExtrinsic = {identity}\n"
+        f"m_frames.size = {len(frames)}\n"
+    )
+    return 1000.0
+
+
+def write_eth3d(folder: Path, frames: Sequence[Frame]) -> float:
+    """The form of TUM, and ``calibration.txt``: fx fy cx cy."""
+    camera = frames[0].camera
+    (folder / "calibration.txt").write_text(
+        f"{camera.fx} {camera.fy} {camera.cx} {camera.cy}\n"
+    )
+    return write_tum(folder, frames)
+
+
 def write_tum(folder: Path, frames: Sequence[Frame]) -> float:
     """Depth comes 8 ms after colour; poses come at 100 Hz, and between them
     others that belong to no image."""

@@ -122,7 +122,7 @@ class TestValuesThatAFileCarries:
         scan = tmp_path / "a" / "scan"
         scan_of("nerfstudio", scan)
         edited(scan / "transforms.json", lambda c: c.update(x_fov=150))
-        with pytest.raises(LayoutError, match="fl_x is .* x_fov means"):
+        with pytest.raises(LayoutError, match=r"fl_x is .* x_fov means"):
             of("nerfstudio", tmp_path)
 
     @pytest.mark.parametrize(
@@ -148,7 +148,7 @@ class TestValuesThatAFileCarries:
         scan = tmp_path / "a" / "scan"
         scan_of("nerfstudio", scan)
         edited(scan / "transforms.json", lambda c: c.update(applied_scale=0.5))
-        with pytest.raises(LayoutError, match="applied_scale is 0.5"):
+        with pytest.raises(LayoutError, match=r"applied_scale is 0\.5"):
             of("nerfstudio", tmp_path)
 
     def tum(self, tmp_path, name="scan"):
@@ -337,6 +337,8 @@ class TestNumbersInNames:
         edited(scan / "metadata.json", lambda c: c["poses"].pop(1))
         scene = of("record3d", tmp_path, up="y")
         self.same_poses(scene, [frames[i] for i in (0, 2, 3)])
+        (remark,) = read_manifest(tmp_path / "out")["provenance"]["assumed"]
+        assert "2.png is taken for number 1, in order" in remark
 
     @pytest.mark.parametrize("which", ["record3d", "replica"])
     def test_nothing_is_guessed_where_a_pose_is_missing(self, tmp_path, which):
@@ -499,8 +501,7 @@ class TestColmap:
         ):
             path.write_bytes(content)
             with pytest.raises(LayoutError) as told:
-                list(FORMATS["colmap"].read(scan))
-                FORMATS["colmap"].points(scan)
+                all_of_colmap(scan)
             assert f"{name}.bin: no whole binary model" in str(told.value)
             assert "colmap model_converter --output_type TXT" in str(told.value)
 
@@ -525,6 +526,11 @@ class TestColmap:
         result = convert_scans([scan], tmp_path / "o", chosen, progress=False)
         assert len(read_scene(tmp_path / "o" / "scan").frames) == 4
         assert "its depth maps are photometric" in str(result)
+
+
+def all_of_colmap(scan):
+    list(FORMATS["colmap"].read(scan))
+    FORMATS["colmap"].points(scan)
 
 
 class TestFilesOfOtherSystems:

@@ -29,6 +29,7 @@ from vlg_lib.convert.registration import (
     depth_on_grid,
     resize_color,
 )
+from vlg_lib.data.files import is_there
 from vlg_lib.data.frames import LayoutError
 from vlg_lib.geometry.poses import is_pose
 from vlg_lib.scene import Camera, Frame
@@ -118,13 +119,13 @@ def why_unusable(
     >>> why_unusable(None, torch.eye(4))
     'missing image'
     """
-    if color is None or not color.is_file():
+    if color is None or not is_there(color):
         return "missing image"
     if pose is None:
         return "missing pose"
     if not is_pose(pose):
         return "invalid pose"
-    if with_depth and (depth is None or not depth.is_file()):
+    if with_depth and (depth is None or not is_there(depth)):
         return "missing depth"
     return None
 

@@ -231,6 +231,31 @@ def numbered(paths: Sequence[Path], count: int) -> dict[int, Path] | None:
     return dict(enumerate(paths)) if len(paths) == count else None
 
 
+def order_remark(by_pose: dict[int, Path], place: Path) -> str:
+    """What to say of images that :func:`numbered` took in order, though their
+    names have other numbers; "" where there is nothing to say.
+
+    >>> order_remark({0: Path("0.jpg"), 1: Path("2.jpg")}, Path("rgb"))
+    'rgb: 2.jpg is taken for number 1, in order; is no pose missing?'
+    >>> order_remark({0: Path("1.jpg"), 1: Path("2.jpg")}, Path("rgb"))
+    ''
+    """
+    apart = {
+        path: (number - index, index)
+        for index, path in by_pose.items()
+        if (number := number_in_name(path)) is not None
+    }
+    if len({by for by, _ in apart.values()}) < 2:
+        return ""
+    path, (_, index) = next(
+        (path, told) for path, told in apart.items() if told[0]
+    )
+    return (
+        f"{place}: {path.name} is taken for number {index}, in order; is no"
+        " pose missing?"
+    )
+
+
 def file_inside(folder: Path, name: str, file: Path) -> Path:
     r"""``folder / name``, backslashes taken as slashes; LayoutError where the
     name leads out of the folder.

@@ -39,6 +39,18 @@ def files_in(folder: Path, endings: Sequence[str]) -> list[Path]:
     )
 
 
+def is_there(path: Path) -> bool:
+    """Whether a file is there; False also for a name that can be none.
+
+    >>> is_there(Path("x" * 5000)), is_there(Path("a\\0b"))
+    (False, False)
+    """
+    try:
+        return path.is_file()
+    except (OSError, ValueError):
+        return False
+
+
 def existing(path: Path, endings: Sequence[str]) -> Path:
     """The file that a name stands for: itself; else the name with one of
     ``endings`` (in lower or upper case) put behind it or in place of its own;
@@ -53,13 +65,13 @@ def existing(path: Path, endings: Sequence[str]) -> Path:
     ...     existing(Path(root) / "16.77", [".jpg", ".png"]).name
     '16.77.PNG'
     """
-    if "\0" in str(path) or path.is_file():
+    if is_there(path):
         return path
     cases = [case for ending in endings for case in (ending, ending.upper())]
     beside = [path.with_name(path.name + ending) for ending in cases]
     if path.suffix.lower() in endings:
         beside += [path.with_suffix(ending) for ending in cases]
-    return next((other for other in beside if other.is_file()), path)
+    return next((other for other in beside if is_there(other)), path)
 
 
 def read_text(path: Path) -> str:

@@ -84,7 +84,13 @@ def read_arkitscenes(folder: Path) -> Iterator[Found]:
     path = inner / "lowres_wide.traj"
     poses = stamped_rows(path, 7)
     cameras = _cameras_by_time(inner / "lowres_wide_intrinsics")
-    for color in images_in(inner / "lowres_wide"):
+    colors = images_in(inner / "lowres_wide")
+    times = [(0, time, [""]) for c in colors if (time := _seconds(c))]
+    times.sort(key=lambda row: row[1])
+    for _, time, (name,) in cameras:
+        if nearest_in_time(times, time, SAME_FRAME) is None:
+            yield LeftOut("missing image", f"{name}: no image of this time")
+    for color in colors:
         time = _seconds(color)
         if time is None:
             yield LeftOut(

@@ -126,13 +126,15 @@ def _text_cameras(model: Path) -> dict[int, ModelCamera]:
 
 def _text_images(model: Path) -> Iterator[ModelImage]:
     path = model / "images.txt"
-    awaits_points = False
+    awaits_points, empty = False, True
     for number, line in _lines(path):
         if awaits_points and _is_points(line):
             awaits_points = False
             continue
         yield _text_image(f"{path}, line {number}", line)
-        awaits_points = True
+        awaits_points, empty = True, False
+    if empty:
+        raise LayoutError(f"{path}: expected lines of images, found none")
 
 
 def _is_points(line: str) -> bool:

@@ -15,7 +15,7 @@ from vlg_lib.convert.parsing import (
     number_of,
     numbers_of,
 )
-from vlg_lib.data.files import existing
+from vlg_lib.data.files import existing, is_there
 from vlg_lib.data.frames import (
     COLOR_SUFFIXES,
     LayoutError,
@@ -174,7 +174,7 @@ def _image(
     # what a frame says of itself goes before what the file says of all
     values = {**content, **frame}
     if not {"w", "h"} <= values.keys():
-        if not color.is_file():
+        if not is_there(color):
             return LeftOut("missing image", f"{color}: no such file")
         if not is_whole_image(color):
             return LeftOut("unreadable image", f"{color}: not a whole image")

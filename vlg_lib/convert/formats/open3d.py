@@ -89,19 +89,19 @@ def _by_frame(
     poses: dict[int, Any],
 ) -> dict[int, Path] | None:
     """The images by the frame of their pose; None where nothing says it."""
-    whole = len(poses) == len(colors) and len(depths) in (0, len(colors))
-    if whole and sorted(poses) == list(range(len(poses))):
-        return dict(enumerate(paths))
-    numbered = [path for path in paths if _number(path) is not None]
-    if not any(_number(path) is not None for path in colors) or (
-        paths and not numbered
-    ):
-        return None
     known = [
         number
         for path in (*colors, *depths)
         if (number := _number(path)) is not None
     ]
+    # one name without a number among others with one is no frame
+    alike = len(known) in (0, len(colors) + len(depths))
+    whole = len(poses) == len(colors) and len(depths) in (0, len(colors))
+    if alike and whole and sorted(poses) == list(range(len(poses))):
+        return dict(enumerate(paths))
+    numbered = [path for path in paths if _number(path) is not None]
+    if not known or (paths and not numbered):
+        return None
     # names that count from 1, such as 000001-000000033366.jpg
     from_one = min(known) > 0 and (
         max(known) > max(poses) or _is_pair(colors[0])

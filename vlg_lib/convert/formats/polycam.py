@@ -17,7 +17,7 @@ from vlg_lib.convert.parsing import (
     json_object,
     number_of,
 )
-from vlg_lib.data.files import existing
+from vlg_lib.data.files import existing, files_in
 from vlg_lib.data.frames import LayoutError, image_size, is_whole_image
 from vlg_lib.geometry.poses import opengl_to_opencv
 from vlg_lib.scene import Camera
@@ -64,7 +64,11 @@ def read_polycam(folder: Path) -> Iterator[Found]:
     if not cameras.is_dir():
         raise LayoutError(f"{cameras}: no such folder; export the raw data")
     depths = inner / "depth"
-    for color in images_in(images):
+    colors = images_in(images)
+    for path in files_in(cameras, (".json",)):
+        if path.stem not in {color.stem for color in colors}:
+            yield LeftOut("missing image", f"{path}: no image of this name")
+    for color in colors:
         path = existing(cameras / f"{color.stem}.json", (".json",))
         if not path.is_file():
             yield LeftOut("missing camera", f"{path}: no such file")

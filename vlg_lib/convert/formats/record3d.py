@@ -19,6 +19,7 @@ from vlg_lib.convert.parsing import (
     number_of,
     numbered,
     numbers_of,
+    order_remark,
 )
 from vlg_lib.data.files import existing
 from vlg_lib.data.frames import LayoutError
@@ -83,6 +84,7 @@ def read_record3d(folder: Path) -> Iterator[Found]:
             f" images in {files.colors.name}/ by the number in its name, found"
             f" {len(poses)}"
         )
+    remark = order_remark(by_pose, files.colors)
     for color in set(colors) - set(by_pose.values()):
         yield LeftOut("missing pose", f"{color}: its name has no number")
     for i, entry in enumerate(poses):
@@ -100,6 +102,7 @@ def read_record3d(folder: Path) -> Iterator[Found]:
                 _camera(path, content, i, shared),
                 opengl_to_opencv(pose),
                 depth_size=_depth_size(path, content),
+                remark=remark,
             )
 
 

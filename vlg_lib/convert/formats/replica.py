@@ -15,6 +15,7 @@ from vlg_lib.convert.parsing import (
     number_in_name,
     number_of,
     numbered,
+    order_remark,
     text_rows,
 )
 from vlg_lib.data.files import existing
@@ -54,10 +55,13 @@ def read_replica(folder: Path) -> Iterator[Found]:
             f"{path}: expected {max(most, len(colors))} lines, one an image,"
             f" found {len(rows)}; which is missing does not show"
         )
+    remark = order_remark(by_line, folder / "results")
     for color in set(colors) - set(by_line.values()):
         yield LeftOut("missing pose", f"{color}: its name has no number")
     for line in range(max(len(rows), *(i + 1 for i in by_line))):
-        yield _image(path, rows, line, by_line.get(line), (camera, scale))
+        yield _image(
+            path, rows, line, by_line.get(line), (camera, scale, remark)
+        )
 
 
 def _image(
@@ -65,9 +69,11 @@ def _image(
     rows: list[tuple[int, list[str]]],
     line: int,
     color: Path | None,
-    sensor: tuple[Camera, float],
+    sensor: tuple[Camera, float, str],
 ) -> Found:
-    """The image of a line of the trajectory, counted from 0."""
+    """The image of a line of the trajectory, counted from 0; ``sensor``: what
+    holds for all: camera, units of depth, remark.
+    """
     if color is None:
         return LeftOut("missing image", f"{path}: no frame{line:06d}")
     if line >= len(rows):
@@ -84,6 +90,7 @@ def _image(
         sensor[0],
         torch.tensor(pose, dtype=torch.float64).view(4, 4),
         sensor[1],
+        sensor[2],
     )
 
 

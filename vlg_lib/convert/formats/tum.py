@@ -16,7 +16,7 @@ from vlg_lib.convert.parsing import (
     stamped_rows,
     text_rows,
 )
-from vlg_lib.data.files import existing
+from vlg_lib.data.files import existing, is_there
 from vlg_lib.data.frames import (
     COLOR_SUFFIXES,
     LayoutError,
@@ -90,7 +90,7 @@ def read_tum(folder: Path) -> Iterator[Found]:
             file_inside(folder, name, folder / "rgb.txt"), COLOR_SUFFIXES
         )
         if own is not None:
-            if not color.is_file():
+            if not is_there(color):
                 yield LeftOut("missing image", f"{color}: no such file")
                 continue
             if not is_whole_image(color):
