@@ -40,9 +40,9 @@ def files_in(folder: Path, endings: Sequence[str]) -> list[Path]:
 
 
 def is_there(path: Path) -> bool:
-    """Whether a file is there; False also for a name that can be none.
+    r"""Whether a file is there; False also for a name that can be none.
 
-    >>> is_there(Path("x" * 5000)), is_there(Path("a\\0b"))
+    >>> is_there(Path("x" * 5000)), is_there(Path("a\0b"))
     (False, False)
     """
     try:

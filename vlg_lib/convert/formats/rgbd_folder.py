@@ -36,6 +36,7 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from vlg_lib.classes import ClassSet
+from vlg_lib.convert.formats.base import Key
 from vlg_lib.convert.frames import (
     Images,
     Shot,
@@ -69,6 +70,17 @@ from vlg_lib.geometry.upright import AXES, up_advice, up_rotation
 from vlg_lib.scene import Camera, Scene
 
 CONVERTER = "vlg convert rgbd"
+
+KEYS = (
+    Key("images", "read", "PNG or JPEG; --images"),
+    Key("frame_list.txt", "read", "names of images, one a line"),
+    Key("depth", "read", "16-bit PNG of the same stems; --depth"),
+    Key("K.txt", "read", "3x3 or 4x4; --intrinsics"),
+    Key("poses.txt", "read", "16 numbers an image, in order; --pose-file"),
+    Key("poses/NAME.txt", "read", "4x4 of the image NAME; --pose-file"),
+    Key("other files", "ignored", "nothing else is looked for"),
+)
+"""What lies in such a folder; a person says its conventions."""
 
 POSES = ("camera-to-world", "world-to-camera")
 """What a pose matrix maps: the two conventions in use."""
