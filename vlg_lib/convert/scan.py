@@ -314,7 +314,7 @@ def _taken_images(
     if not found:
         raise LayoutError(f"{folder}: expected {form.needs}, found no image")
     if not taken:
-        last = next(iter(left_out.first.values()))
+        last = list(left_out.first.values())[-1]
         raise none_usable(str(folder), left_out.counts, last)
     _check_names(folder, taken)
     _check_depth_scale(folder, taken)
