@@ -424,6 +424,33 @@ class TestOneBadItem:
             path.write_bytes(whole[: int(share * len(whole))])
             assert not is_whole_image(path), share
 
+    @pytest.mark.parametrize(
+        ("which", "file", "reason"),
+        [
+            ("tum", "groundtruth.txt", "invalid pose"),
+            ("tum", "rgb.txt", "unreadable line"),
+            ("tum", "depth.txt", "missing depth"),
+            ("replica", "traj.txt", "invalid pose"),
+            ("open3d log", "trajectory.log", "invalid pose"),
+            (
+                "arkitscenes",
+                "41254925_frames/lowres_wide.traj",
+                "invalid pose",
+            ),
+        ],
+    )
+    def test_a_list_whose_last_line_is_cut(self, tmp_path, which, file, reason):
+        scan = tmp_path / "a" / "scan"
+        scan_of(which, scan)
+        path = scan / file
+        *lines, last = path.read_text().splitlines()
+        if file == "groundtruth.txt":  # another pose, 10 ms before this one
+            del lines[-1]
+        path.write_text("\n".join([*lines, last.split()[0]]))
+        scene = of(which, tmp_path)
+        assert scene.skipped == {reason: 1}
+        assert len(scene.frames) == 3
+
     def test_depth_of_eight_bits_among_others(self, tmp_path):
         scan = tmp_path / "a" / "scan"
         scan_of("nerfstudio", scan)

@@ -56,10 +56,14 @@ TimedRow = tuple[int, float, list[str]]
 
 def stamped_rows(path: Path, words: int) -> list[TimedRow]:
     """Lines that begin with a time stamp, in the order of time; LayoutError
-    where one has not ``words`` words.
+    where one has not ``words`` words. A last line with fewer was cut with its
+    file, and is left out.
     """
-    lines = []
-    for number, line in text_rows(path):
+    lines: list[TimedRow] = []
+    rows = list(text_rows(path))
+    if len(rows) > 1 and len(rows[-1][1]) < words:
+        del rows[-1]
+    for number, line in rows:
         if len(line) != words:
             raise LayoutError(
                 f"{path}, line {number}: expected {words} words, found"

@@ -83,6 +83,8 @@ def read_tum(folder: Path) -> Iterator[Found]:
     colors = stamped_rows(folder / "rgb.txt", 2)
     depths = stamped_rows(folder / "depth.txt", 2)
     poses = stamped_rows(folder / "groundtruth.txt", 8)
+    if len(colors) < len(list(text_rows(folder / "rgb.txt"))):
+        yield LeftOut("unreadable line", f"{folder / 'rgb.txt'}: it is cut")
     own = _calibration(folder / "calibration.txt")
     camera, remark = _camera(folder)
     for number, time, (name,) in colors:
