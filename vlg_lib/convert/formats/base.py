@@ -3,7 +3,6 @@ conventions, and what it left out; and how it says which keys it knows. The list
 of formats is in :mod:`vlg_lib.convert.formats.registry`.
 """
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -74,12 +73,3 @@ class Key:
     """What it means, or why it is not read."""
     source: str = ""
     """The program, page or file that defines it."""
-
-
-def posed(found: Iterator[Found]) -> Iterator[PosedImage]:
-    """The posed images among what a reader yields.
-
-    >>> list(posed(iter([LeftOut("missing camera", "cameras/1.json")])))
-    []
-    """
-    return (item for item in found if isinstance(item, PosedImage))

@@ -66,7 +66,7 @@ def read_open3d(folder: Path) -> Iterator[Found]:
             f" images' names that say which belong together, found {len(poses)}"
             f" poses, {len(colors)} colour and {len(depths)} depth images"
         )
-    for color in set(colors) - set(color_of.values()):
+    for color in sorted(set(colors) - set(color_of.values())):
         yield LeftOut("missing pose", f"{color}: its name has no number")
     for frame in sorted(poses.keys() | color_of.keys()):
         if frame not in color_of:

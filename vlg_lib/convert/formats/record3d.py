@@ -85,7 +85,7 @@ def read_record3d(folder: Path) -> Iterator[Found]:
             f" {len(poses)}"
         )
     remark = order_remark(by_pose, files.colors)
-    for color in set(colors) - set(by_pose.values()):
+    for color in sorted(set(colors) - set(by_pose.values())):
         yield LeftOut("missing pose", f"{color}: its name has no number")
     for i, entry in enumerate(poses):
         if i not in by_pose:

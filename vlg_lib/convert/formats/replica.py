@@ -56,7 +56,7 @@ def read_replica(folder: Path) -> Iterator[Found]:
             f" found {len(rows)}; which is missing does not show"
         )
     remark = order_remark(by_line, folder / "results")
-    for color in set(colors) - set(by_line.values()):
+    for color in sorted(set(colors) - set(by_line.values())):
         yield LeftOut("missing pose", f"{color}: its name has no number")
     for line in range(max(len(rows), *(i + 1 for i in by_line))):
         yield _image(
