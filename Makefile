@@ -62,6 +62,7 @@ lint: env
 	$(BIN)/lint-imports
 	$(BIN)/python tools/file_tree.py --check
 	$(BIN)/python tools/reference.py --check
+	$(BIN)/python tools/format_keys.py --check
 	$(BIN)/python tools/notebooks.py check
 	$(BIN)/nbstripout --verify --keep-id --keep-count --extra-keys "$(STRIP_KEYS)" notebooks/[0-9]*.ipynb notebooks/student/*.ipynb
 
@@ -104,6 +105,7 @@ times: env
 sync: env
 	$(BIN)/python tools/notebooks.py sync
 	$(BIN)/python tools/reference.py
+	$(BIN)/python tools/format_keys.py
 	$(BIN)/python tools/file_tree.py
 
 minkowski: env

@@ -93,6 +93,36 @@ def write_seven_scenes(folder: Path, frames: Sequence[Frame]) -> float:
     return 1000.0
 
 
+def write_bundlefusion(folder: Path, frames: Sequence[Frame]) -> float:
+    """The names of 7-Scenes, and ``info.txt`` with a camera of its own."""
+    write_seven_scenes(folder, frames)
+    camera = frames[0].camera
+    k = [camera.fx, 0, camera.cx, 0, 0, camera.fy, camera.cy, 0]
+    words = " ".join(str(v) for v in [*k, 0, 0, 1, 0, 0, 0, 0, 1])
+    identity = "1 0 0 0 0 1 0 0 0 0 1 0 0 0 0 1"
+    (folder / "info.txt").write_text(
+        "m_versionNumber = 4\nm_sensorName = Kinect\n"
+        f"m_colorWidth = {camera.width}\nm_colorHeight = {camera.height}\n"
+        f"m_depthWidth = {camera.width}\nm_depthHeight = {camera.height}\n"
+        "m_depthShift = 1000\n"
+        f"m_calibrationColorIntrinsic = {words}\n"
+        f"m_calibrationColorExtrinsic = {identity}\n"
+        f"m_calibrationDepthIntrinsic = {words}\n"
+        f"m_calibrationDepthExtrinsic = {identity}\n"
+        f"m_frames.size = {len(frames)}\n"
+    )
+    return 1000.0
+
+
+def write_eth3d(folder: Path, frames: Sequence[Frame]) -> float:
+    """The form of TUM, and ``calibration.txt``: fx fy cx cy."""
+    camera = frames[0].camera
+    (folder / "calibration.txt").write_text(
+        f"{camera.fx} {camera.fy} {camera.cx} {camera.cy}\n"
+    )
+    return write_tum(folder, frames)
+
+
 def write_tum(folder: Path, frames: Sequence[Frame]) -> float:
     """Depth comes 8 ms after colour; poses come at 100 Hz, and between them
     others that belong to no image."""
@@ -362,6 +392,38 @@ def write_colmap(
         f"{i} {i * 0.5} 1.0 -2.0 {i} 20 30 0.1 1 0 2 1\n" for i in range(1, 5)
     )
     (model / "points3D.txt").write_text("# 3D point list\n" + points)
+    return 1000.0
+
+
+def write_colmap_binary(folder: Path, frames: Sequence[Frame]) -> float:
+    """The same model in ``.bin`` files: a count, then records, little-endian;
+    each second image has 2D points."""
+    write_colmap(folder, frames)
+    camera, model = frames[0].camera, folder / "sparse" / "0"
+    for name in ("cameras", "images", "points3D"):
+        (model / f"{name}.txt").unlink()
+    focal = (camera.fx, camera.fy, camera.cx + 0.5, camera.cy + 0.5)
+    (model / "cameras.bin").write_bytes(
+        struct.pack("<Q", 1)
+        + struct.pack("<IiQQ", 7, 1, camera.width, camera.height)
+        + struct.pack("<4d", *focal)
+    )
+    content = struct.pack("<Q", len(frames))
+    for i, frame in enumerate(frames):
+        inverse = np.linalg.inv(pose_of(frame))
+        numbers = [*quaternion(inverse[:3, :3]), *inverse[:3, 3]]
+        content += struct.pack("<I7dI", i + 1, *numbers, 7)
+        content += f"f{i}.png".encode() + b"\0"
+        seen = [(1.5, 2.5, -1), (3.5, 4.5, 2)] if i % 2 else []
+        content += struct.pack("<Q", len(seen))
+        for point in seen:
+            content += struct.pack("<ddq", *point)
+    (model / "images.bin").write_bytes(content)
+    content = struct.pack("<Q", 4)
+    for i in range(1, 5):
+        content += struct.pack("<Q3d3Bd", i, i * 0.5, 1, -2, i, 20, 30, 0.1)
+        content += struct.pack("<Q2I", 1, 2, 1)
+    (model / "points3D.bin").write_bytes(content)
     return 1000.0
 
 

@@ -42,7 +42,12 @@ def test_one_file_a_format():
     modules = {form.reader.partition(":")[0] for form in FORMATS.values()}
     assert len(modules) == len(FORMATS)
     readers = {module.rpartition(".")[2] for module in modules}
-    assert files - readers == {"base", "registry", "rgbd_folder"}
+    assert files - readers == {
+        "base",
+        "colmap_model",
+        "registry",
+        "rgbd_folder",
+    }
 
 
 def test_no_converter_has_the_name_of_a_format():

@@ -408,7 +408,12 @@ class TestErrors:
             r"traj\.txt: expected 4 lines, one an image, found 3",
             shorter,
         )
-        one_less = lambda folder: (folder / "color" / "00003.png").unlink()
+
+        def one_less(folder):
+            for i, path in enumerate(sorted((folder / "color").iterdir())):
+                path.rename(path.with_name(f"{'abcd'[i]}.png"))
+            (folder / "color" / "d.png").unlink()
+
         self.fails(
             "open3d log",
             tmp_path / "2",
@@ -439,22 +444,28 @@ class TestErrors:
         )
 
     def test_names_and_cameras_of_arkit(self, tmp_path):
-        gone = lambda folder: next(
-            folder.glob("*/lowres_wide_intrinsics/*3244.222*")
-        ).unlink()
+        """Each costs its image; where it costs all of them, it is told."""
+
+        def gone(folder):
+            for path in folder.glob("*/lowres_wide_intrinsics/*"):
+                path.unlink()
+
         self.fails(
             "arkitscenes",
             tmp_path / "1",
-            r"41254925_3244\.223\.pincam: no such file, nor of this time",
+            r"4 x missing camera\).*41254925_3244\.123\.pincam: no such file,"
+            r" nor of this time",
             gone,
         )
-        other = lambda folder: next(folder.glob("*/lowres_wide/*223*")).rename(
-            folder / "41254925_frames/lowres_wide/a.png"
-        )
+
+        def other(folder):
+            for i, path in enumerate(folder.glob("*/lowres_wide/*")):
+                path.rename(path.with_name(f"{'abcd'[i]}.png"))
+
         self.fails(
             "arkitscenes",
             tmp_path / "2",
-            r"a\.png: expected a name that ends in a time",
+            r"[a-d]\.png: expected a name that ends in a time",
             other,
         )
 

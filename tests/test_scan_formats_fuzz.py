@@ -1,5 +1,5 @@
 """Damaged files of foreign formats, 500 a format: a reader gives images, or a
-LayoutError that names the file."""
+LayoutError that names the file, or leaves an image out and says why."""
 
 from itertools import islice
 from pathlib import Path
@@ -10,6 +10,7 @@ import torch
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
+from vlg_lib.convert.formats.base import LeftOut
 from vlg_lib.convert.formats.registry import FORMATS
 from vlg_lib.data.frames import LayoutError
 from vlg_lib.scene import Camera, Frame
@@ -76,7 +77,25 @@ FILES = {
         foreign_files.write_colmap,
         "sparse/0/points3D.txt",
     ),
+    "colmap binary cameras": (
+        "colmap",
+        foreign_files.write_colmap_binary,
+        "sparse/0/cameras.bin",
+    ),
+    "colmap binary images": (
+        "colmap",
+        foreign_files.write_colmap_binary,
+        "sparse/0/images.bin",
+    ),
+    "colmap binary points": (
+        "colmap",
+        foreign_files.write_colmap_binary,
+        "sparse/0/points3D.bin",
+    ),
+    "info.txt": ("7-scenes", foreign_files.write_bundlefusion, "info.txt"),
+    "calibration.txt": ("tum", foreign_files.write_eth3d, "calibration.txt"),
 }
+OF_ONE_IMAGE = ("7-scenes", "polycam", "arkitscenes cameras")
 WORDS = [
     *(
         b"nan",
@@ -169,7 +188,7 @@ def test_damaged_files_end_in_a_layout_error_or_images(scans, which):
         path.write_bytes(damaged(whole, edits))
         try:
             images = list(islice(FORMATS[name].read(folder), 100))
-            if which == "colmap points":
+            if name == "colmap":
                 FORMATS[name].points(folder)
         except LayoutError as error:
             outcomes.add(
@@ -178,14 +197,22 @@ def test_damaged_files_end_in_a_layout_error_or_images(scans, which):
                 else f"names no file: {error}"
             )
         else:
-            assert all(
-                image.camera.width > 0 and image.pose.ndim == 2
-                for image in images
-            )
+            for image in images:
+                if isinstance(image, LeftOut):
+                    outcomes.add("left out")
+                    assert image.reason
+                    assert str(scans) in image.what
+                else:
+                    assert image.camera.width > 0
+                    assert image.pose.ndim == 2
             outcomes.add("read")
 
     try:
         read()
     finally:
         path.write_bytes(whole)
-    assert outcomes == {"refused", "read"}
+    # a file of one image costs this image, one of all of them may cost the scan
+    assert outcomes - {"left out"} == (
+        {"read"} if which in OF_ONE_IMAGE else {"refused", "read"}
+    )
+    assert "left out" in outcomes or which not in OF_ONE_IMAGE

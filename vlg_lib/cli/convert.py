@@ -101,6 +101,12 @@ def scan_command(form: str) -> Command:
             float | None,
             typer.Option(help="Depth units a metre [what the format says]."),
         ] = None,
+        camera: Annotated[
+            str,
+            typer.Option(
+                help="fx,fy,cx,cy[,width,height], pixels [the format's]."
+            ),
+        ] = "",
         cloud: Cloud = None,
         points: Points = "average",
         turn: Annotated[
@@ -121,6 +127,7 @@ def scan_command(form: str) -> Command:
             cell=cell,
             metres=metres,
             depth_scale=depth_scale,
+            camera=_numbers("--camera", camera),
             cloud=cloud,
             points=points,
             turn=turn,
@@ -536,3 +543,15 @@ def _whole_numbers(option: str, text: str) -> tuple[int, ...]:
             f" {text!r}"
         )
     return tuple(int(word) for word in words)
+
+
+def _numbers(option: str, text: str) -> tuple[float, ...] | None:
+    """Numbers with commas between, None for none; ValueError for anything
+    else.
+    """
+    try:
+        return tuple(float(word) for word in split_words(text)) or None
+    except ValueError as error:
+        raise ValueError(
+            f"expected numbers with commas between for {option}, found {text!r}"
+        ) from error

@@ -36,6 +36,7 @@ import torch
 from tqdm.auto import tqdm
 
 from vlg_lib.convert.frames import counts_text
+from vlg_lib.data.files import read_text
 from vlg_lib.data.layout import LayoutError, read_manifest
 
 ConvertOne = Callable[[str, Path], None]
@@ -164,8 +165,25 @@ def convert_all(
                 bar.write(f"failed: {name}: {error}")
             bar.update()
     for name in (*summary.converted, *summary.kept):
-        summary.skipped.update(read_manifest(out / name)["skipped"])
+        manifest = read_manifest(out / name)
+        summary.skipped.update(manifest["skipped"])
+        summary.notes += _notes(name, manifest)
     return summary
+
+
+def _notes(name: str, manifest: Mapping[str, Any]) -> list[str]:
+    """What a scene tells of its making: what was assumed, and the first frame
+    that was left out for each reason.
+    """
+    made, counts = manifest["provenance"], manifest["skipped"]
+    left_out = made.get("left_out", {})
+    return [
+        *(f"{name}: {remark}" for remark in made.get("assumed", [])),
+        *(
+            f"{name}: {counts.get(reason, 0)} x {reason}, first {what}"
+            for reason, what in left_out.items()
+        ),
+    ]
 
 
 def _results(
@@ -304,7 +322,7 @@ def chosen(
             raise ValueError(
                 f"{split}: no such file; expected a list of scenes, one a line"
             )
-        lines = split.read_text("utf-8-sig", "replace").splitlines()
+        lines = read_text(split).splitlines()
         wanted += [line.strip() for line in lines if line.strip()]
     missing = [name for name in wanted if name not in set(available)]
     if missing:

@@ -9,8 +9,14 @@ camera (see :mod:`vlg_lib.convert.registration`).
 """
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import (
+    Callable,
+    Iterable,
+    Mapping,
+    MutableMapping,
+    Sequence,
+)
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
@@ -23,6 +29,7 @@ from vlg_lib.convert.registration import (
     depth_on_grid,
     resize_color,
 )
+from vlg_lib.data.files import is_there
 from vlg_lib.data.frames import LayoutError
 from vlg_lib.geometry.poses import is_pose
 from vlg_lib.scene import Camera, Frame
@@ -58,6 +65,8 @@ class Shots(Sequence[Frame]):
     """Of all frames; colour is resampled onto its pixels, depth looked up."""
     skipped: Counter[str]
     """How many frames of the source were left out, by reason."""
+    first: Mapping[str, str] = field(default_factory=dict)
+    """The first that was left out, by reason: file and what is wrong."""
 
     def __len__(self) -> int:
         return len(self.shots)
@@ -110,22 +119,26 @@ def why_unusable(
     >>> why_unusable(None, torch.eye(4))
     'missing image'
     """
-    if color is None or not color.is_file():
+    if color is None or not is_there(color):
         return "missing image"
     if pose is None:
         return "missing pose"
     if not is_pose(pose):
         return "invalid pose"
-    if with_depth and (depth is None or not depth.is_file()):
+    if with_depth and (depth is None or not is_there(depth)):
         return "missing depth"
     return None
 
 
 def usable(
-    source: str, shots: Iterable[Shot], skipped: Counter[str]
+    source: str,
+    shots: Iterable[Shot],
+    skipped: Counter[str],
+    first: MutableMapping[str, str] | None = None,
 ) -> list[Shot]:
     """The shots whose images load; the others are added to ``skipped`` as
-    "unreadable image". LayoutError naming ``source`` where none is left.
+    "unreadable image", and the first of them to ``first``. LayoutError naming
+    ``source`` where none is left.
 
     Each image is decoded here once and once more when it is written, so that a
     scene knows its frames from the start and one damaged image among thousands
@@ -138,6 +151,8 @@ def usable(
         except ValueError as error:
             skipped["unreadable image"] += 1
             last = str(error)
+            if first is not None:
+                first.setdefault("unreadable image", last)
         else:
             kept.append(shot)
     if not kept:

@@ -4,6 +4,7 @@ and files, with errors that name the place.
 
 import json
 import math
+import re
 from bisect import bisect_left
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -12,6 +13,7 @@ from typing import Any
 from jaxtyping import Float
 from torch import Tensor
 
+from vlg_lib.data.files import files_in, read_text
 from vlg_lib.data.frames import COLOR_SUFFIXES, LayoutError, natural_key
 from vlg_lib.scene import Camera
 
@@ -22,9 +24,7 @@ def text_rows(path: Path) -> Iterator[tuple[int, list[str]]]:
     """
     if not path.is_file():
         raise LayoutError(f"{path}: no such file")
-    for number, line in enumerate(
-        path.read_text("utf-8", "replace").splitlines(), start=1
-    ):
+    for number, line in enumerate(read_text(path).splitlines(), start=1):
         if line.strip() and not line.lstrip().startswith("#"):
             yield number, line.split()
 
@@ -56,10 +56,14 @@ TimedRow = tuple[int, float, list[str]]
 
 def stamped_rows(path: Path, words: int) -> list[TimedRow]:
     """Lines that begin with a time stamp, in the order of time; LayoutError
-    where one has not ``words`` words.
+    where one has not ``words`` words. A last line with fewer was cut with its
+    file, and is left out.
     """
-    lines = []
-    for number, line in text_rows(path):
+    lines: list[TimedRow] = []
+    rows = list(text_rows(path))
+    if len(rows) > 1 and len(rows[-1][1]) < words:
+        del rows[-1]
+    for number, line in rows:
         if len(line) != words:
             raise LayoutError(
                 f"{path}, line {number}: expected {words} words, found"
@@ -96,7 +100,7 @@ def json_object(path: Path) -> dict[str, Any]:
     if not path.is_file():
         raise LayoutError(f"{path}: no such file")
     try:
-        content = json.loads(path.read_text("utf-8", "replace"))
+        content = json.loads(read_text(path))
     # a number of thousands of digits is a ValueError of another kind
     except (ValueError, RecursionError) as error:
         raise LayoutError(f"{path}: not JSON ({error})") from error
@@ -194,11 +198,7 @@ def images_in(
     """The images of a folder in natural order of their names; LayoutError where
     there is none.
     """
-    found = (
-        [path for path in folder.iterdir() if path.suffix.lower() in suffixes]
-        if folder.is_dir()
-        else []
-    )
+    found = files_in(folder, suffixes)
     if not found:
         raise LayoutError(
             f"{folder}: expected images ({', '.join(suffixes)}), found none"
@@ -206,8 +206,68 @@ def images_in(
     return sorted(found, key=lambda path: natural_key(path.name))
 
 
+def number_in_name(path: Path) -> int | None:
+    """The number that a file's name ends in, which says which pose is its;
+    None where there is none.
+
+    >>> number_in_name(Path("frame000012.jpg")), number_in_name(Path("a.jpg"))
+    (12, None)
+    """
+    found = re.search(r"[0-9]{1,18}$", path.stem)
+    return int(found[0]) if found else None
+
+
+def numbered(paths: Sequence[Path], count: int) -> dict[int, Path] | None:
+    """The images of a scan by the index of their pose, of ``count`` poses: by
+    the numbers in their names, where these can be indices (what has no number
+    is no image of the scan); else in order, where there are as many; None where
+    neither tells which is whose.
+
+    >>> gap = [Path("0.jpg"), Path("2.jpg")]
+    >>> list(numbered(gap, 3)), list(numbered(gap, 2)), numbered(gap, 1)
+    ([0, 2], [0, 1], None)
+    """
+    numbers = [(number_in_name(path), path) for path in paths]
+    known = {number: path for number, path in numbers if number is not None}
+    several = sum(number is not None for number, _ in numbers) > len(known)
+    if not several and 2 * len(known) > len(paths) and max(known) < count:
+        return known
+    return dict(enumerate(paths)) if len(paths) == count else None
+
+
+def order_remark(by_pose: dict[int, Path], place: Path) -> str:
+    """What to say of images that :func:`numbered` took in order, though their
+    names have other numbers; "" where there is nothing to say.
+
+    >>> order_remark({0: Path("0.jpg"), 1: Path("2.jpg")}, Path("rgb"))
+    'rgb: 2.jpg is taken for number 1, in order; is no pose missing?'
+    >>> order_remark({0: Path("1.jpg"), 1: Path("2.jpg")}, Path("rgb"))
+    ''
+    """
+    apart = {
+        path: (number - index, index)
+        for index, path in by_pose.items()
+        if (number := number_in_name(path)) is not None
+    }
+    if len({by for by, _ in apart.values()}) < 2:
+        return ""
+    path, (_, index) = next(
+        (path, told) for path, told in apart.items() if told[0]
+    )
+    return (
+        f"{place}: {path.name} is taken for number {index}, in order; is no"
+        " pose missing?"
+    )
+
+
 def file_inside(folder: Path, name: str, file: Path) -> Path:
-    """``folder / name``; LayoutError where the name leads out of the folder."""
+    r"""``folder / name``, backslashes taken as slashes; LayoutError where the
+    name leads out of the folder.
+
+    >>> file_inside(Path("scan"), "images\\1.png", Path("a.json")).parts
+    ('scan', 'images', '1.png')
+    """
+    name = name.replace("\\", "/")
     path = folder / name
     if "\0" in name or Path(name).is_absolute() or ".." in Path(name).parts:
         raise LayoutError(

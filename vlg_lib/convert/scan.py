@@ -16,22 +16,37 @@ format brings points, they are averages of the depth in grid cells, or the
 surface that TSDF fusion finds. ``vlg check OUT/NAME`` says whether it all fits.
 """
 
+import math
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from jaxtyping import Float, UInt8
 from torch import Tensor
 
 from vlg_lib.classes import ClassSet
 from vlg_lib.convert.batch import Summary, convert_all, provenance
-from vlg_lib.convert.depth_maps import is_whole_map, map_size, read_map
-from vlg_lib.convert.formats.base import PosedImage
+from vlg_lib.convert.depth_maps import (
+    check_packages,
+    is_whole_map,
+    map_size,
+    read_map,
+)
+from vlg_lib.convert.formats.base import LeftOut, PosedImage
 from vlg_lib.convert.formats.registry import FORMATS
-from vlg_lib.convert.frames import Images, Shot, Shots, usable, why_unusable
+from vlg_lib.convert.frames import (
+    Images,
+    Shot,
+    Shots,
+    none_usable,
+    usable,
+    why_unusable,
+)
 from vlg_lib.convert.image_rotation import turned_camera, turned_shot
+from vlg_lib.convert.parsing import camera_of
 from vlg_lib.convert.registration import common_camera
 from vlg_lib.convert.scene_labels import known_classes
 from vlg_lib.convert.tsdf import POINTS
@@ -79,6 +94,10 @@ class ScanSettings:
     """PLY of coloured points in the source's world to use instead."""
     points: str = "average"
     """How points are made from depth, one of ``tsdf.POINTS``."""
+    camera: tuple[float, ...] | None = None
+    """fx, fy, cx, cy in pixels, with centres at integers, and then the width
+    and height of the images that they are of (without: each image's own size),
+    instead of the camera that the format says or assumes."""
     turn: int | None = None
     """Degrees, counter-clockwise, to turn the images by; None: what makes them
     stand upright."""
@@ -105,6 +124,14 @@ class ScanSettings:
             raise ValueError(
                 "every, cell, metres and the depth scale must be positive"
             )
+        if self.camera is not None and (
+            len(self.camera) not in (4, 6)
+            or not all(math.isfinite(number) for number in self.camera)
+        ):
+            raise ValueError(
+                "expected --camera to be fx,fy,cx,cy or"
+                f" fx,fy,cx,cy,width,height, found {list(self.camera)}"
+            )
         turns = (None, 0, 90, 180, 270)
         if self.points not in POINTS or self.turn not in turns:
             raise ValueError(
@@ -112,6 +139,16 @@ class ScanSettings:
                 f" of 0, 90, 180 or 270 degrees, found {self.points!r} and"
                 f" {self.turn}"
             )
+
+    @property
+    def stored(self) -> dict[str, Any]:
+        """What ``scene.json`` keeps; a camera only where one was typed, as in
+        scenes of earlier releases.
+        """
+        values = asdict(self)
+        if self.camera is None:
+            del values["camera"]
+        return values
 
     def known_classes(self) -> ClassSet:
         """The class set of the scenes; ValueError for an unknown or doubtful
@@ -156,7 +193,7 @@ def convert_scans(
         list(by_name),
         partial(convert_one, sources=by_name, settings=settings),
         out,
-        settings=asdict(settings),
+        settings=settings.stored,
         jobs=jobs,
         progress=progress,
     )
@@ -196,12 +233,27 @@ def convert_one(
         provenance=provenance(
             f"vlg convert {settings.format}",
             name,
-            asdict(settings),
-            {"up": up, "turned": 90 * turns},
+            settings.stored,
+            {"up": up, "turned": 90 * turns, **_told(images, frames)},
         ),
         depth_scale=_depth_scale(images, settings),
         axis_alignment=alignment,
     )
+
+
+def _told(
+    images: Sequence[PosedImage], frames: Shots
+) -> dict[str, dict[str, str] | list[str]]:
+    """What to tell of a scan besides counts: what was assumed, and the first
+    image that was left out for each reason.
+    """
+    remarks = list(dict.fromkeys(im.remark for im in images if im.remark))
+    told: dict[str, dict[str, str] | list[str]] = {}
+    if remarks:
+        told["assumed"] = remarks
+    if frames.first:
+        told["left_out"] = dict(frames.first)
+    return told
 
 
 def open_scan(
@@ -213,66 +265,146 @@ def open_scan(
     LayoutError where a file of the scan is wrong, an image has not its camera's
     shape, or no frame can be used.
     """
-    taken = _taken_images(folder, settings)
-    skipped, shots = Counter[str](), []
+    left_out = _LeftOutImages()
+    taken = _taken_images(folder, settings, left_out)
+    shots, last = [], "there are no others"
     for image in taken:
-        reason = _why_unusable(image)
-        if reason is None:
-            shots.append(_shot(image, settings.metres))
+        found = _shot_or_reason(image, settings.metres)
+        if isinstance(found, Shot):
+            shots.append(found)
         else:
-            skipped[reason] += 1
-    shots = usable(str(folder), shots, skipped)
+            left_out.add(found)
+            last = found.what
+    if not shots:
+        raise none_usable(str(folder), left_out.counts, last)
+    shots = usable(str(folder), shots, left_out.counts, left_out.first)
     camera = common_camera([shot.depth_camera for shot in shots])
-    return taken, Shots(shots, camera, skipped)
+    return taken, Shots(shots, camera, left_out.counts, left_out.first)
 
 
-def _taken_images(folder: Path, settings: ScanSettings) -> list[PosedImage]:
-    """Each n-th image of a scan; LayoutError where there is none, or they do
-    not go together.
+@dataclass(frozen=True)
+class _LeftOutImages:
+    """Images of a scan that are not used."""
+
+    counts: Counter[str] = field(default_factory=Counter)
+    """How many, by reason."""
+    first: dict[str, str] = field(default_factory=dict)
+    """The first of each reason."""
+
+    def add(self, image: LeftOut) -> None:
+        """Count an image, and remember it where it is the first."""
+        self.counts[image.reason] += 1
+        self.first.setdefault(image.reason, image.what)
+
+
+def _taken_images(
+    folder: Path, settings: ScanSettings, left_out: _LeftOutImages
+) -> list[PosedImage]:
+    """Each n-th image of a scan, those aside that its reader left out;
+    LayoutError where there is none, or they do not go together.
     """
     form = FORMATS[settings.format]
-    taken = list(form.read(folder))[:: settings.every]
-    if not taken:
+    found = list(form.read(folder))[:: settings.every]
+    taken = []
+    for item in found:
+        if isinstance(item, LeftOut):
+            left_out.add(item)
+        else:
+            taken.append(_with_settings(item, settings))
+    if not found:
         raise LayoutError(f"{folder}: expected {form.needs}, found no image")
-    if len({image.name for image in taken}) < len(taken) or (
-        len({image.depth is None for image in taken}) > 1
-    ):
-        raise LayoutError(
-            f"{folder}: expected images of different names, all or none of them"
-            " with depth"
-        )
-    if settings.depth_scale is None:
+    if not taken:
+        last = list(left_out.first.values())[-1]
+        raise none_usable(str(folder), left_out.counts, last)
+    _check_names(folder, taken)
+    _check_depth_scale(folder, taken)
+    if not any(image.depth for image in taken):
         return taken
-    return [replace(image, depth_scale=settings.depth_scale) for image in taken]
+    for image in taken:
+        if image.depth is None:
+            left_out.add(LeftOut("missing depth", f"{image.color}: no depth"))
+        else:
+            check_packages(image.depth)
+    return [image for image in taken if image.depth is not None]
 
 
-def _why_unusable(image: PosedImage) -> str | None:
-    """Why a frame must be left out, in words to count by; None where it can be
-    used.
+def _with_settings(image: PosedImage, settings: ScanSettings) -> PosedImage:
+    """An image with what a person said of it."""
+    if settings.depth_scale is not None:
+        image = replace(image, depth_scale=settings.depth_scale)
+    if settings.camera is None:
+        return image
+    remark = "" if "--camera" in image.remark else image.remark
+    camera = _typed_camera(image, settings.camera)
+    return replace(image, camera=camera, depth_camera=None, remark=remark)
+
+
+def _typed_camera(image: PosedImage, numbers: tuple[float, ...]) -> Camera:
+    """The camera that a person typed: fx, fy, cx, cy, and the width and height
+    of the images that these are of, or else of this one.
     """
+    fx, fy, cx, cy, *size = numbers
+    width, height = size or (image.camera.width, image.camera.height)
+    if not size and is_whole_image(image.color):
+        height, width = image_size(image.color)
+    return camera_of(Path("--camera"), fx, fy, cx, cy, width, height)
+
+
+def _check_names(folder: Path, taken: Sequence[PosedImage]) -> None:
+    names = Counter(image.name for image in taken)
+    name, count = names.most_common(1)[0]
+    if count > 1:
+        raise LayoutError(
+            f"{folder}: expected images of different names, found {count} of"
+            f" the name {name!r}; rename one or take it away"
+        )
+
+
+def _check_depth_scale(folder: Path, taken: Sequence[PosedImage]) -> None:
+    if any(image.depth and image.depth_scale is None for image in taken):
+        raise LayoutError(
+            f"{folder}: it has depth images, but does not say their unit"
+            " (integer_depth_scale); give units a metre with --depth-scale,"
+            " such as 1000 for mm"
+        )
+
+
+def _shot_or_reason(image: PosedImage, metres: float) -> Shot | LeftOut:
+    """The frame of an image, or why it cannot be used."""
+    depth = image.depth
     reason = why_unusable(
-        image.color,
-        image.pose,
-        image.depth,
-        with_depth=image.depth is not None,
+        image.color, image.pose, depth, with_depth=depth is not None
     )
     if reason is not None:
-        return reason
-    whole = is_whole_image(image.color) and (
-        image.depth is None or is_whole_map(image.depth)
-    )
-    return None if whole else "unreadable image"
+        what = depth if reason == "missing depth" else image.color
+        return LeftOut(reason, f"{what}: {reason}")
+    if not is_whole_image(image.color):
+        return LeftOut("unreadable image", f"{image.color}: not a whole image")
+    size = None
+    if depth is not None:
+        if not is_whole_map(depth, image.depth_size):
+            return LeftOut("unreadable image", f"{depth}: not a whole image")
+        try:
+            size = map_size(depth, image.depth_size)
+        except LayoutError as error:
+            return LeftOut("unreadable image", str(error))
+    return _shot(image, metres, size)
 
 
-def _shot(image: PosedImage, metres: float) -> Shot:
-    """The frame of an image, with its pose in metres."""
+def _shot(
+    image: PosedImage, metres: float, depth_size: tuple[int, int] | None
+) -> Shot:
+    """The frame of an image, with its pose in metres; ``depth_size``: (height,
+    width).
+    """
     pose = image.pose.clone()
     pose[:3, 3] *= metres
     camera = _camera_of_image(image)
     depth_camera = camera
-    if image.depth is not None:
-        height, width = map_size(image.depth)
-        depth_camera = resize_camera(camera, width, height)
+    if depth_size is not None:
+        height, width = depth_size
+        own = image.depth_camera or camera
+        depth_camera = resize_camera(own, width, height)
     load = partial(_load, image, metres)
     return Shot(image.name, pose, camera, depth_camera, load)
 
@@ -297,7 +429,9 @@ def _load(image: PosedImage, metres: float) -> Images:
     color = read_color(image.color)
     if image.depth is None:
         return color, None
-    return color, read_map(image.depth, image.depth_scale, MISSING) * metres
+    scale = image.depth_scale or 1000.0
+    depth = read_map(image.depth, scale, MISSING, image.depth_size)
+    return color, depth * metres
 
 
 def _given_points(
@@ -359,5 +493,5 @@ def _depth_scale(images: Sequence[PosedImage], settings: ScanSettings) -> float:
     """Units a metre of the depth that is written: the source's, where all its
     images have one.
     """
-    scales = {image.depth_scale for image in images}
+    scales = {image.depth_scale or 1000.0 for image in images}
     return scales.pop() / settings.metres if len(scales) == 1 else 1000.0

@@ -16,6 +16,7 @@ from vlg_lib.classes import (
     own_class_set,
     split_names,
 )
+from vlg_lib.data.files import read_text
 
 
 def known_classes(
@@ -66,7 +67,7 @@ def read_tags(path: Path, class_set: ClassSet) -> dict[str, Tensor]:
             f"{path}: no such file; expected lines 'SCENE: class, class'"
         )
     tags: dict[str, Tensor] = {}
-    lines = path.read_text("utf-8-sig", "replace").splitlines()
+    lines = read_text(path).splitlines()
     for number, line in enumerate(lines, start=1):
         if not line.strip() or line.lstrip().startswith("#"):
             continue

@@ -16,6 +16,7 @@ from jaxtyping import Float, UInt8
 from PIL import Image
 from torch import Tensor
 
+from vlg_lib.data.files import existing, files_in, read_text
 from vlg_lib.geometry.poses import check_pose
 from vlg_lib.scene import Camera, Frame
 
@@ -83,7 +84,7 @@ class FrameFolder(Sequence[Frame]):
         depth = None
         if self.depth_scale is not None:
             depth = read_depth(
-                self.folder / "depth" / f"{name}.png",
+                existing(self.folder / "depth" / f"{name}.png", (".png",)),
                 self.depth_scale,
                 self.depth_missing,
             )
@@ -240,7 +241,7 @@ def read_matrix(path: Path) -> Float[Tensor, "rows columns"]:
     try:
         rows = [
             [float(word) for word in line.split()]
-            for line in path.read_text("utf-8").splitlines()
+            for line in read_text(path).splitlines()
             if line.strip()
         ]
         return torch.tensor(rows or [[]], dtype=torch.float64)
@@ -305,11 +306,7 @@ def natural_key(name: str) -> list[str | int]:
 
 def _files(folder: Path, suffixes: Sequence[str]) -> dict[str, Path]:
     """The files of a folder with one of these endings, by their stems."""
-    return {
-        path.stem: path
-        for path in folder.glob("[!.]*")
-        if path.suffix.lower() in suffixes
-    }
+    return {path.stem: path for path in files_in(folder, suffixes)}
 
 
 class _UnusableError(ValueError):
@@ -337,12 +334,17 @@ def _usable_pose(
 
 
 def is_whole_image(path: Path) -> bool:
-    """Whether a file is an image; for PNG its checksums are read too, so that a
-    cut file is found before the work.
+    """Whether a file is an image to its end, so that a cut file is found before
+    the work: the checksums of PNG are read, all others are decoded (JPEG at an
+    eighth of its size, which reads all its bytes and takes less time).
     """
     try:
         with Image.open(path) as image:
-            image.verify()
+            if image.format == "PNG":
+                image.verify()
+            else:
+                image.draft(None, (image.width // 8, image.height // 8))
+                image.load()
     except _IMAGE_ERRORS:
         return False
     return True
@@ -396,11 +398,7 @@ def _loaded(path: Path, image: Image.Image) -> Image.Image:
 
 
 def _color_file(folder: Path, name: str) -> Path:
-    paths = (folder / "color" / f"{name}{suffix}" for suffix in COLOR_SUFFIXES)
-    return next(
-        (path for path in paths if path.is_file()),
-        folder / "color" / f"{name}.png",
-    )
+    return existing(folder / "color" / f"{name}.png", COLOR_SUFFIXES)
 
 
 def _check_same_size(

@@ -6,6 +6,7 @@ __all__ = [
     "arkitscenes",
     "base",
     "colmap",
+    "colmap_model",
     "nerfstudio",
     "open3d",
     "polycam",

@@ -14,7 +14,7 @@ from jaxtyping import Float
 from scipy.spatial.transform import Rotation
 from torch import Tensor
 
-from vlg_lib.convert.formats.base import PosedImage
+from vlg_lib.convert.formats.base import Found, Key, LeftOut, PosedImage
 from vlg_lib.convert.parsing import (
     TimedRow,
     camera_of,
@@ -24,6 +24,7 @@ from vlg_lib.convert.parsing import (
     stamped_rows,
     text_rows,
 )
+from vlg_lib.data.files import existing, files_in
 from vlg_lib.data.frames import LayoutError
 from vlg_lib.geometry.poses import (
     inverse,
@@ -36,8 +37,36 @@ SAME_FRAME = 0.005
 """Seconds between an image and the pose or camera that belong to it (Apple's
 own reader takes as much)."""
 
+_DATA = "ARKitScenes, DATA.md and its threedod reader"
+KEYS = (
+    Key("lowres_wide/VIDEO_SECONDS.png", "read", "the images", _DATA),
+    Key("lowres_depth/VIDEO_SECONDS.png", "read", "16-bit, mm", _DATA),
+    Key(
+        "lowres_wide.traj",
+        "read",
+        "seconds, axis times angle, translation: world to camera",
+        _DATA,
+    ),
+    Key(
+        "lowres_wide_intrinsics/VIDEO_SECONDS.pincam",
+        "read",
+        "width height fx fy cx cy, of the image of that time",
+        _DATA,
+    ),
+    Key("confidence", "ignored", "all depth is taken", _DATA),
+    Key(
+        "wide, vga_wide, ultrawide, highres_depth",
+        "ignored",
+        "other images of the same moments",
+        _DATA,
+    ),
+    Key("VIDEO_3dod_annotation.json", "ignored", "boxes, not labels", _DATA),
+    Key("VIDEO_3dod_mesh.ply", "ignored", "give it with --cloud", _DATA),
+)
+"""What lies in such a folder."""
 
-def read_arkitscenes(folder: Path) -> Iterator[PosedImage]:
+
+def read_arkitscenes(folder: Path) -> Iterator[Found]:
     """ARKitScenes, the folder of a video or its ``VIDEO_frames``; an image is
     named ``VIDEO_SECONDS.png``.
 
@@ -55,42 +84,61 @@ def read_arkitscenes(folder: Path) -> Iterator[PosedImage]:
     path = inner / "lowres_wide.traj"
     poses = stamped_rows(path, 7)
     cameras = _cameras_by_time(inner / "lowres_wide_intrinsics")
-    for color in images_in(inner / "lowres_wide"):
+    colors = images_in(inner / "lowres_wide")
+    times = [(0, time, [""]) for c in colors if (time := _seconds(c))]
+    times.sort(key=lambda row: row[1])
+    for _, time, (name,) in cameras:
+        if nearest_in_time(times, time, SAME_FRAME) is None:
+            yield LeftOut("missing image", f"{name}: no image of this time")
+    for color in colors:
         time = _seconds(color)
+        if time is None:
+            yield LeftOut(
+                "name without a time",
+                f"{color}: expected a name that ends in a time,"
+                f" VIDEO_SECONDS{color.suffix}",
+            )
+            continue
         camera = nearest_in_time(cameras, time, SAME_FRAME)
         if camera is None:
-            raise LayoutError(
-                f"{inner / 'lowres_wide_intrinsics' / color.stem}.pincam: no"
-                " such file, nor of this time"
+            missing = inner / "lowres_wide_intrinsics" / color.stem
+            yield LeftOut(
+                "missing camera",
+                f"{missing}.pincam: no such file, nor of this time",
             )
+            continue
         row = nearest_in_time(poses, time, SAME_FRAME)
-        yield PosedImage(
-            color.stem,
-            color,
-            inner / "lowres_depth" / color.name,
-            _pincam(Path(camera[2][0])),
-            unknown_pose() if row is None else _pose(path, row),
-        )
+        depth = inner / "lowres_depth" / f"{color.stem}.png"
+        try:
+            yield PosedImage(
+                color.stem,
+                color,
+                existing(depth, (".png",)),
+                _pincam(Path(camera[2][0])),
+                unknown_pose() if row is None else _pose(path, row),
+            )
+        except LayoutError as error:
+            yield LeftOut("unreadable camera or pose", str(error))
 
 
-def _seconds(path: Path) -> float:
+def _seconds(path: Path) -> float | None:
     """The time in a name like ``41254925_3244.123.png``."""
     try:
         time = float(path.stem.rpartition("_")[2])
     except ValueError:
-        time = math.nan
-    if not math.isfinite(time):
-        raise LayoutError(
-            f"{path}: expected a name that ends in a time,"
-            f" VIDEO_SECONDS{path.suffix}"
-        )
-    return time
+        return None
+    return time if math.isfinite(time) else None
 
 
 def _cameras_by_time(folder: Path) -> list[TimedRow]:
-    rows = [
-        (0, _seconds(path), [str(path)]) for path in folder.glob("*.pincam")
-    ]
+    """The camera files and their times; those whose names have none are no
+    cameras of an image.
+    """
+    rows: list[TimedRow] = []
+    for path in files_in(folder, (".pincam",)):
+        time = _seconds(path)
+        if time is not None:
+            rows.append((0, time, [str(path)]))
     return sorted(rows, key=lambda row: row[1])
 
 

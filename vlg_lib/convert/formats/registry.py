@@ -2,8 +2,9 @@
 read without torch; a format's reader is imported when it is used.
 
 A reader takes the folder of a scan and yields posed images in the library's
-conventions (:class:`vlg_lib.convert.formats.base.PosedImage`). What is common
-to all formats is done by :mod:`vlg_lib.convert.scan`.
+conventions (:class:`vlg_lib.convert.formats.base.PosedImage`), and what it had
+to leave out (``LeftOut``). What is common to all formats is done by
+:mod:`vlg_lib.convert.scan`.
 """
 
 from collections.abc import Callable, Iterator
@@ -15,9 +16,9 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from vlg_lib.convert.formats.base import PosedImage
+    from vlg_lib.convert.formats.base import Found, Key
 
-Reader = Callable[[Path], Iterator["PosedImage"]]
+Reader = Callable[[Path], Iterator["Found"]]
 PointsReader = Callable[[Path], tuple["Tensor", "Tensor"]]
 
 
@@ -46,6 +47,17 @@ class Format:
         return reader
 
     @property
+    def keys(self) -> tuple["Key", ...]:
+        """What the format's files may say, and what becomes of it.
+
+        >>> FORMATS["replica"].keys[0].name
+        'w, h, fx, fy, cx, cy'
+        """
+        module = import_module(self.reader.partition(":")[0])
+        keys: tuple[Key, ...] = module.KEYS
+        return keys
+
+    @property
     def points(self) -> PointsReader | None:
         """The function that reads the points of a scan, imported now; None
         where the format has none.
@@ -66,12 +78,14 @@ _HERE = "vlg_lib.convert.formats"
 
 FORMATS = {
     "7-scenes": Format(
-        "frame-*.color.png, .depth.png, .pose.txt",
+        "frame-*.color.png (or .jpg), .depth.png (or .pgm), .pose.txt, here or"
+        " in seq-*/; info.txt or --camera where it is no Kinect",
         "auto",
         f"{_HERE}.seven_scenes:read_seven_scenes",
     ),
     "tum": Format(
-        "rgb.txt, depth.txt, groundtruth.txt",
+        "rgb.txt, depth.txt, groundtruth.txt; calibration.txt or --camera where"
+        " it is not the data set's",
         "z",
         f"{_HERE}.tum:read_tum",
     ),
@@ -86,7 +100,8 @@ FORMATS = {
         f"{_HERE}.open3d:read_open3d",
     ),
     "record3d": Format(
-        "metadata.json, rgb/, depth/ (16-bit PNG, not EXR)",
+        "metadata.json, rgb/, depth/ (16-bit PNG, or EXR), or an unpacked .r3d:"
+        " metadata, rgbd/",
         "y",
         f"{_HERE}.record3d:read_record3d",
     ),
@@ -102,13 +117,14 @@ FORMATS = {
         f"{_HERE}.arkitscenes:read_arkitscenes",
     ),
     "nerfstudio": Format(
-        "transforms.json and its images; --cloud where it names no depth",
+        "transforms.json (or transforms_train.json ...) and its images; --cloud"
+        " where it names no depth",
         "z",
         f"{_HERE}.nerfstudio:read_nerfstudio",
     ),
     "colmap": Format(
-        "cameras.txt, images.txt, points3D.txt, images/, depth/ or stereo/;"
-        " --metres, since its unit is its own",
+        "cameras.txt, images.txt, points3D.txt (or .bin), images/, depth/ or"
+        " stereo/; --metres, since its unit is its own",
         "auto",
         f"{_HERE}.colmap:read_colmap",
         f"{_HERE}.colmap:read_colmap_points",

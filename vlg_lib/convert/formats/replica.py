@@ -6,23 +6,38 @@ from pathlib import Path
 
 import torch
 
-from vlg_lib.convert.formats.base import PosedImage
+from vlg_lib.convert.formats.base import Found, Key, LeftOut, PosedImage
 from vlg_lib.convert.parsing import (
     camera_of,
     floats_of,
     images_in,
     json_object,
+    number_in_name,
     number_of,
+    numbered,
+    order_remark,
     text_rows,
 )
+from vlg_lib.data.files import existing
 from vlg_lib.data.frames import LayoutError
 from vlg_lib.scene import Camera
 
+_NICE = "NICE-SLAM, src/utils/datasets.py and its copy of Replica"
+KEYS = (
+    Key("w, h, fx, fy, cx, cy", "read", "of cam_params.json, pixels", _NICE),
+    Key("scale", "read", "depth codes a metre", _NICE),
+    Key("traj.txt", "read", "camera to world; line N is of frameN", _NICE),
+    Key("results/frameN, depthN", "read", "N counts from 0", _NICE),
+)
+"""What lies in such a folder."""
 
-def read_replica(folder: Path) -> Iterator[PosedImage]:
+
+def read_replica(folder: Path) -> Iterator[Found]:
     """Replica as rendered for NICE-SLAM: ``traj.txt``, camera-to-world, one a
     line, camera axes right, down, forward; ``cam_params.json``, also above,
     with the units a metre of the depth.
+
+    ``frame000012`` has line 12, counted from 0, so an image may be missing.
     """
     colors = [
         path
@@ -31,22 +46,52 @@ def read_replica(folder: Path) -> Iterator[PosedImage]:
     ]
     camera, scale = _camera_and_scale(folder)
     path = folder / "traj.txt"
-    poses = [floats_of(path, *row, 16) for row in text_rows(path)]
-    if len(poses) != len(colors):
+    rows = list(text_rows(path))
+    cut = bool(rows) and len(rows[-1][1]) < 16  # then later lines are missing
+    most = max((number_in_name(color) or 0 for color in colors), default=0) + 1
+    by_line = numbered(colors, max(most, len(rows)) if cut else len(rows))
+    if by_line is None:
         raise LayoutError(
-            f"{path}: expected {len(colors)} lines, one an image, found"
-            f" {len(poses)}"
+            f"{path}: expected {max(most, len(colors))} lines, one an image,"
+            f" found {len(rows)}; which is missing does not show"
         )
-    for color, pose in zip(colors, poses, strict=True):
-        depth = color.with_name(color.stem.replace("frame", "depth") + ".png")
-        yield PosedImage(
-            color.stem,
-            color,
-            depth,
-            camera,
-            torch.tensor(pose, dtype=torch.float64).view(4, 4),
-            scale,
+    remark = order_remark(by_line, folder / "results")
+    for color in sorted(set(colors) - set(by_line.values())):
+        yield LeftOut("missing pose", f"{color}: its name has no number")
+    for line in range(max(len(rows), *(i + 1 for i in by_line))):
+        yield _image(
+            path, rows, line, by_line.get(line), (camera, scale, remark)
         )
+
+
+def _image(
+    path: Path,
+    rows: list[tuple[int, list[str]]],
+    line: int,
+    color: Path | None,
+    sensor: tuple[Camera, float, str],
+) -> Found:
+    """The image of a line of the trajectory, counted from 0; ``sensor``: what
+    holds for all: camera, units of depth, remark.
+    """
+    if color is None:
+        return LeftOut("missing image", f"{path}: no frame{line:06d}")
+    if line >= len(rows):
+        return LeftOut("missing pose", f"{path}: ends before {color.name}")
+    try:
+        pose = floats_of(path, *rows[line], 16)
+    except LayoutError as error:
+        return LeftOut("invalid pose", str(error))
+    depth = color.with_name(color.stem.replace("frame", "depth") + ".png")
+    return PosedImage(
+        color.stem,
+        color,
+        existing(depth, (".png",)),
+        sensor[0],
+        torch.tensor(pose, dtype=torch.float64).view(4, 4),
+        sensor[1],
+        sensor[2],
+    )
 
 
 def _camera_and_scale(folder: Path) -> tuple[Camera, float]:

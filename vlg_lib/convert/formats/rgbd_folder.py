@@ -36,6 +36,7 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from vlg_lib.classes import ClassSet
+from vlg_lib.convert.formats.base import Key
 from vlg_lib.convert.frames import (
     Images,
     Shot,
@@ -49,6 +50,7 @@ from vlg_lib.convert.parsing import camera_of_matrix
 from vlg_lib.convert.registration import target_camera
 from vlg_lib.convert.scene_labels import known_classes
 from vlg_lib.convert.tsdf import POINTS
+from vlg_lib.data.files import existing, files_in, read_text
 from vlg_lib.data.frames import (
     COLOR_SUFFIXES,
     LayoutError,
@@ -63,11 +65,22 @@ from vlg_lib.data.frames import (
 from vlg_lib.data.layout import write_scene
 from vlg_lib.data.ply import read_points
 from vlg_lib.geometry.cameras import resize_camera
-from vlg_lib.geometry.poses import opengl_to_opencv
+from vlg_lib.geometry.poses import opengl_to_opencv, unknown_pose
 from vlg_lib.geometry.upright import AXES, up_advice, up_rotation
 from vlg_lib.scene import Camera, Scene
 
 CONVERTER = "vlg convert rgbd"
+
+KEYS = (
+    Key("images", "read", "PNG or JPEG; --images"),
+    Key("frame_list.txt", "read", "names of images, one a line"),
+    Key("depth", "read", "16-bit PNG of the same stems; --depth"),
+    Key("K.txt", "read", "3x3 or 4x4; --intrinsics"),
+    Key("poses.txt", "read", "16 numbers an image, in order; --pose-file"),
+    Key("poses/NAME.txt", "read", "4x4 of the image NAME; --pose-file"),
+    Key("other files", "ignored", "nothing else is looked for"),
+)
+"""What lies in such a folder; a person says its conventions."""
 
 POSES = ("camera-to-world", "world-to-camera")
 """What a pose matrix maps: the two conventions in use."""
@@ -238,7 +251,9 @@ def open_folder(folder: Path, settings: RgbdSettings) -> Shots:
     has_depth = (folder / settings.depth).is_dir()
     kept, skipped = [], Counter[str]()
     for color in colors[:: settings.every]:
-        depth = folder / settings.depth / f"{color.stem}.png"
+        depth = existing(
+            folder / settings.depth / f"{color.stem}.png", (".png",)
+        )
         files = color, depth if has_depth else None
         reason = _why_unusable(*files, matrices.get(color.stem))
         if reason is None:
@@ -267,13 +282,14 @@ def read_poses(
     """The 4x4 matrices by name, float64, from a file of 16 numbers a row or a
     folder of 4x4 text files, as they stand.
 
-    A name without a file in the folder has no pose. LayoutError where the rows
-    of a file do not fit the names.
+    A name without a file in the folder has no pose, and one whose file is no
+    matrix has :func:`~vlg_lib.geometry.poses.unknown_pose`. LayoutError where
+    the rows of a file do not fit the names.
     """
     if path.is_dir():
         files = {name: path / f"{name}.txt" for name in names}
         return {
-            name: read_matrix(file)
+            name: _matrix_or_unknown(file)
             for name, file in files.items()
             if file.is_file()
         }
@@ -287,20 +303,27 @@ def read_poses(
     return dict(zip(names, rows.view(-1, 4, 4), strict=True))
 
 
+def _matrix_or_unknown(path: Path) -> Float[Tensor, "rows columns"]:
+    try:
+        return read_matrix(path)
+    except LayoutError:
+        return unknown_pose()
+
+
 def _listed_images(source: Path, folder: Path) -> list[Path]:
     """The images in order: as named in frame_list.txt, else in natural order of
     their names.
     """
     listing = source / "frame_list.txt"
     if listing.is_file():
-        lines = listing.read_text("utf-8-sig", "replace").splitlines()
-        names = [line.strip() for line in lines]
-        paths = [folder / name for name in names if name]
-    else:
-        found = folder.iterdir() if folder.is_dir() else ()
+        names = [line.strip() for line in read_text(listing).splitlines()]
         paths = [
-            path for path in found if path.suffix.lower() in COLOR_SUFFIXES
+            existing(folder / name.replace("\\", "/"), COLOR_SUFFIXES)
+            for name in names
+            if name
         ]
+    else:
+        paths = files_in(folder, COLOR_SUFFIXES)
         paths.sort(key=lambda path: natural_key(path.stem))
     if not paths:
         raise LayoutError(
