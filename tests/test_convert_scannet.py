@@ -306,6 +306,45 @@ class TestLabels:
             "other",
         )
 
+    def test_ids_that_are_none_are_not_annotated_and_named_once(self, tmp_path):
+        """50 and 149 stand in three of ScanNet's training scenes."""
+        scans, out = tmp_path / "scans", tmp_path / "out"
+        for name in ("scene0270_00", "scene0384_00"):
+            folder = write_scan(scans, name)
+            (folder / f"{name}_vh_clean_2.labels.ply").write_bytes(
+                mesh_bytes(
+                    POINTS,
+                    np.zeros((6, 3), int),
+                    np.array([1, 2, 50, 149, 39, 50]),
+                )
+            )
+        write_scan(scans, "scene0001_00")
+        for counts in ("3 scenes converted", "3 kept"):
+            result = run(scans, out)
+            assert (counts in str(result), result.failed) == (True, {})
+            assert result.notes == [
+                "label ids that are none of NYU40's (0 to 40): 4 points of 50,"
+                " 2 points of 149, in scene0270_00, scene0384_00; taken as not"
+                " annotated"
+            ]
+        labels = read_point_labels(out / "scene0270_00").tolist()
+        assert labels == [0, 1, -1, -1, 19, -1]
+
+    def test_a_word_without_an_id_matters_where_it_is_used(self, tmp_path):
+        folder = write_scan(tmp_path / "scans", labels=False)
+        write_annotations(
+            folder, [("wall", [1]), ("floor", [2])], [1, 1, 2, 2, 2, 3]
+        )
+        tsv = write_tsv(tmp_path / "a.tsv", [("wall", 1), ("floor", 2)])
+        blank = "203\tpaper cutter\tpaper cutter\t1\t\t\t\n204\tshort\n"
+        tsv.write_text(tsv.read_text() + blank)
+        converted(tmp_path / "scans", tmp_path / "out", tsv=tsv)
+        labels = read_point_labels(tmp_path / "out" / "scene0000_00").tolist()
+        assert labels == [0, 0, 1, 1, 1, -1]
+        write_annotations(folder, [("paper cutter", [1])], [1] * 6)
+        result = run(tmp_path / "scans", tmp_path / "again", tsv=tsv)
+        assert "no nyu40id for the word 'paper cutter'" in str(result)
+
     def test_every_class_has_the_id_of_the_benchmark(self):
         names = dict(zip(SCANNET_20.names, NYU40_IDS, strict=True))
         assert (
@@ -369,7 +408,7 @@ class TestManyScenes:
         labels = scans / "scene0003_00" / "scene0003_00_vh_clean_2.labels.ply"
         labels.write_bytes(
             mesh_bytes(
-                POINTS, np.zeros((6, 3), int), np.array([1, 2, 3, 4, 5, 41])
+                POINTS[:5], np.zeros((5, 3), int), np.array([1, 2, 3, 4, 5])
             )
         )
         (scans / "scene0004_00" / "scene0004_00.sens").write_bytes(
@@ -388,7 +427,7 @@ class TestManyScenes:
                 "scene0002_00",
                 "scene0002_00_vh_clean_2.ply: not a whole PLY file",
             ),
-            ("scene0003_00", "expected NYU40 ids from 0 to 40, found 1 to 41"),
+            ("scene0003_00", "expected a label for each of the 6 points"),
             (
                 "scene0004_00",
                 "none of its frames can be used (3 x invalid pose)",

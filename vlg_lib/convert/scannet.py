@@ -74,7 +74,7 @@ from vlg_lib.data.frames import (
     read_depth,
     read_matrix,
 )
-from vlg_lib.data.layout import write_scene
+from vlg_lib.data.layout import read_manifest, write_scene
 from vlg_lib.data.ply import read_points
 from vlg_lib.geometry.poses import is_pose
 from vlg_lib.scene import Camera, Scene
@@ -151,7 +151,7 @@ def convert_scannet(
     if source.tags is not None:
         read_tags(source.tags, SCANNET_20)  # wrong: one error, not one a scene
     names = chosen(scene_names(source.scans), source.scenes, source.split)
-    return convert_all(
+    summary = convert_all(
         names,
         partial(convert_scene, source=source, settings=settings),
         out,
@@ -159,6 +159,27 @@ def convert_scannet(
         jobs=jobs,
         progress=progress,
     )
+    summary.notes += _foreign_labels(summary)
+    return summary
+
+
+def _foreign_labels(summary: Summary) -> list[str]:
+    """A note on the label ids that are none of NYU40's: how many points have
+    each, and in which scenes.
+    """
+    points, scenes = Counter[str](), []
+    for name in sorted({*summary.converted, *summary.kept}, key=natural_key):
+        made = read_manifest(summary.out / name)["provenance"]
+        if found := made.get("foreign_labels"):
+            points.update(found)
+            scenes.append(name)
+    if not scenes:
+        return []
+    counts = ", ".join(f"{n} points of {label}" for label, n in points.items())
+    return [
+        f"label ids that are none of NYU40's (0 to 40): {counts}, in"
+        f" {', '.join(scenes)}; taken as not annotated"
+    ]
 
 
 def _stored(source: ScannetSource, settings: ScannetSettings) -> dict[str, Any]:
@@ -201,7 +222,7 @@ def convert_scene(
     """
     scan = source.scans / name
     points, colors, _ = read_points(scan / f"{name}_vh_clean_2.ply")
-    labels, label_source = read_labels(scan, len(points), source.tsv)
+    labels, label_source, foreign = read_labels(scan, len(points), source.tsv)
     tags, tag_source = _scene_labels(name, source, labels, settings)
     alignment = _alignment(scan) if settings.align else None
     if alignment is not None:
@@ -225,6 +246,7 @@ def convert_scene(
                     "frames": kind,
                     "point_labels": label_source,
                     "scene_labels": tag_source,
+                    "foreign_labels": {str(k): n for k, n in foreign.items()},
                 },
             ),
             depth_scale=scale,
