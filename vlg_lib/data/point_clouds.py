@@ -21,7 +21,9 @@ from vlg_lib.data.ply import (
     CHANNELS,
     PlyError,
     label_comments,
+    packed_colors,
     read_columns,
+    splats_hint,
     write_columns,
 )
 from vlg_lib.geometry.upright import up_rotation
@@ -90,13 +92,20 @@ def read_cloud(path: Path, *, use_color: bool = True) -> CloudFile:
             ),
             None,
         )
-        if found is None:
+        packed = packed_colors(vertices, names) if found is None else None
+        if found is None and packed is None:
+            if hint := splats_hint(names):
+                raise PlyError(f"{path}: expected colours, found none{hint}")
             raise PlyError(
                 f"{path}: expected colours (red green blue), found none; the"
                 " network was trained with colours: scan with colour, or take"
                 " mid-grey for all points and expect worse labels (--no-color)"
             )
-        values = np.stack([vertices[name] for name in found], axis=1)
+        values = (
+            packed
+            if packed is not None
+            else np.stack([vertices[name] for name in found or ()], axis=1)
+        )
         colored = np.isfinite(values).all(axis=1)
         skipped["colour not finite"] = int((finite & ~colored).sum())
         usable = finite & colored
