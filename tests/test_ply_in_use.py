@@ -6,8 +6,8 @@ import struct
 import numpy as np
 import pytest
 
-from vlg_lib.data.point_clouds import read_cloud
 from vlg_lib.data.ply import PlyError, read_points
+from vlg_lib.data.point_clouds import read_cloud
 
 ROWS = [(0.5, 0, 0, 1, 2, 3), (1, 1, -2, 4, 5, 6)]
 POINTS = [list(row[:3]) for row in ROWS]

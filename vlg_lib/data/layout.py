@@ -20,6 +20,7 @@ Weakly supervised code calls :func:`read_scene`, which never opens
 Every other format is the business of :mod:`vlg_lib.convert`.
 """
 
+import math
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -50,6 +51,7 @@ from vlg_lib.scene import Camera, Frame, Scene
 
 FORMAT = "vlg-scene-1"
 POINTS, LABELS, MANIFEST = "points.ply", "labels.ply", "scene.json"
+_WHOLE = (torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8)
 _KEYS: dict[str, type | tuple[type, ...]] = {
     "format": str,
     "name": str,
@@ -103,6 +105,7 @@ def write_scene(
             len(scene.points),
             scene.class_set,
         )
+    _check_manifest_entries(folder, scene, depth_scale, axis_alignment)
     _check_may_be_replaced(folder)
     with atomic_folder(folder) as temporary:
         write_points(temporary / POINTS, scene.points, scene.colors)
@@ -123,7 +126,70 @@ def write_scene(
             "provenance": dict(provenance),
             "skipped": dict(scene.skipped),
         }
-        write_json(temporary / MANIFEST, manifest)
+        _write_manifest(folder, temporary, manifest)
+
+
+def _write_manifest(
+    folder: Path, temporary: Path, manifest: Mapping[str, Any]
+) -> None:
+    """Write ``scene.json`` of a scene that is still in ``temporary``, and read
+    it back; ValueError, naming ``folder``, where that does not give the same.
+    """
+    path = temporary / MANIFEST
+    try:
+        write_json(path, manifest)
+        again = read_manifest(temporary)
+    except (TypeError, ValueError, RecursionError) as error:
+        text = str(error).replace(str(path), str(folder / MANIFEST))
+        raise ValueError(
+            f"{folder / MANIFEST}: provenance and the counts of what was"
+            f" skipped must be such as JSON holds ({text})"
+        ) from error
+    class_set = _read_class_set(again["class_set"])
+    class_set.mask(again["scene_labels"])
+
+
+def _check_manifest_entries(
+    folder: Path,
+    scene: Scene,
+    depth_scale: float,
+    axis_alignment: Tensor | None,
+) -> None:
+    """ValueError where ``scene.json`` could not say what is given."""
+    if not (
+        isinstance(depth_scale, (int, float))
+        and not isinstance(depth_scale, bool)
+        and 0 < depth_scale < math.inf
+    ):
+        raise ValueError(
+            f"{folder}: the depth scale is units a metre, above 0, found"
+            f" {depth_scale!r}"
+        )
+    mask, classes = scene.scene_labels, len(scene.class_set)
+    if mask.dtype != torch.bool or mask.shape != (classes,):
+        raise ValueError(
+            f"{folder}: expected scene labels ({classes},) bool, one for each"
+            f" class of {scene.class_set.name!r}, found {tuple(mask.shape)} of"
+            f" {mask.dtype}; ClassSet.mask makes them from names"
+        )
+    if axis_alignment is not None and (
+        axis_alignment.shape != (4, 4)
+        or not bool(axis_alignment.double().isfinite().all())
+    ):
+        raise ValueError(
+            f"{folder}: expected the axis alignment to be 4x4 finite numbers,"
+            f" found {axis_alignment.tolist()}"
+        )
+    for reason, count in scene.skipped.items():
+        if not (
+            isinstance(reason, str)
+            and isinstance(count, int)
+            and not isinstance(count, bool)
+        ):
+            raise ValueError(
+                f"{folder}: expected counts of what was skipped by reason,"
+                f" found {reason!r}: {count!r}"
+            )
 
 
 def _check_may_be_replaced(folder: Path) -> None:
@@ -142,7 +208,9 @@ def _write_labels(path: Path, scene: Scene, labels: Int[Tensor, " N"]) -> None:
     unlabelled = torch.tensor([UNLABELLED_COLOR], dtype=torch.uint8)
     palette = torch.cat([scene.class_set.colors(), unlabelled])
     # the last colour is that of IGNORE_LABEL, -1
-    write_points(path, scene.points, palette[labels.cpu()], labels=labels)
+    write_points(
+        path, scene.points, palette[labels.cpu().long()], labels=labels
+    )
 
 
 def _write_frames(folder: Path, scene: Scene, depth_scale: float) -> int:
@@ -344,10 +412,15 @@ def scene_folders(root: Path) -> list[Path]:
 def _check_labels(
     what: str, labels: Tensor, points: int, class_set: ClassSet
 ) -> None:
-    if len(labels) != points:
+    if labels.ndim != 1 or len(labels) != points:
         raise LayoutError(
             f"{what}: expected one label for each of the {points} points, found"
-            f" {len(labels)}"
+            f" {len(labels) if labels.ndim == 1 else tuple(labels.shape)}"
+        )
+    if labels.dtype not in _WHOLE:
+        raise LayoutError(
+            f"{what}: expected whole numbers, found {labels.dtype}; give"
+            " labels.long()"
         )
     low, high = int(labels.min()), int(labels.max())
     if low < IGNORE_LABEL or high >= len(class_set):

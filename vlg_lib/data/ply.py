@@ -242,6 +242,7 @@ class PlyStream(io.BufferedReader):
         self.seek(self._skip)
 
     def read(self, size: int | None = -1, /) -> bytes:
+        """The next bytes, with the mended header in place of the file's."""
         begin = self.tell()
         data = super().read(size)
         if begin >= len(self._head):
@@ -301,8 +302,10 @@ def write_points(
     ``labels``: (N,) whole numbers, stored as an int32 property ``label``;
     ``comments``: lines for the header (:func:`label_comments`); further keyword
     arguments: (N,) numbers, each a property of that name (float32 or int32).
-    ValueError where a coordinate is not finite, a length differs, or a whole
-    number needs more than 32 bits.
+    ValueError for all that :func:`read_points` would refuse or find changed: no
+    point, a coordinate that is not finite, colours of another type, a length
+    that differs, a whole number of more than 32 bits, labels that are not
+    whole; then nothing is written.
 
     >>> from tempfile import TemporaryDirectory
     >>> points, colors = torch.rand(5, 3), torch.zeros(5, 3).byte()
@@ -313,24 +316,15 @@ def write_points(
     tensor([0, 1, 2, 3, 4])
     """
     extra = {**({} if labels is None else {"label": labels}), **scalars}
+    _check_points(path, points, colors)
+    _check_header(path, extra, comments)
     for name, values in extra.items():
-        if len(values) != len(points):
+        if values.ndim != 1 or len(values) != len(points):
             raise ValueError(
-                f"{path}: {len(values)} values of {name!r} for {len(points)}"
-                " points"
+                f"{path}: {len(values) if values.ndim else 0} values of"
+                f" {name!r} for {len(points)} points"
             )
-    if len(colors) != len(points):
-        raise ValueError(
-            f"{path}: {len(colors)} colours for {len(points)} points"
-        )
-    if not bool(torch.isfinite(points).all()):
-        raise ValueError(
-            f"{path}: points must be finite;"
-            f" {int((~torch.isfinite(points)).any(1).sum())} of them are not"
-        )
-    columns = dict(
-        zip(AXES, points.numpy(force=True).astype(np.float32).T, strict=True)
-    )
+    columns = dict(zip(AXES, points.float().numpy(force=True).T, strict=True))
     columns |= dict(zip(CHANNELS, colors.numpy(force=True).T, strict=True))
     write_columns(
         path,
@@ -343,10 +337,86 @@ def write_points(
     )
 
 
+def _check_points(path: Path, points: Tensor, colors: Tensor) -> None:
+    """ValueError where :func:`read_points` would refuse them, or find others
+    than were given.
+    """
+    if points.ndim != 2 or points.shape[1] != 3 or len(points) == 0:
+        raise ValueError(
+            f"{path}: expected points of shape (N, 3), one at least, found"
+            f" {tuple(points.shape)}"
+        )
+    if points.is_complex() or points.dtype == torch.bool:
+        raise ValueError(
+            f"{path}: expected points as numbers, found {points.dtype}"
+        )
+    if len(colors) != len(points):
+        raise ValueError(
+            f"{path}: {len(colors)} colours for {len(points)} points"
+        )
+    if colors.dtype != torch.uint8 or colors.shape != points.shape:
+        raise ValueError(
+            f"{path}: expected colours of shape (N, 3), uint8 from 0 to 255,"
+            f" found {tuple(colors.shape)} of {colors.dtype}{_to_bytes(colors)}"
+        )
+    finite = torch.isfinite(points.float())
+    if not bool(finite.all()):
+        raise ValueError(
+            f"{path}: points must be finite in float32;"
+            f" {int((~finite).any(1).sum())} of them are not"
+        )
+
+
+def _to_bytes(colors: Tensor) -> str:
+    """How to turn colours of another type into bytes."""
+    if colors.is_floating_point() and float(colors.nan_to_num().max()) <= 1.001:
+        return "; give (colors * 255).round().byte()"
+    if colors.is_floating_point():
+        return "; give colors.round().clamp(0, 255).byte()"
+    return (
+        "; give vlg_lib.data.point_clouds.as_bytes(colors.numpy())[0] as a"
+        " tensor"
+    )
+
+
+def _check_header(
+    path: Path, extra: Mapping[str, Tensor], comments: Sequence[str]
+) -> None:
+    """ValueError where a name or a comment cannot stand in a header."""
+    for name in extra:
+        if not re.fullmatch(r"[!-~]+", name) or (
+            name.lower().encode() in _LOOKED_FOR - {b"label"}
+        ):
+            raise ValueError(
+                f"{path}: {name!r} cannot name a property beside {AXES} and"
+                f" {CHANNELS}; take letters of ASCII without blanks"
+            )
+    for comment in comments:
+        if not comment.isascii() or len(comment.splitlines()) > 1:
+            raise ValueError(
+                f"{path}: expected comments of one line in ASCII, found"
+                f" {comment!r}; see label_comments"
+            )
+
+
 def _as_property(path: Path, name: str, values: Tensor) -> np.ndarray:
+    if values.is_complex():
+        raise ValueError(
+            f"{path}: expected numbers of {name!r}, found {values.dtype}"
+        )
+    if values.is_floating_point():
+        if name == "label":
+            raise ValueError(
+                f"{path}: expected labels as whole numbers, found"
+                f" {values.dtype}; give labels.long()"
+            )
+        narrow = values.float()
+        if not torch.equal(narrow.isinf(), values.isinf()):
+            raise ValueError(
+                f"{path}: values of {name!r} do not fit into float32"
+            )
+        return narrow.numpy(force=True)
     array = values.numpy(force=True)
-    if array.dtype.kind == "f":
-        return array.astype(np.float32)
     limits = np.iinfo(np.int32)
     if (
         array.size

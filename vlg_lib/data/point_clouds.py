@@ -248,8 +248,31 @@ def write_labelled(
     (int32) and ``score`` (float32); atomic.
 
     The names of the classes stand in the header as comments, ``label 0 wall``
-    and so on; -1 is no label.
+    and so on; -1 is no label. ValueError where a label names no class, or the
+    lengths differ; then nothing is written.
     """
+    if (labels.ndim, scores.ndim) != (1, 1) or (
+        labels.dtype != torch.int64 or not scores.is_floating_point()
+    ):
+        raise ValueError(
+            f"{path}: expected labels (N,) int64 and scores (N,) float, found"
+            f" {tuple(labels.shape)} of {labels.dtype} and"
+            f" {tuple(scores.shape)} of {scores.dtype}"
+        )
+    lengths = {*map(len, axes), len(labels), len(scores)}
+    if len(lengths) > 1 or not len(labels):
+        raise ValueError(
+            f"{path}: expected x, y, z, a label and a score for each point,"
+            f" found {sorted(lengths)} of them"
+        )
+    if not (
+        int(labels.min()) >= IGNORE_LABEL and int(labels.max()) < len(class_set)
+    ):
+        raise ValueError(
+            f"{path}: expected labels from {IGNORE_LABEL} (none) to"
+            f" {len(class_set) - 1}, found {int(labels.min())} to"
+            f" {int(labels.max())}"
+        )
     palette = np.array([UNLABELLED_COLOR, *class_set.palette], np.uint8)[
         labels.numpy() - IGNORE_LABEL
     ]
@@ -258,6 +281,6 @@ def write_labelled(
     )
     columns |= {
         "label": labels.numpy().astype(np.int32),
-        "score": scores.numpy(),
+        "score": scores.float().numpy(),
     }
     write_columns(path, columns, label_comments(class_set))
