@@ -2,6 +2,7 @@
 wrote itself, and what goes wrong."""
 
 import json
+import shutil
 from functools import partial
 from pathlib import Path
 
@@ -10,6 +11,7 @@ import pytest
 import torch
 from convert_command import vlg_convert
 from killing import kill_and_go_on
+from PIL import Image
 from scannet_files import (
     ALIGNMENT,
     COLOR_CAMERA,
@@ -76,6 +78,55 @@ def converted(
     result = run(scans, out, frame_skip=1, **given)
     assert not result.failed, str(result)
     return read_scene(out / name)
+
+
+def in_another_layout(folder, layout, shots):
+    """Rename what ScanNet's exporter has written."""
+    intrinsic = folder / "intrinsic"
+    if layout == "25k":
+        for what in ("color", "depth"):
+            (intrinsic / f"intrinsic_{what}.txt").rename(
+                folder / f"intrinsics_{what}.txt"
+            )
+    elif layout == "openscene":
+        (intrinsic / "intrinsic_color.txt").rename(
+            folder.parent / "intrinsics.txt"
+        )
+        (intrinsic / "intrinsic_depth.txt").unlink()
+    elif layout == "no depth":
+        shutil.rmtree(folder / "depth")
+    else:
+        info = []
+        for what in ("color", "depth"):
+            path = intrinsic / f"intrinsic_{what}.txt"
+            numbers = " ".join(path.read_text().split())
+            name = f"m_calibration{what.capitalize()}Intrinsic"
+            info.append(f"{name} = {numbers}")
+        for name, _, color, codes in shots:
+            number = int(name)
+            posed = layout == "posed_images"
+            stem = f"{number:05}" if posed else f"frame-{number:06}"
+            kinds = (
+                (".jpg", ".png", ".txt")
+                if posed
+                else (".color.jpg", ".depth.pgm", ".pose.txt")
+            )
+            Image.fromarray(color).save(folder / (stem + kinds[0]), quality=95)
+            depth = folder / "depth" / f"{name}.png"
+            if posed:
+                depth.rename(folder / (stem + kinds[1]))
+            else:
+                head = f"P5\n{codes.shape[1]} {codes.shape[0]}\n65535\n"
+                (folder / (stem + kinds[1])).write_bytes(
+                    head.encode() + codes.astype(">u2").tobytes()
+                )
+            (folder / "pose" / f"{name}.txt").rename(folder / (stem + kinds[2]))
+        if layout == "posed_images":
+            (intrinsic / "intrinsic_color.txt").rename(folder / "intrinsic.txt")
+        else:
+            (folder / "_info.txt").write_text("\n".join(info) + "\n")
+        for part in ("color", "depth", "pose", "intrinsic"):
+            shutil.rmtree(folder / part)
 
 
 class TestScene:
@@ -237,6 +288,46 @@ class TestScene:
                 other.depth.tolist(),
             )
             assert torch.equal(one.color, other.color)
+
+    @pytest.mark.parametrize(
+        "layout", ["25k", "openscene", "posed_images", "c++", "no depth"]
+    )
+    def test_layouts_of_exported_frames(self, tmp_path, layout):
+        """Each holds the frames that ScanNet's own exporter writes."""
+        scans = tmp_path / "scans"
+        folder = write_scan(scans)
+        (folder / "scene0000_00.sens").unlink()
+        images = tmp_path / "images" / "scene0000_00"
+        matrices = camera_matrix(COLOR_CAMERA), camera_matrix(DEPTH_CAMERA)
+        shots = [(str(20 * i), *shot) for i, shot in enumerate(floor_shots())]
+        write_exported(tmp_path / "plain" / "scene0000_00", shots, *matrices)
+        write_exported(images, shots, *matrices)
+        in_another_layout(images, layout, shots)
+        first = converted(scans, tmp_path / "a", images=tmp_path / "plain")
+        scene = converted(scans, tmp_path / "b", images=tmp_path / "images")
+        assert [int(name) for name in scene.frames.names] == [0, 20, 40, 60, 80]
+        if layout == "no depth":
+            assert scene.frames[0].depth is None
+            assert scene.frames[0].camera.width == COLOR_CAMERA.width
+            return
+        for found, expected in zip(scene.frames, first.frames, strict=True):
+            assert torch.equal(found.depth, expected.depth)
+            assert torch.equal(found.camera_to_world, expected.camera_to_world)
+            different = (found.color.int() - expected.color.int()).abs()
+            assert float(different.float().mean()) < 8
+
+    def test_shared_intrinsics_of_another_size(self, tmp_path):
+        folder = write_scan(tmp_path / "scans")
+        (folder / "scene0000_00.sens").unlink()
+        shots = [(str(i), *shot) for i, shot in enumerate(floor_shots())]
+        wrong = 10 * camera_matrix(COLOR_CAMERA)
+        wrong[2:, 2:] /= 10
+        write_exported(folder, shots, wrong, camera_matrix(DEPTH_CAMERA))
+        (folder / "intrinsic" / "intrinsic_color.txt").rename(
+            tmp_path / "scans" / "intrinsics.txt"
+        )
+        result = run(tmp_path / "scans", tmp_path / "out")
+        assert "give those of this size" in str(result)
 
     def test_exported_frames_that_are_missing_or_wrong(self, tmp_path):
         folder = write_scan(tmp_path / "scans")

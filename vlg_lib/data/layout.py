@@ -72,6 +72,7 @@ def write_scene(
     provenance: Mapping[str, Any],
     depth_scale: float = 1000.0,
     axis_alignment: Float[Tensor, "4 4"] | None = None,
+    world_offset: Float[Tensor, "3"] | None = None,
 ) -> None:
     """Write a scene into ``folder``, one frame in memory at a time; the folder
     appears whole or not at all.
@@ -81,8 +82,10 @@ def write_scene(
     IGNORE_LABEL where there is none, for evaluation. ``provenance``: what made
     the scene (JSON-able). ``depth_scale``: depth units a metre in the 16-bit
     images. ``axis_alignment``: the transform from the source's world to the
-    scene's, already applied to points and poses, kept for the record. Scene
-    labels may be empty (not known).
+    scene's, already applied to points and poses, kept for the record.
+    ``world_offset``: metres that were subtracted from coordinates far from the
+    origin, in the scene's axes (:func:`read_world_offset`). Scene labels may be
+    empty (not known).
 
     ValueError where labels do not fit the points or the classes, where frames
     do not share one camera, and for all that
@@ -123,6 +126,11 @@ def write_scene(
             "depth_scale": depth_scale,
             "depth_missing": [0],
             "axis_alignment": alignment,
+            **(
+                {}
+                if world_offset is None or not bool(world_offset.any())
+                else {"world_offset": world_offset.double().tolist()}
+            ),
             "provenance": dict(provenance),
             "skipped": dict(scene.skipped),
         }
@@ -351,6 +359,37 @@ def read_manifest(folder: Path) -> dict[str, Any]:
             f" {manifest['depth_scale']}"
         )
     return manifest
+
+
+def read_world_offset(folder: Path) -> Float[Tensor, "3"]:
+    """What to add to a scene's coordinates to get those of its source, with z
+    up: metres, float64, zero but for scans in the coordinates of a country.
+
+    >>> from tempfile import TemporaryDirectory
+    >>> cups = own_class_set(["cup", "plate"])
+    >>> points, colors = torch.rand(5, 3), torch.zeros(5, 3).byte()
+    >>> scene = Scene("desk", points, colors, [], cups, cups.mask(["cup"]))
+    >>> with TemporaryDirectory() as root:
+    ...     offset = torch.tensor([500000.0, 4000000.0, 0.0])
+    ...     write_scene(
+    ...         Path(root) / "desk", scene, provenance={}, world_offset=offset
+    ...     )
+    ...     read_world_offset(Path(root) / "desk").tolist()
+    [500000.0, 4000000.0, 0.0]
+    """
+    found = read_manifest(folder).get("world_offset", [0.0, 0.0, 0.0])
+    try:
+        offset = torch.tensor(found, dtype=torch.float64)
+    except (TypeError, ValueError, RuntimeError) as error:
+        offset, reason = torch.zeros(0), str(error)
+    else:
+        reason = "three finite numbers are needed"
+    if offset.shape != (3,) or not bool(offset.isfinite().all()):
+        raise LayoutError(
+            f"{folder / MANIFEST}: expected world_offset in metres, found"
+            f" {found!r} ({reason})"
+        )
+    return offset
 
 
 def _read_class_set(entry: str | dict[str, Any]) -> ClassSet:

@@ -427,10 +427,11 @@ def _as_property(path: Path, name: str, values: Tensor) -> np.ndarray:
 
 
 def read_points(
-    path: Path,
+    path: Path, dtype: torch.dtype = torch.float32
 ) -> tuple[Float[Tensor, "N 3"], UInt8[Tensor, "N 3"], dict[str, Tensor]]:
     """Read a coloured point cloud: (points (N, 3) float32, colors (N, 3) uint8,
-    further properties by name, each (N,)).
+    further properties by name, each (N,)). ``dtype``: float64 for points that
+    may be far from the origin, and are moved before they are stored.
 
     Whole-number properties come back as int64 and others as float32. Other
     elements (the faces of a mesh) are left out. PlyError where the file is
@@ -462,7 +463,9 @@ def read_points(
             f" {vertices['red'].dtype}; convert them"
         )
     points = torch.from_numpy(
-        np.stack([vertices[name] for name in AXES], axis=1).astype(np.float32)
+        np.stack([vertices[name] for name in AXES], axis=1).astype(
+            np.float64 if dtype == torch.float64 else np.float32
+        )
     )
     if not bool(torch.isfinite(points).all()):
         raise PlyError(

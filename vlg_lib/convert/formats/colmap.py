@@ -64,7 +64,7 @@ def read_colmap_points(
     folder: Path,
 ) -> tuple[Float[Tensor, "N 3"], UInt8[Tensor, "N 3"]]:
     """The sparse points of a COLMAP text model, ``points3D.txt``: (N, 3)
-    float32 in its own unit and world, colours (N, 3) uint8.
+    float64 in its own unit and world, colours (N, 3) uint8.
     """
     path = _model_folder(folder) / "points3D.txt"
     rows = [
@@ -81,7 +81,7 @@ def read_colmap_points(
             f"{path}: expected points, x y z and red green blue (0 to 255),"
             f" found {len(table)} rows"
         )
-    return table[:, :3].float(), table[:, 3:].to(torch.uint8)
+    return table[:, :3], table[:, 3:].to(torch.uint8)
 
 
 def _model_folder(folder: Path) -> Path:
