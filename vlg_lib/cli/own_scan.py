@@ -93,7 +93,7 @@ def label(
     device: options.Device = None,
     quiet: options.Quiet = False,
 ) -> None:
-    """Label the points of a scan among its tags, the classes that you say are
+    r"""Label the points of a scan among its tags, the classes that you say are
     in it; with --train, train a 3D network on it.
 
     The small models know the book's made rooms only. On a real scan take
@@ -105,8 +105,8 @@ def label(
       vlg convert rgbd my_scan --out scenes --classes "floor,wall,chair,table"
       vlg check scenes/my_scan
       vlg label scenes/my_scan --tags "floor,wall,chair,table" --out out
-      vlg label scenes/my_scan --tags "floor,wall,chair,table" --out out \\
-          --train --yes-on-rooms-model
+      vlg label scenes/my_scan --tags "floor,wall,chair,table" --train \
+          --yes-on-rooms-model
       vlg predict another_scan.ply --checkpoint out/network.safetensors
 
     Writes::
@@ -122,12 +122,17 @@ def label(
     VLG_CACHE (or ~/.cache/vlg_lib). --profile chooses its sizes; without
     --train it says nothing, and a prompt is "a {name}" where none is given.
     """
-    from vlg_lib.own_scan.label import label_scan, rooms_model, train_on_scan
+    from vlg_lib.own_scan.label import (
+        is_converted,
+        label_scan,
+        rooms_model,
+        train_on_scan,
+    )
     from vlg_lib.pipeline.options import RunOptions
 
     typed = options.split_words(tags) or _own_tags(folder)
     if warning := rooms_model(folder, teacher):
-        if train and not yes_on_rooms_model:
+        if train and is_converted(folder) and not yes_on_rooms_model:
             raise ValueError(
                 f"{warning}; to train on its labels all the same:"
                 " --yes-on-rooms-model"

@@ -36,15 +36,23 @@ from vlg_lib.vision_language.prompts import (
 )
 from vlg_lib.viz import save_page3d
 
-
 OPEN_TEACHER = "open_clip/ViT-B-16-quickgelu/openai/naclip"
 """A 2D model that has seen photographs."""
+
+
+ROOMS = "procedural rooms"
+"""What made rooms say of their source."""
+
+
+def is_converted(folder: Path) -> bool:
+    """Whether a scene says that a converter made it: a scan of somebody."""
+    return "converter" in read_manifest(folder)["provenance"]
 
 
 def rooms_model(folder: Path, teacher: str) -> str:
     """What to say before a small model, which has seen the book's made rooms
     only, labels the scene in ``folder``; empty where the model has seen
-    photographs, or the scene does not say that a converter made it.
+    photographs, or the scene says that it is such a room.
 
     >>> from tempfile import TemporaryDirectory
     >>> from vlg_lib.rooms.scenes import make_rooms
@@ -55,11 +63,11 @@ def rooms_model(folder: Path, teacher: str) -> str:
     ''
     """
     made = read_manifest(folder)["provenance"]
-    if not teacher.startswith("small-") or "converter" not in made:
+    if not teacher.startswith("small-") or made.get("source") == ROOMS:
         return ""
     return (
-        f"{folder} was made by {made['converter']}, and {teacher} knows the"
-        " book's made rooms only: on photographs its labels are noise; take"
+        f"{teacher} knows the book's made rooms only, and {folder} does not say"
+        " that it is one: on photographs its labels are noise; take"
         f" --teacher {OPEN_TEACHER}, or label the points alone with vlg predict"
     )
 
