@@ -2,6 +2,7 @@
 wrote itself, and what goes wrong."""
 
 import json
+import shutil
 from functools import partial
 from pathlib import Path
 
@@ -10,6 +11,7 @@ import pytest
 import torch
 from convert_command import vlg_convert
 from killing import kill_and_go_on
+from PIL import Image
 from scannet_files import (
     ALIGNMENT,
     COLOR_CAMERA,
@@ -76,6 +78,55 @@ def converted(
     result = run(scans, out, frame_skip=1, **given)
     assert not result.failed, str(result)
     return read_scene(out / name)
+
+
+def in_another_layout(folder, layout, shots):
+    """Rename what ScanNet's exporter has written."""
+    intrinsic = folder / "intrinsic"
+    if layout == "25k":
+        for what in ("color", "depth"):
+            (intrinsic / f"intrinsic_{what}.txt").rename(
+                folder / f"intrinsics_{what}.txt"
+            )
+    elif layout == "openscene":
+        (intrinsic / "intrinsic_color.txt").rename(
+            folder.parent / "intrinsics.txt"
+        )
+        (intrinsic / "intrinsic_depth.txt").unlink()
+    elif layout == "no depth":
+        shutil.rmtree(folder / "depth")
+    else:
+        info = []
+        for what in ("color", "depth"):
+            path = intrinsic / f"intrinsic_{what}.txt"
+            numbers = " ".join(path.read_text().split())
+            name = f"m_calibration{what.capitalize()}Intrinsic"
+            info.append(f"{name} = {numbers}")
+        for name, _, color, codes in shots:
+            number = int(name)
+            posed = layout == "posed_images"
+            stem = f"{number:05}" if posed else f"frame-{number:06}"
+            kinds = (
+                (".jpg", ".png", ".txt")
+                if posed
+                else (".color.jpg", ".depth.pgm", ".pose.txt")
+            )
+            Image.fromarray(color).save(folder / (stem + kinds[0]), quality=95)
+            depth = folder / "depth" / f"{name}.png"
+            if posed:
+                depth.rename(folder / (stem + kinds[1]))
+            else:
+                head = f"P5\n{codes.shape[1]} {codes.shape[0]}\n65535\n"
+                (folder / (stem + kinds[1])).write_bytes(
+                    head.encode() + codes.astype(">u2").tobytes()
+                )
+            (folder / "pose" / f"{name}.txt").rename(folder / (stem + kinds[2]))
+        if layout == "posed_images":
+            (intrinsic / "intrinsic_color.txt").rename(folder / "intrinsic.txt")
+        else:
+            (folder / "_info.txt").write_text("\n".join(info) + "\n")
+        for part in ("color", "depth", "pose", "intrinsic"):
+            shutil.rmtree(folder / part)
 
 
 class TestScene:
@@ -238,6 +289,46 @@ class TestScene:
             )
             assert torch.equal(one.color, other.color)
 
+    @pytest.mark.parametrize(
+        "layout", ["25k", "openscene", "posed_images", "c++", "no depth"]
+    )
+    def test_layouts_of_exported_frames(self, tmp_path, layout):
+        """Each holds the frames that ScanNet's own exporter writes."""
+        scans = tmp_path / "scans"
+        folder = write_scan(scans)
+        (folder / "scene0000_00.sens").unlink()
+        images = tmp_path / "images" / "scene0000_00"
+        matrices = camera_matrix(COLOR_CAMERA), camera_matrix(DEPTH_CAMERA)
+        shots = [(str(20 * i), *shot) for i, shot in enumerate(floor_shots())]
+        write_exported(tmp_path / "plain" / "scene0000_00", shots, *matrices)
+        write_exported(images, shots, *matrices)
+        in_another_layout(images, layout, shots)
+        first = converted(scans, tmp_path / "a", images=tmp_path / "plain")
+        scene = converted(scans, tmp_path / "b", images=tmp_path / "images")
+        assert [int(name) for name in scene.frames.names] == [0, 20, 40, 60, 80]
+        if layout == "no depth":
+            assert scene.frames[0].depth is None
+            assert scene.frames[0].camera.width == COLOR_CAMERA.width
+            return
+        for found, expected in zip(scene.frames, first.frames, strict=True):
+            assert torch.equal(found.depth, expected.depth)
+            assert torch.equal(found.camera_to_world, expected.camera_to_world)
+            different = (found.color.int() - expected.color.int()).abs()
+            assert float(different.float().mean()) < 8
+
+    def test_shared_intrinsics_of_another_size(self, tmp_path):
+        folder = write_scan(tmp_path / "scans")
+        (folder / "scene0000_00.sens").unlink()
+        shots = [(str(i), *shot) for i, shot in enumerate(floor_shots())]
+        wrong = 10 * camera_matrix(COLOR_CAMERA)
+        wrong[2:, 2:] /= 10
+        write_exported(folder, shots, wrong, camera_matrix(DEPTH_CAMERA))
+        (folder / "intrinsic" / "intrinsic_color.txt").rename(
+            tmp_path / "scans" / "intrinsics.txt"
+        )
+        result = run(tmp_path / "scans", tmp_path / "out")
+        assert "give those of this size" in str(result)
+
     def test_exported_frames_that_are_missing_or_wrong(self, tmp_path):
         folder = write_scan(tmp_path / "scans")
         (folder / "scene0000_00.sens").unlink()
@@ -343,6 +434,45 @@ class TestLabels:
         assert message in error
         assert "segs.json" in error
 
+    def test_ids_that_are_none_are_not_annotated_and_named_once(self, tmp_path):
+        """50 and 149 stand in three of ScanNet's training scenes."""
+        scans, out = tmp_path / "scans", tmp_path / "out"
+        for name in ("scene0270_00", "scene0384_00"):
+            folder = write_scan(scans, name)
+            (folder / f"{name}_vh_clean_2.labels.ply").write_bytes(
+                mesh_bytes(
+                    POINTS,
+                    np.zeros((6, 3), int),
+                    np.array([1, 2, 50, 149, 39, 50]),
+                )
+            )
+        write_scan(scans, "scene0001_00")
+        for counts in ("3 scenes converted", "3 kept"):
+            result = run(scans, out)
+            assert (counts in str(result), result.failed) == (True, {})
+            assert result.notes == [
+                "label ids that are none of NYU40's (0 to 40): 4 points of 50,"
+                " 2 points of 149, in scene0270_00, scene0384_00; taken as not"
+                " annotated"
+            ]
+        labels = read_point_labels(out / "scene0270_00").tolist()
+        assert labels == [0, 1, -1, -1, 19, -1]
+
+    def test_a_word_without_an_id_matters_where_it_is_used(self, tmp_path):
+        folder = write_scan(tmp_path / "scans", labels=False)
+        write_annotations(
+            folder, [("wall", [1]), ("floor", [2])], [1, 1, 2, 2, 2, 3]
+        )
+        tsv = write_tsv(tmp_path / "a.tsv", [("wall", 1), ("floor", 2)])
+        blank = "203\tpaper cutter\tpaper cutter\t1\t\t\t\n204\tshort\n"
+        tsv.write_text(tsv.read_text() + blank)
+        converted(tmp_path / "scans", tmp_path / "out", tsv=tsv)
+        labels = read_point_labels(tmp_path / "out" / "scene0000_00").tolist()
+        assert labels == [0, 0, 1, 1, 1, -1]
+        write_annotations(folder, [("paper cutter", [1])], [1] * 6)
+        result = run(tmp_path / "scans", tmp_path / "again", tsv=tsv)
+        assert "no nyu40id for the word 'paper cutter'" in str(result)
+
     def test_every_class_has_the_id_of_the_benchmark(self):
         names = dict(zip(SCANNET_20.names, NYU40_IDS, strict=True))
         assert (
@@ -406,7 +536,7 @@ class TestManyScenes:
         labels = scans / "scene0003_00" / "scene0003_00_vh_clean_2.labels.ply"
         labels.write_bytes(
             mesh_bytes(
-                POINTS, np.zeros((6, 3), int), np.array([1, 2, 3, 4, 5, 41])
+                POINTS[:5], np.zeros((5, 3), int), np.array([1, 2, 3, 4, 5])
             )
         )
         (scans / "scene0004_00" / "scene0004_00.sens").write_bytes(
@@ -425,7 +555,7 @@ class TestManyScenes:
                 "scene0002_00",
                 "scene0002_00_vh_clean_2.ply: not a whole PLY file",
             ),
-            ("scene0003_00", "expected NYU40 ids from 0 to 40, found 1 to 41"),
+            ("scene0003_00", "expected a label for each of the 6 points"),
             (
                 "scene0004_00",
                 "none of its frames can be used (3 x invalid pose)",

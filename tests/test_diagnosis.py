@@ -3,6 +3,7 @@ generated room (and in a real scan)."""
 
 import json
 import math
+import re
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -169,6 +170,14 @@ def test_a_mistake_is_named(room, tmp_path, change, name):
     assert name in fault
 
 
+@pytest.mark.parametrize("factor", [6.5535, 3.1, 0.37])
+def test_the_depth_factor_is_fitted(room, tmp_path, factor):
+    """Not chosen from a list: 5 was advised where 6.55 was right."""
+    report = checked(with_depth(room, factor), tmp_path)
+    found = re.search(r"the depth is (\S+) times what fits", str(report))
+    assert float(found[1]) == pytest.approx(factor, rel=0.04)
+
+
 def test_aligned_points_with_raw_poses_and_the_reverse(room, tmp_path):
     """The alignment stands in scene.json; whichever of the two did not get it
     is named."""
@@ -268,7 +277,10 @@ def test_a_scene_of_points_alone(room, tmp_path):
 def test_cameras_that_do_not_turn_say_nothing_of_up(tmp_path):
     report = checked(floor_scene(3), tmp_path)
     assert report.findings == []
-    assert "which way is up does not show" in report.notes[0]
+    # a flat floor seen head-on fits whatever the depth scale
+    flat, up = report.notes
+    assert "too little overlap to tell the depth scale" in flat
+    assert "which way is up does not show" in up
 
 
 def test_agreement_by_hand(tmp_path):

@@ -103,6 +103,24 @@ class TestText:
             assert fixed == 1
 
     @pytest.mark.parametrize(
+        ("line", "point", "color"),
+        [
+            (b"19.302 -9.1\x160 1.785 146 137 106", -9.16, [146, 137, 106]),
+            (b"19.302 -9.160 1.785 1\x146 137 106", -9.16, [146, 137, 106]),
+            (b"19.302 -9\x0e160 1.785 146 137 106", -9.16, [146, 137, 106]),
+            (b"19.302\x00-9.160 1.785 146 137 106", -9.16, [146, 137, 106]),
+            (b"19.302 -9.160 1.785 103.0\x100000 2 3", -9.16, [103, 2, 3]),
+            (b"19.302 -9.160 1.785 167.\x1000000 2 3", -9.16, [167, 2, 3]),
+        ],
+    )
+    def test_a_control_character_is_what_lost_a_bit(
+        self, tmp_path, line, point, color
+    ):
+        points, colors, fixed = read_text(written(tmp_path, line + b"\n"))
+        assert points[0].tolist() == pytest.approx([19.302, point, 1.785])
+        assert (colors[0].tolist(), fixed) == (color, 1)
+
+    @pytest.mark.parametrize(
         "line",
         [
             b"1.000 2.000 3.000 4 5",

@@ -82,23 +82,32 @@ def label(
         bool,
         typer.Option("--train", help="Train a 3D network on this scan, too."),
     ] = False,
+    yes_on_rooms_model: Annotated[
+        bool,
+        typer.Option(
+            "--yes-on-rooms-model",
+            help="With --train: on a real scan, too, learn from a small model.",
+        ),
+    ] = False,
     profile: options.ProfileName = "auto",
     vote: options.Vote = False,
     device: options.Device = None,
     quiet: options.Quiet = False,
 ) -> None:
-    """Label the points of a scan among its tags, the classes that you say are
+    r"""Label the points of a scan among its tags, the classes that you say are
     in it; with --train, train a 3D network on it.
 
     The small models know the book's made rooms only. On a real scan take
-    another --teacher.
+    another --teacher, such as open_clip/ViT-B-16-quickgelu/openai/naclip;
+    --train with a small one asks for --yes-on-rooms-model there.
 
     Example, with your own posed RGB-D folder::
 
       vlg convert rgbd my_scan --out scenes --classes "floor,wall,chair,table"
       vlg check scenes/my_scan
       vlg label scenes/my_scan --tags "floor,wall,chair,table" --out out
-      vlg label scenes/my_scan --tags "floor,wall,chair,table" --out out --train
+      vlg label scenes/my_scan --tags "floor,wall,chair,table" --train \
+          --yes-on-rooms-model
       vlg predict another_scan.ply --checkpoint out/network.safetensors
 
     Writes::
@@ -117,11 +126,23 @@ def label(
     (ScanNet's segments); the network of --train learns from the labels before
     the vote.
     """
-    from vlg_lib.own_scan.label import label_scan, train_on_scan
+    from vlg_lib.own_scan.label import (
+        is_converted,
+        label_scan,
+        rooms_model,
+        train_on_scan,
+    )
     from vlg_lib.pipeline.options import RunOptions
     from vlg_lib.superpoints import SuperpointSettings
 
     typed = options.split_words(tags) or _own_tags(folder)
+    if warning := rooms_model(folder, teacher):
+        if train and is_converted(folder) and not yes_on_rooms_model:
+            raise ValueError(
+                f"{warning}; to train on its labels all the same:"
+                " --yes-on-rooms-model"
+            )
+        typer.echo(f"note: {warning}")
     if train:
         sizes = worded_profile(profile, teacher, prompts)
         settings = RunOptions(device=device, progress=not quiet)
@@ -140,11 +161,6 @@ def label(
         )
     found = ", ".join(f"{name} {count}" for name, count in counts.items())
     typer.echo(f"labels: {found}")
-    if teacher.startswith("small-"):
-        typer.echo(
-            f"note: {teacher} knows the book's made rooms only; on a real"
-            " scan take another --teacher"
-        )
     written = out / ("trained" if train else "labelled")
     typer.echo(f"points: {written}.ply, page: {written}.html")
 

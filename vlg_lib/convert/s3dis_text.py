@@ -5,8 +5,9 @@ Almost every line looks like ``-15.609 39.505 2.214 71 61 55``. Blocks of such
 lines are parsed by arithmetic on whole arrays: the last digits of all numbers
 of a column are gathered at once, then the digits before these, and so on. A
 block with anything else in it is read line by line, so that other spellings are
-understood, the known faults are fixed (a control character between two numbers
-of Area_5/hallway_6, tabs, several blanks, commas) and an error names its line.
+understood, the known faults are fixed (a digit or a blank that lost a bit and
+became a control character, as in Area_3/hallway_2 and Area_5/hallway_6; tabs,
+several blanks, commas) and an error names its line.
 """
 
 from collections.abc import Iterator
@@ -24,6 +25,15 @@ _FARTHEST = 1e5  # metres: no building is larger, and float32 keeps centimetres
 _CONTROLS = bytes([*range(9), *range(14, 32), 127])
 _TO_BLANKS = bytes.maketrans(
     _CONTROLS + b",;\t\r\x0b\x0c", b" " * (len(_CONTROLS) + 6)
+)
+# The bit that the damaged bytes of the data set lost: 0x16 was "6", 0x10 was
+# "0", 0x0e was a dot, 0x00 a blank.
+_LOST_BIT = 0x20
+_DAMAGED = bytes(
+    byte for byte in _CONTROLS if byte | _LOST_BIT in b" .0123456789"
+)
+_RESTORED = bytes.maketrans(
+    _DAMAGED, bytes(byte | _LOST_BIT for byte in _DAMAGED)
 )
 
 
@@ -173,14 +183,9 @@ def _parse_lines(
     """
     points, colors, fixed = [], [], 0
     for number, line in enumerate(block.split(b"\n")[:-1], start=first):
-        blanks = line.translate(_TO_BLANKS)
-        words = blanks.split()
-        if not words:
+        if not line.translate(_TO_BLANKS).split():
             continue
-        # a control character within a number, not between two
-        if len(words) != 6:
-            words = line.translate(_TO_BLANKS, _CONTROLS).split()
-        point, color = _point(words)
+        point, color = _understood(line)
         if point is None:
             raise TextError(
                 f"{path}, line {number}: expected 'x y z red green blue' in"
@@ -194,6 +199,26 @@ def _parse_lines(
         np.array(points, np.float32).reshape(-1, 3),
         np.array(colors, np.uint8).reshape(-1, 3),
     ), fixed
+
+
+def _understood(line: bytes) -> tuple[list[float] | None, list[int]]:
+    """Coordinates and colour of a line; None where it is no point.
+
+    A control character is first taken for the digit, the dot or the blank that
+    lost a bit; where that gives no point, for a blank between two numbers; and
+    last for noise within one.
+    """
+    point: list[float] | None = None
+    color: list[int] = []
+    for words in (
+        line.translate(_RESTORED).translate(_TO_BLANKS).split(),
+        line.translate(_TO_BLANKS).split(),
+        line.translate(_TO_BLANKS, _CONTROLS).split(),
+    ):
+        point, color = _point(words)
+        if point is not None:
+            break
+    return point, color
 
 
 def _point(words: list[bytes]) -> tuple[list[float] | None, list[int]]:

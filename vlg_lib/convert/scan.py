@@ -24,6 +24,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import torch
 from jaxtyping import Float, UInt8
 from torch import Tensor
 
@@ -46,6 +47,7 @@ from vlg_lib.convert.frames import (
     why_unusable,
 )
 from vlg_lib.convert.image_rotation import turned_camera, turned_shot
+from vlg_lib.convert.origin import moved, with_offset, world_offset
 from vlg_lib.convert.parsing import camera_of
 from vlg_lib.convert.registration import common_camera
 from vlg_lib.convert.scene_labels import known_classes
@@ -211,6 +213,11 @@ def convert_one(
     class_set = settings.known_classes()
     images, frames = open_scan(folder, settings)
     given = _given_points(folder, images, settings)
+    offset = world_offset(frames.poses)
+    frames = moved(frames, offset)
+    if given is not None:
+        metric = settings.metres * given[0].double() - offset
+        given = metric.float(), given[1]
     up = settings.up or FORMATS[settings.format].up
     alignment = _alignment(up, frames, given, settings)
     frames, turns = _stood_upright(frames, alignment, settings)
@@ -218,7 +225,7 @@ def convert_one(
         points, colors = POINTS[settings.points](frames, settings.cell)
     else:
         turned = given[0].double() @ alignment[:3, :3].T
-        points, colors = (settings.metres * turned).float(), given[1]
+        points, colors = turned.float(), given[1]
     write_scene(
         out,
         Scene(
@@ -237,7 +244,8 @@ def convert_one(
             {"up": up, "turned": 90 * turns, **_told(images, frames)},
         ),
         depth_scale=_depth_scale(images, settings),
-        axis_alignment=alignment,
+        axis_alignment=with_offset(alignment, offset),
+        world_offset=alignment[:3, :3] @ offset,
     )
 
 
@@ -441,7 +449,7 @@ def _given_points(
     those of a cloud, or of the format where it has no depth; None otherwise.
     """
     if settings.cloud is not None:
-        points, colors, _ = read_points(settings.cloud)
+        points, colors, _ = read_points(settings.cloud, torch.float64)
         return points, colors
     if images[0].depth is not None:
         return None

@@ -5,9 +5,9 @@ it (http://www.scan-net.org, its terms of use). Of scene0000_00 these files are
 read, SCENE standing for its name::
 
     SCENE.sens                  the stream of colour, depth and poses; or,
-                                exported from it: color/0.jpg, depth/0.png,
-                                pose/0.txt, intrinsic/intrinsic_color.txt and
-                                intrinsic/intrinsic_depth.txt
+                                exported from it, in any of the layouts of
+                                :mod:`vlg_lib.convert.scannet_images`, with or
+                                without depth
     SCENE_vh_clean_2.ply        the mesh, whose vertices are the points
     SCENE_vh_clean_2.labels.ply its NYU40 labels; or SCENE.aggregation.json and
                                 SCENE_vh_clean_2.0.010000.segs.json, with
@@ -64,6 +64,11 @@ from vlg_lib.convert.registration import (
     size_text,
     target_camera,
 )
+from vlg_lib.convert.scannet_images import (
+    color_camera,
+    depth_camera,
+    find_images,
+)
 from vlg_lib.convert.scannet_labels import (
     read_alignment,
     read_labels,
@@ -72,19 +77,16 @@ from vlg_lib.convert.scannet_labels import (
 from vlg_lib.convert.scene_labels import read_tags, tags_of
 from vlg_lib.convert.sens import SensFile
 from vlg_lib.data.frames import (
-    COLOR_SUFFIXES,
     LayoutError,
-    depth_size,
-    image_size,
     natural_key,
     read_color,
     read_depth,
     read_matrix,
 )
-from vlg_lib.data.layout import write_scene
+from vlg_lib.data.layout import read_manifest, write_scene
 from vlg_lib.data.ply import read_points
 from vlg_lib.geometry.poses import is_pose
-from vlg_lib.scene import Camera, Scene
+from vlg_lib.scene import Scene
 
 CONVERTER = "vlg convert scannet"
 _DEPTH_SCALE = 1000.0  # of exported depth images; a .sens file names its own
@@ -158,7 +160,7 @@ def convert_scannet(
     if source.tags is not None:
         read_tags(source.tags, SCANNET_20)  # wrong: one error, not one a scene
     names = chosen(scene_names(source.scans), source.scenes, source.split)
-    return convert_all(
+    summary = convert_all(
         names,
         partial(convert_scene, source=source, settings=settings),
         out,
@@ -166,6 +168,27 @@ def convert_scannet(
         jobs=jobs,
         progress=progress,
     )
+    summary.notes += _foreign_labels(summary)
+    return summary
+
+
+def _foreign_labels(summary: Summary) -> list[str]:
+    """A note on the label ids that are none of NYU40's: how many points have
+    each, and in which scenes.
+    """
+    points, scenes = Counter[str](), []
+    for name in sorted({*summary.converted, *summary.kept}, key=natural_key):
+        made = read_manifest(summary.out / name)["provenance"]
+        if found := made.get("foreign_labels"):
+            points.update(found)
+            scenes.append(name)
+    if not scenes:
+        return []
+    counts = ", ".join(f"{n} points of {label}" for label, n in points.items())
+    return [
+        f"label ids that are none of NYU40's (0 to 40): {counts}, in"
+        f" {', '.join(scenes)}; taken as not annotated"
+    ]
 
 
 def _stored(source: ScannetSource, settings: ScannetSettings) -> dict[str, Any]:
@@ -208,7 +231,7 @@ def convert_scene(
     """
     scan = source.scans / name
     points, colors, _ = read_points(scan / f"{name}_vh_clean_2.ply")
-    labels, label_source = read_labels(scan, len(points), source.tsv)
+    labels, label_source, foreign = read_labels(scan, len(points), source.tsv)
     tags, tag_source = _scene_labels(name, source, labels, settings)
     segments = scan / f"{name}_vh_clean_2.0.010000.segs.json"
     pieces = read_segments(segments, len(points))
@@ -242,6 +265,7 @@ def convert_scene(
                     "point_labels": label_source,
                     "scene_labels": tag_source,
                     "superpoints": "" if pieces is None else segments.name,
+                    "foreign_labels": {str(k): n for k, n in foreign.items()},
                 },
             ),
             depth_scale=scale,
@@ -349,59 +373,56 @@ def exported_frames(
     """The frames of a folder of exported images, in the aligned world where an
     alignment is given; those without image, depth or pose are counted.
     """
-    colors = _by_stem(folder / "color", COLOR_SUFFIXES)
-    depths = _by_stem(folder / "depth", (".png",))
-    poses = _by_stem(folder / "pose", (".txt",))
-    numbers = [
-        name
-        for name in colors.keys() | depths.keys() | poses.keys()
-        if name.isdecimal() and int(name) % settings.frame_skip == 0
-    ]
-    names = sorted(numbers, key=natural_key)
+    images = find_images(folder)
+    colors, depths, poses = images.color, images.depth, images.pose
+    names = sorted(
+        (
+            name
+            for name in colors.keys() | depths.keys() | poses.keys()
+            if int(name) % settings.frame_skip == 0
+        ),
+        key=natural_key,
+    )
     first = next(
-        (name for name in names if name in colors and name in depths), None
+        (
+            name
+            for name in names
+            if name in colors and (name in depths or not depths)
+        ),
+        None,
     )
     if first is None:
         raise LayoutError(
             f"{folder}: expected a .sens file, or exported frames color/0.jpg,"
-            " depth/0.png, pose/0.txt with a number that is a multiple of"
-            f" {settings.frame_skip}; found {len(colors)} colour and"
+            " depth/0.png, pose/0.txt (or another layout of"
+            " vlg_lib.convert.scannet_images) with a number that is a multiple"
+            f" of {settings.frame_skip}; found {len(colors)} colour and"
             f" {len(depths)} depth images"
         )
-    color = _exported_camera(folder, "color", image_size(colors[first]))
-    depth = _exported_camera(folder, "depth", depth_size(depths[first]))
+    color = color_camera(folder, colors[first])
+    depth = color
+    if depths:
+        depth = depth_camera(folder, depths[first], color)
     shots, skipped = [], Counter[str]()
     for name in names:
         pose = read_matrix(poses[name]) if name in poses else None
-        reason = why_unusable(colors.get(name), pose, depths.get(name))
+        reason = why_unusable(
+            colors.get(name), pose, depths.get(name), with_depth=bool(depths)
+        )
         if reason is not None or pose is None:
             skipped[reason or "missing pose"] += 1
             continue
-        load = partial(_load_exported, colors[name], depths[name])
+        load = partial(_load_exported, colors[name], depths.get(name))
         pose = _aligned(pose, alignment)
         shots.append(Shot(name, pose, color, depth, load))
     shots = usable(str(folder), shots, skipped)
     return Shots(shots, target_camera(color, depth, settings.size), skipped)
 
 
-def _by_stem(folder: Path, suffixes: tuple[str, ...]) -> dict[str, Path]:
-    """The files of a folder with one of these endings, by their names without
-    it.
-    """
-    return {
-        path.stem: path
-        for path in folder.glob("*.*")
-        if path.suffix.lower() in suffixes
-    }
-
-
-def _load_exported(color: Path, depth: Path) -> Images:
+def _load_exported(color: Path, depth: Path | None) -> Images:
+    if depth is None:
+        return read_color(color), None
     return read_color(color), read_depth(depth, _DEPTH_SCALE, _MISSING)
-
-
-def _exported_camera(folder: Path, what: str, size: tuple[int, int]) -> Camera:
-    path = folder / "intrinsic" / f"intrinsic_{what}.txt"
-    return camera_of_matrix(path, read_matrix(path), size)
 
 
 def _aligned(

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from jaxtyping import Float, Int, Int64, Integer
+from jaxtyping import Bool, Float, Int, Int64, Integer
 from torch import Tensor
 
 from vlg_lib.classes import IGNORE_LABEL, SCANNET_20
@@ -24,21 +24,33 @@ _LARGEST_ID = 40
 
 def to_scannet20(nyu40: Integer[Tensor, " N"]) -> Int[Tensor, " N"]:
     """Class indices (N,) int64 from NYU40 ids (N,): IGNORE_LABEL for ids
-    without a class and for 0, "not annotated".
+    without a class, for 0, "not annotated", and for what is no NYU40 id at all
+    (see :func:`foreign_ids`).
 
-    >>> to_scannet20(torch.tensor([0, 1, 39, 13, 40])).tolist()
-    [-1, 0, 19, -1, -1]
+    >>> to_scannet20(torch.tensor([0, 1, 39, 13, 40, 149])).tolist()
+    [-1, 0, 19, -1, -1, -1]
     """
     table = torch.full((_LARGEST_ID + 1,), IGNORE_LABEL, dtype=torch.int64)
     table[list(NYU40_IDS)] = torch.arange(len(SCANNET_20))
-    if len(nyu40) and not (
-        int(nyu40.min()) >= 0 and int(nyu40.max()) <= _LARGEST_ID
-    ):
-        raise ValueError(
-            f"expected NYU40 ids from 0 to 40, found {int(nyu40.min())} to"
-            f" {int(nyu40.max())}"
-        )
-    return table[nyu40.long()]
+    return table[nyu40.long().masked_fill(_is_foreign(nyu40), 0)]
+
+
+def _is_foreign(nyu40: Integer[Tensor, " N"]) -> Bool[Tensor, " N"]:
+    return (nyu40 < 0) | (nyu40 > _LARGEST_ID)
+
+
+def foreign_ids(nyu40: Integer[Tensor, " N"]) -> dict[int, int]:
+    """How many points have each id that is none of NYU40's, 0 to 40.
+
+    Three scenes as published have such: 50 and 149 in scene0270_00,
+    scene0270_02 and scene0384_00, words whose ids were never translated.
+    Everybody takes these points as not annotated.
+
+    >>> foreign_ids(torch.tensor([0, 1, 50, 149, 50]))
+    {50: 2, 149: 1}
+    """
+    ids, counts = nyu40[_is_foreign(nyu40)].unique(return_counts=True)
+    return dict(zip(ids.tolist(), counts.tolist(), strict=True))
 
 
 def to_nyu40(labels: Int[Tensor, " N"]) -> Int[Tensor, " N"]:
@@ -52,9 +64,10 @@ def to_nyu40(labels: Int[Tensor, " N"]) -> Int[Tensor, " N"]:
 
 def read_labels(
     scene: Path, points: int, tsv: Path | None
-) -> tuple[Int[Tensor, " N"] | None, str]:
-    """The class indices (points,) of a scene folder and the name of the file
-    that they come from; None, "" without.
+) -> tuple[Int[Tensor, " N"] | None, str, dict[int, int]]:
+    """The class indices (points,) of a scene folder, the name of the file that
+    they come from, and how many points have an id that is none of NYU40's;
+    None, "" and {} without.
 
     From ``SCENE_vh_clean_2.labels.ply`` where it exists, else from the
     annotations (``SCENE.aggregation.json`` over
@@ -73,7 +86,7 @@ def read_labels(
     else:
         path = scene / f"{scene.name}.aggregation.json"
         if not path.is_file():
-            return None, ""
+            return None, "", {}
         if tsv is None:
             raise LayoutError(
                 f"{path}: its words need scannetv2-labels.combined.tsv; name"
@@ -89,24 +102,22 @@ def read_labels(
             f"{path}: expected a label for each of the {points} points of the"
             f" mesh, found {len(ids)}"
         )
-    try:
-        return to_scannet20(ids), path.name
-    except ValueError as error:
-        raise LayoutError(f"{path}: {error}") from error
+    return to_scannet20(ids), path.name, foreign_ids(ids)
 
 
-def read_tsv(path: Path) -> dict[str, int]:
+def read_tsv(path: Path) -> dict[str, int | None]:
     """The NYU40 id of each word that annotators used, from
-    ``scannetv2-labels.combined.tsv``.
+    ``scannetv2-labels.combined.tsv``; None for a word whose row has none, which
+    matters only where a scene uses it (:func:`read_annotations`).
     """
     if not path.is_file():
         raise LayoutError(f"{path}: no such file")
     rows = csv.DictReader(
-        path.read_text(encoding="utf-8", errors="replace").splitlines(),
+        path.read_text(encoding="utf-8-sig", errors="replace").splitlines(),
         delimiter="\t",
     )
     try:
-        return {row["raw_category"]: int(row["nyu40id"]) for row in rows}
+        return {row["raw_category"]: _id_of(row["nyu40id"]) for row in rows}
     except (KeyError, TypeError, ValueError, csv.Error) as error:
         raise LayoutError(
             f"{path}: expected tab-separated columns raw_category and nyu40id"
@@ -114,8 +125,13 @@ def read_tsv(path: Path) -> dict[str, int]:
         ) from error
 
 
+def _id_of(text: str | None) -> int | None:
+    """The number in a cell; None where it is empty or the row ends before."""
+    return int(text) if text and text.strip() else None
+
+
 def read_annotations(
-    aggregation: Path, segments: Path, ids: dict[str, int]
+    aggregation: Path, segments: Path, ids: dict[str, int | None]
 ) -> Int[Tensor, " N"]:
     """NYU40 ids (N,) from the objects of a scene (groups of segments with a
     word) and the segment of each point.
@@ -131,9 +147,14 @@ def read_annotations(
                     f"{aggregation}: unknown word {group['label']!r}; use the"
                     " tsv of the same release"
                 )
+            number = ids[group["label"]]
+            if number is None:
+                raise LayoutError(
+                    f"{aggregation}: the tsv has no nyu40id for the word"
+                    f" {group['label']!r}; write it there, 0 for none"
+                )
             of_segment |= dict.fromkeys(
-                (int(segment) for segment in group["segments"]),
-                ids[group["label"]],
+                (int(segment) for segment in group["segments"]), number
             )
         found = _json(segments)["segIndices"]
         return torch.tensor(

@@ -7,6 +7,11 @@ surface, the mean distance to the surface that the frames measured there
 images, SIGGRAPH 1996). The surface is where that mean is zero: noise of single
 frames averages out *across* the surface, where averaging the measured points in
 cells leaves a crust as thick as the noise.
+
+It loses surface, too: what is thinner than the truncation or was seen once,
+from one side, may vanish. Of a real room it gave a third as many points as
+averages, and 7.4 % of a surface that others had fused lay more than 4 cm from
+them (from averages 0.2 %).
 """
 
 from collections.abc import Callable, Iterable
@@ -36,8 +41,14 @@ SEEN = 0.5
 """A cube that one frame has measured (weight 1) counts."""
 
 MISSING = (
-    "--points tsdf needs Open3D, which cannot be imported here: pip install"
+    "--points tsdf needs Open3D, which is not installed here: pip install"
     " open3d (or take --points average); the import said: "
+)
+BROKEN = (
+    "--points tsdf needs Open3D, which is installed here but cannot be"
+    " imported; a library of the system that it is linked to is missing (of"
+    " libusb-1.0.so.0: apt install libusb-1.0-0; or take --points average); the"
+    " import said: "
 )
 
 
@@ -119,7 +130,9 @@ def _open3d() -> ModuleType:
     try:
         import open3d
     except ImportError as error:
-        raise ValueError(f"{MISSING}{error}") from error
+        absent = isinstance(error, ModuleNotFoundError)
+        said = MISSING if absent and error.name == "open3d" else BROKEN
+        raise ValueError(f"{said}{error}") from error
     module: ModuleType = open3d
     return module
 

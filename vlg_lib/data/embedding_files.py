@@ -78,6 +78,7 @@ def write_fused(
     No more than a block is in memory. ValueError where they are not (N,
     ``dim``) or do not fit into half precision.
     """
+    _check_counts(path, view_counts)
     points = len(view_counts)
     ends = [2 * points * dim, 2 * points * dim + 4 * points]
     header = {
@@ -101,10 +102,15 @@ def write_fused(
         file.write(len(text).to_bytes(8, "little") + text)
         for block in blocks:
             half = block.half()
-            if half.shape[1] != dim or not bool(half.isfinite().all()):
+            if (
+                block.is_complex()
+                or half.ndim != 2
+                or half.shape[1] != dim
+                or not bool(half.isfinite().all())
+            ):
                 raise ValueError(
                     f"{path}: expected rows of {dim} numbers below 65,504,"
-                    f" found {tuple(half.shape)}"
+                    f" found {tuple(block.shape)} of {block.dtype}"
                 )
             file.write(half.cpu().numpy().tobytes())
         if file.tell() != 8 + len(text) + ends[0]:
@@ -112,3 +118,25 @@ def write_fused(
                 f"{path}: expected {points} rows, found another number of them"
             )
         file.write(view_counts.int().cpu().numpy().tobytes())
+
+
+def _check_counts(path: Path, view_counts: Tensor) -> None:
+    """ValueError unless these are whole numbers of 32 bits, one a point."""
+    whole = not (
+        view_counts.is_floating_point()
+        or view_counts.is_complex()
+        or view_counts.dtype == torch.bool
+    )
+    if view_counts.ndim != 1 or not whole:
+        raise ValueError(
+            f"{path}: expected view counts (N,) as whole numbers, found"
+            f" {tuple(view_counts.shape)} of {view_counts.dtype}"
+        )
+    limits = torch.iinfo(torch.int32)
+    if len(view_counts) and not (
+        limits.min
+        <= int(view_counts.min())
+        <= int(view_counts.max())
+        <= limits.max
+    ):
+        raise ValueError(f"{path}: view counts do not fit into 32 bits")

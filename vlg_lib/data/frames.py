@@ -171,26 +171,11 @@ def write_frame(
     fit the camera, a depth that is negative, not finite or too large for 16
     bits.
     """
-    if Path(frame.name).name != frame.name:
-        raise ValueError(
-            f"frame {frame.name!r}: the name must do as a file name"
-        )
+    _check_frame(frame)
     try:
         check_pose(frame.camera_to_world)
     except ValueError as error:
         raise ValueError(f"frame {frame.name!r}: {error}") from error
-    shapes = [
-        tuple(image.shape[:2])
-        for image in (frame.color, frame.depth)
-        if image is not None
-    ]
-    if any(
-        shape != (frame.camera.height, frame.camera.width) for shape in shapes
-    ):
-        raise ValueError(
-            f"frame {frame.name!r}: images of (height, width) {shapes} for a"
-            f" camera of {frame.camera.width} x {frame.camera.height} pixels"
-        )
     for part in _SUFFIXES if frame.depth is not None else ("color", "pose"):
         (folder / part).mkdir(parents=True, exist_ok=True)
     Image.fromarray(frame.color.numpy(force=True)).save(
@@ -211,6 +196,48 @@ def write_frame(
             )
         Image.fromarray(codes.astype(np.uint16)).save(
             folder / "depth" / f"{frame.name}.png"
+        )
+
+
+def _check_frame(frame: Frame) -> None:
+    """ValueError where a frame's name or images are none that the layout's
+    reader gives back.
+    """
+    # the reader leaves out hidden files, which other systems put everywhere
+    if (
+        Path(frame.name).name != frame.name
+        or frame.name.startswith(".")
+        or not frame.name.isprintable()
+        or not frame.name
+    ):
+        raise ValueError(
+            f"frame {frame.name!r}: the name must do as a file name, and not"
+            " begin with a dot"
+        )
+    shapes = [
+        tuple(image.shape[:2])
+        for image in (frame.color, frame.depth)
+        if image is not None
+    ]
+    if any(
+        shape != (frame.camera.height, frame.camera.width) for shape in shapes
+    ):
+        raise ValueError(
+            f"frame {frame.name!r}: images of (height, width) {shapes} for a"
+            f" camera of {frame.camera.width} x {frame.camera.height} pixels"
+        )
+    color, depth = frame.color, frame.depth
+    if color.dtype != torch.uint8 or color.ndim != 3 or color.shape[2] != 3:
+        raise ValueError(
+            f"frame {frame.name!r}: expected a colour image (height, width, 3)"
+            f" of uint8, found {tuple(color.shape)} of {color.dtype}; floats"
+            " from 0 to 1: give (color * 255).round().byte()"
+        )
+    if depth is not None and (depth.ndim != 2 or not depth.is_floating_point()):
+        raise ValueError(
+            f"frame {frame.name!r}: expected depth (height, width) in metres as"
+            f" floats, found {tuple(depth.shape)} of {depth.dtype}; codes:"
+            " divide by their units a metre"
         )
 
 
@@ -298,9 +325,10 @@ def read_depth(
 
 def natural_key(name: str) -> list[str | int]:
     """A sort key that puts "frame2" before "frame10"."""
+    # every second part is a number, of these digits alone
     return [
-        int(part) if part.isdigit() else part
-        for part in re.split(r"([0-9]+)", name)
+        int(part) if odd % 2 else part
+        for odd, part in enumerate(re.split(r"([0-9]+)", name))
     ]
 
 

@@ -23,6 +23,7 @@ Weakly supervised code calls :func:`read_scene`, which never opens
 Every other format is the business of :mod:`vlg_lib.convert`.
 """
 
+import math
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -61,6 +62,7 @@ from vlg_lib.scene import Camera, Frame, Scene
 FORMAT = "vlg-scene-1"
 POINTS, LABELS, MANIFEST = "points.ply", "labels.ply", "scene.json"
 SUPERPOINTS = "superpoints.safetensors"
+_WHOLE = (torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8)
 _KEYS: dict[str, type | tuple[type, ...]] = {
     "format": str,
     "name": str,
@@ -81,6 +83,7 @@ def write_scene(
     provenance: Mapping[str, Any],
     depth_scale: float = 1000.0,
     axis_alignment: Float[Tensor, "4 4"] | None = None,
+    world_offset: Float[Tensor, "3"] | None = None,
 ) -> None:
     """Write a scene into ``folder``, one frame in memory at a time; the folder
     appears whole or not at all.
@@ -90,8 +93,10 @@ def write_scene(
     IGNORE_LABEL where there is none, for evaluation. ``provenance``: what made
     the scene (JSON-able). ``depth_scale``: depth units a metre in the 16-bit
     images. ``axis_alignment``: the transform from the source's world to the
-    scene's, already applied to points and poses, kept for the record. Scene
-    labels may be empty (not known).
+    scene's, already applied to points and poses, kept for the record.
+    ``world_offset``: metres that were subtracted from coordinates far from the
+    origin, in the scene's axes (:func:`read_world_offset`). Scene labels may be
+    empty (not known).
 
     ValueError where labels do not fit the points or the classes, where frames
     do not share one camera, and for all that
@@ -114,6 +119,7 @@ def write_scene(
             len(scene.points),
             scene.class_set,
         )
+    _check_manifest_entries(folder, scene, depth_scale, axis_alignment)
     _check_may_be_replaced(folder)
     with atomic_folder(folder) as temporary:
         write_points(temporary / POINTS, scene.points, scene.colors)
@@ -135,10 +141,78 @@ def write_scene(
             "depth_missing": [0],
             "superpoints": None if scene.superpoints is None else SUPERPOINTS,
             "axis_alignment": alignment,
+            **(
+                {}
+                if world_offset is None or not bool(world_offset.any())
+                else {"world_offset": world_offset.double().tolist()}
+            ),
             "provenance": dict(provenance),
             "skipped": dict(scene.skipped),
         }
-        write_json(temporary / MANIFEST, manifest)
+        _write_manifest(folder, temporary, manifest)
+
+
+def _write_manifest(
+    folder: Path, temporary: Path, manifest: Mapping[str, Any]
+) -> None:
+    """Write ``scene.json`` of a scene that is still in ``temporary``, and read
+    it back; ValueError, naming ``folder``, where that does not give the same.
+    """
+    path = temporary / MANIFEST
+    try:
+        write_json(path, manifest)
+        again = read_manifest(temporary)
+    except (TypeError, ValueError, RecursionError) as error:
+        text = str(error).replace(str(path), str(folder / MANIFEST))
+        raise ValueError(
+            f"{folder / MANIFEST}: provenance and the counts of what was"
+            f" skipped must be such as JSON holds ({text})"
+        ) from error
+    class_set = _read_class_set(again["class_set"])
+    class_set.mask(again["scene_labels"])
+
+
+def _check_manifest_entries(
+    folder: Path,
+    scene: Scene,
+    depth_scale: float,
+    axis_alignment: Tensor | None,
+) -> None:
+    """ValueError where ``scene.json`` could not say what is given."""
+    if not (
+        isinstance(depth_scale, (int, float))
+        and not isinstance(depth_scale, bool)
+        and 0 < depth_scale < math.inf
+    ):
+        raise ValueError(
+            f"{folder}: the depth scale is units a metre, above 0, found"
+            f" {depth_scale!r}"
+        )
+    mask, classes = scene.scene_labels, len(scene.class_set)
+    if mask.dtype != torch.bool or mask.shape != (classes,):
+        raise ValueError(
+            f"{folder}: expected scene labels ({classes},) bool, one for each"
+            f" class of {scene.class_set.name!r}, found {tuple(mask.shape)} of"
+            f" {mask.dtype}; ClassSet.mask makes them from names"
+        )
+    if axis_alignment is not None and (
+        axis_alignment.shape != (4, 4)
+        or not bool(axis_alignment.double().isfinite().all())
+    ):
+        raise ValueError(
+            f"{folder}: expected the axis alignment to be 4x4 finite numbers,"
+            f" found {axis_alignment.tolist()}"
+        )
+    for reason, count in scene.skipped.items():
+        if not (
+            isinstance(reason, str)
+            and isinstance(count, int)
+            and not isinstance(count, bool)
+        ):
+            raise ValueError(
+                f"{folder}: expected counts of what was skipped by reason,"
+                f" found {reason!r}: {count!r}"
+            )
 
 
 def _check_may_be_replaced(folder: Path) -> None:
@@ -157,7 +231,9 @@ def _write_labels(path: Path, scene: Scene, labels: Int[Tensor, " N"]) -> None:
     unlabelled = torch.tensor([UNLABELLED_COLOR], dtype=torch.uint8)
     palette = torch.cat([scene.class_set.colors(), unlabelled])
     # the last colour is that of IGNORE_LABEL, -1
-    write_points(path, scene.points, palette[labels.cpu()], labels=labels)
+    write_points(
+        path, scene.points, palette[labels.cpu().long()], labels=labels
+    )
 
 
 def _write_frames(folder: Path, scene: Scene, depth_scale: float) -> int:
@@ -336,6 +412,37 @@ def read_manifest(folder: Path) -> dict[str, Any]:
     return manifest
 
 
+def read_world_offset(folder: Path) -> Float[Tensor, "3"]:
+    """What to add to a scene's coordinates to get those of its source, with z
+    up: metres, float64, zero but for scans in the coordinates of a country.
+
+    >>> from tempfile import TemporaryDirectory
+    >>> cups = own_class_set(["cup", "plate"])
+    >>> points, colors = torch.rand(5, 3), torch.zeros(5, 3).byte()
+    >>> scene = Scene("desk", points, colors, [], cups, cups.mask(["cup"]))
+    >>> with TemporaryDirectory() as root:
+    ...     offset = torch.tensor([500000.0, 4000000.0, 0.0])
+    ...     write_scene(
+    ...         Path(root) / "desk", scene, provenance={}, world_offset=offset
+    ...     )
+    ...     read_world_offset(Path(root) / "desk").tolist()
+    [500000.0, 4000000.0, 0.0]
+    """
+    found = read_manifest(folder).get("world_offset", [0.0, 0.0, 0.0])
+    try:
+        offset = torch.tensor(found, dtype=torch.float64)
+    except (TypeError, ValueError, RuntimeError) as error:
+        offset, reason = torch.zeros(0), str(error)
+    else:
+        reason = "three finite numbers are needed"
+    if offset.shape != (3,) or not bool(offset.isfinite().all()):
+        raise LayoutError(
+            f"{folder / MANIFEST}: expected world_offset in metres, found"
+            f" {found!r} ({reason})"
+        )
+    return offset
+
+
 def _read_class_set(entry: str | dict[str, Any]) -> ClassSet:
     return (
         get_class_set(entry)
@@ -395,10 +502,15 @@ def scene_folders(root: Path) -> list[Path]:
 def _check_labels(
     what: str, labels: Tensor, points: int, class_set: ClassSet
 ) -> None:
-    if len(labels) != points:
+    if labels.ndim != 1 or len(labels) != points:
         raise LayoutError(
             f"{what}: expected one label for each of the {points} points, found"
-            f" {len(labels)}"
+            f" {len(labels) if labels.ndim == 1 else tuple(labels.shape)}"
+        )
+    if labels.dtype not in _WHOLE:
+        raise LayoutError(
+            f"{what}: expected whole numbers, found {labels.dtype}; give"
+            " labels.long()"
         )
     low, high = int(labels.min()), int(labels.max())
     if low < IGNORE_LABEL or high >= len(class_set):

@@ -21,7 +21,9 @@ from vlg_lib.data.ply import (
     CHANNELS,
     PlyError,
     label_comments,
+    packed_colors,
     read_columns,
+    splats_hint,
     write_columns,
 )
 from vlg_lib.geometry.upright import up_rotation
@@ -90,13 +92,20 @@ def read_cloud(path: Path, *, use_color: bool = True) -> CloudFile:
             ),
             None,
         )
-        if found is None:
+        packed = packed_colors(vertices, names) if found is None else None
+        if found is None and packed is None:
+            if hint := splats_hint(names):
+                raise PlyError(f"{path}: expected colours, found none{hint}")
             raise PlyError(
                 f"{path}: expected colours (red green blue), found none; the"
                 " network was trained with colours: scan with colour, or take"
                 " mid-grey for all points and expect worse labels (--no-color)"
             )
-        values = np.stack([vertices[name] for name in found], axis=1)
+        values = (
+            packed
+            if packed is not None
+            else np.stack([vertices[name] for name in found or ()], axis=1)
+        )
         colored = np.isfinite(values).all(axis=1)
         skipped["colour not finite"] = int((finite & ~colored).sum())
         usable = finite & colored
@@ -239,8 +248,31 @@ def write_labelled(
     (int32) and ``score`` (float32); atomic.
 
     The names of the classes stand in the header as comments, ``label 0 wall``
-    and so on; -1 is no label.
+    and so on; -1 is no label. ValueError where a label names no class, or the
+    lengths differ; then nothing is written.
     """
+    if (labels.ndim, scores.ndim) != (1, 1) or (
+        labels.dtype != torch.int64 or not scores.is_floating_point()
+    ):
+        raise ValueError(
+            f"{path}: expected labels (N,) int64 and scores (N,) float, found"
+            f" {tuple(labels.shape)} of {labels.dtype} and"
+            f" {tuple(scores.shape)} of {scores.dtype}"
+        )
+    lengths = {*map(len, axes), len(labels), len(scores)}
+    if len(lengths) > 1 or not len(labels):
+        raise ValueError(
+            f"{path}: expected x, y, z, a label and a score for each point,"
+            f" found {sorted(lengths)} of them"
+        )
+    if not (
+        int(labels.min()) >= IGNORE_LABEL and int(labels.max()) < len(class_set)
+    ):
+        raise ValueError(
+            f"{path}: expected labels from {IGNORE_LABEL} (none) to"
+            f" {len(class_set) - 1}, found {int(labels.min())} to"
+            f" {int(labels.max())}"
+        )
     palette = np.array([UNLABELLED_COLOR, *class_set.palette], np.uint8)[
         labels.numpy() - IGNORE_LABEL
     ]
@@ -249,6 +281,6 @@ def write_labelled(
     )
     columns |= {
         "label": labels.numpy().astype(np.int32),
-        "score": scores.numpy(),
+        "score": scores.float().numpy(),
     }
     write_columns(path, columns, label_comments(class_set))

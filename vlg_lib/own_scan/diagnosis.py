@@ -9,7 +9,7 @@ makes things fit is named.
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from itertools import chain
 from pathlib import Path
@@ -122,7 +122,7 @@ def _check_frames(
 ) -> CheckReport:
     """Judge the frames, then the points against them, then what is up."""
     report, evidence = CheckReport(), Evidence(scene, frames)
-    of_frames, of_points = _candidates(manifest)
+    of_frames, of_points = _candidates(manifest, evidence)
     geometry = evidence.geometry
     if evidence.median and evidence.pairs:
         geometry = _judge(
@@ -132,6 +132,12 @@ def _check_frames(
             geometry,
             of_frames,
         )
+        if not report.findings and _any_scale_fits(evidence):
+            report.notes.append(
+                "too little overlap to tell the depth scale: depth of half and"
+                " of twice the length would fit the frames, too (a flat wall"
+                " seen head-on, or a camera that hardly moves)"
+            )
     else:
         # without depth, colours judge both
         of_points = _both(of_frames, of_points)
@@ -154,7 +160,18 @@ def _check_frames(
     return report
 
 
-def _candidates(manifest: dict[str, Any]) -> tuple[Mistakes, Mistakes]:
+def _any_scale_fits(evidence: Evidence) -> bool:
+    """Whether the frames would agree as well with other depths."""
+    return all(
+        evidence.between_frames(replace(evidence.geometry, factor=factor))
+        >= GOOD
+        for factor in (0.5, 2.0)
+    )
+
+
+def _candidates(
+    manifest: dict[str, Any], evidence: Evidence
+) -> tuple[Mistakes, Mistakes]:
     """The mistakes of frames and those of points, with what ``scene.json`` says
     of the scene's making.
     """
@@ -168,6 +185,7 @@ def _candidates(manifest: dict[str, Any]) -> tuple[Mistakes, Mistakes]:
         alignment=alignment,
         depth_scale=manifest["depth_scale"],
         poses_given=poses,
+        fit=evidence.fitted_factor if evidence.median else None,
     )
     return of_frames, partial(point_mistakes, alignment=alignment)
 

@@ -7,7 +7,9 @@ measure surfaces, and have the colours of the images. Tolerances follow the
 depth, so that no unit is favoured.
 """
 
+import math
 from collections.abc import Sequence
+from dataclasses import replace
 
 import torch
 from jaxtyping import Float
@@ -77,6 +79,56 @@ class Evidence:
                 for i, j in both
             ]
         )
+
+    def fitted_factor(self, geometry: Geometry) -> float | None:
+        """The factor on the depth with which the frames agree best: the one of
+        the smallest misfit, found on a grid that becomes finer. None for
+        another geometry than the scene's own, and where none fits.
+        """
+        if geometry is not self.geometry:
+            return None
+        best, step = 1.0, 1.12
+        count = 61
+        for _ in range(3):
+            factors = [best * step**k for k in range(-count, count + 1)]
+            best = min(factors, key=self._misfit)
+            step, count = step**0.2, 6
+        return best if math.isfinite(self._misfit(best)) else None
+
+    def _misfit(self, factor: float) -> float:
+        """The median of how far, as a share of it, the depth of a frame lies
+        from that of another; infinite where they hardly overlap.
+        """
+        geometry = replace(self.geometry, factor=factor)
+        shares, points = [], 0
+        for i, j in self.pairs:
+            surfaces = self._surfaces(geometry, i)
+            points += len(surfaces)
+            _, z, there = self._seen_depth(surfaces, geometry, j)
+            shares.append((there - z).abs() / there)
+        found = torch.cat(shares)
+        if len(found) < 0.2 * points:
+            return math.inf
+        return float(found.median())
+
+    def _seen_depth(
+        self, points: Tensor, geometry: Geometry, frame: int
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Which points fall onto measured pixels of a frame, how deep they lie,
+        and the depth there.
+        """
+        camera, measured = geometry.camera, self.frames[frame].depth
+        positions, z = project(points, camera, geometry.poses[frame])
+        u, v = (positions + 0.5).floor().unbind(1)
+        inside = (z > 0) & (u >= 0) & (v >= 0)
+        inside &= (u < camera.width) & (v < camera.height)
+        (indices,) = inside.nonzero(as_tuple=True)
+        if measured is None:
+            return indices[:0], z[:0], z[:0]
+        at = v[indices].long(), u[indices].long()
+        there = measured[at].double() * geometry.factor
+        known = there > 0
+        return indices[known], z[indices][known], there[known]
 
     def _surfaces(self, geometry: Geometry, frame: int) -> Float[Tensor, "M 3"]:
         """The chosen pixels of a frame as world points."""

@@ -13,7 +13,11 @@ from pathlib import Path
 import torch
 
 from vlg_lib.classes import own_class_set
-from vlg_lib.data.layout import read_scene
+from vlg_lib.data.layout import (
+    read_manifest,
+    read_scene,
+    read_world_offset,
+)
 from vlg_lib.data.point_clouds import write_labelled
 from vlg_lib.fusion import fuse_scene
 from vlg_lib.networks.point_network import save_network
@@ -36,6 +40,41 @@ from vlg_lib.vision_language.prompts import (
     join_templates,
 )
 from vlg_lib.viz import save_page3d
+
+OPEN_TEACHER = "open_clip/ViT-B-16-quickgelu/openai/naclip"
+"""A 2D model that has seen photographs."""
+
+
+ROOMS = "procedural rooms"
+"""What made rooms say of their source."""
+
+
+def is_converted(folder: Path) -> bool:
+    """Whether a scene says that a converter made it: a scan of somebody."""
+    return "converter" in read_manifest(folder)["provenance"]
+
+
+def rooms_model(folder: Path, teacher: str) -> str:
+    """What to say before a small model, which has seen the book's made rooms
+    only, labels the scene in ``folder``; empty where the model has seen
+    photographs, or the scene says that it is such a room.
+
+    >>> from tempfile import TemporaryDirectory
+    >>> from vlg_lib.rooms.scenes import make_rooms
+    >>> size = {"views": 2, "width": 32, "height": 24, "progress": False}
+    >>> with TemporaryDirectory() as root:
+    ...     (folder,) = make_rooms(Path(root), [7], **size)
+    ...     rooms_model(folder, "small-attributes")
+    ''
+    """
+    made = read_manifest(folder)["provenance"]
+    if not teacher.startswith("small-") or made.get("source") == ROOMS:
+        return ""
+    return (
+        f"{teacher} knows the book's made rooms only, and {folder} does not say"
+        " that it is one: on photographs its labels are noise; take"
+        f" --teacher {OPEN_TEACHER}, or label the points alone with vlg predict"
+    )
 
 
 def label_scan(
@@ -90,7 +129,11 @@ def label_scan(
         pieces = superpoints_of(scene, superpoints, progress=progress)
         labels = PseudoLabels(*soft_vote(probabilities, pieces))
     return _write_labels(
-        out / "labelled.ply", scene, labels, f"labels from {model} and tags"
+        folder,
+        out / "labelled.ply",
+        scene,
+        labels,
+        f"labels from {model} and tags",
     )
 
 
@@ -143,6 +186,7 @@ def train_on_scan(
             *soft_vote(probabilities, run.stages.superpoints(taught))
         )
     _write_labels(
+        folder,
         out / "labelled.ply",
         scene,
         _in_class_set(scene, found),
@@ -172,6 +216,7 @@ def train_on_scan(
         },
     )
     return _write_labels(
+        folder,
         out / "trained.ply",
         scene,
         _in_class_set(scene, PseudoLabels(labels, confidence)),
@@ -215,14 +260,18 @@ def _in_class_set(scene: Scene, found: PseudoLabels) -> PseudoLabels:
 
 
 def _write_labels(
-    path: Path, scene: Scene, found: PseudoLabels, title: str
+    folder: Path, path: Path, scene: Scene, found: PseudoLabels, title: str
 ) -> dict[str, int]:
-    """Write the labelled points and a page of them; the points of each tag, and
-    of none as "not seen".
+    """Write the labelled points of the scene in ``folder``, at the places of
+    its source, and a page of them; the points of each tag, and of none as "not
+    seen".
     """
+    offset, points = read_world_offset(folder), scene.points
+    if bool(offset.any()):
+        points = points.double() + offset
     write_labelled(
         path,
-        tuple(scene.points.numpy().T),
+        tuple(points.numpy().T),
         found.labels,
         found.confidence,
         scene.class_set,

@@ -5,7 +5,8 @@ Undoing one on trial and measuring again (:mod:`vlg_lib.own_scan.evidence`)
 shows whether it was made.
 """
 
-from collections.abc import Iterator
+import math
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
@@ -37,6 +38,9 @@ _DEPTH_SCALES = (
     1e6,
 )
 """Depth units a metre that are in use."""
+
+_SHARP = 0.03
+"""How far, as a share, a fitted depth scale may lie from the true one."""
 
 _WORDS = (("right", "left"), ("down", "up"), ("forward", "backward"))
 _USUAL = {"right, up, backward": " (OpenGL, ARKit, Blender)"}
@@ -77,13 +81,15 @@ def frame_mistakes(
     alignment: Float[Tensor, "4 4"],
     depth_scale: float,
     poses_given: str = "camera-to-world",
+    fit: Callable[[Geometry], float | None] | None = None,
 ) -> Iterator[Mistake]:
     """The mistakes of frames that are tried.
 
     ``alignment``: what ``scene.json`` says was applied to the source's world,
     after the mistake was made; ``depth_scale``: units a metre of the scene's
     depth images; ``poses_given``: what the converter was told that a pose maps,
-    so that the fix says the other.
+    so that the fix says the other; ``fit``: the factor on the depth that fits a
+    geometry best, None where it does not show.
 
     >>> camera = Camera(100, 100, cx=79.5, cy=59.5, width=160, height=120)
     >>> straight = torch.eye(4, dtype=torch.float64)
@@ -93,7 +99,9 @@ def frame_mistakes(
     """
     yield from inverted_poses(geometry, alignment, poses_given)
     yield from swapped_camera_axes(geometry)
-    yield from wrong_depth_scale(geometry, depth_scale)
+    yield from wrong_depth_scale(
+        geometry, depth_scale, None if fit is None else fit(geometry)
+    )
     yield from wrong_intrinsics(geometry)
 
 
@@ -158,11 +166,22 @@ def swapped_camera_axes(geometry: Geometry) -> Iterator[Mistake]:
 
 
 def wrong_depth_scale(
-    geometry: Geometry, depth_scale: float
+    geometry: Geometry, depth_scale: float, fitted: float | None = None
 ) -> Iterator[Mistake]:
-    """Depth in another unit: those in use, and factors of 5 and 10."""
-    factors = [depth_scale * k for k in (10.0, 0.1, 5.0, 0.2)]
-    for scale in dict.fromkeys([*_DEPTH_SCALES, *factors]):
+    """Depth in another unit: the one that fits, where a factor on the depth was
+    ``fitted``, and that of those in use which is as near as a fit is sharp;
+    else all those in use, and factors of 5 and 10.
+    """
+    scales = [
+        *_DEPTH_SCALES,
+        *(depth_scale * k for k in (10.0, 0.1, 5.0, 0.2)),
+    ]
+    if fitted is not None:
+        found = depth_scale / fitted
+        nearest = min(scales, key=lambda scale: abs(math.log(scale / found)))
+        near = abs(math.log(nearest / found)) < _SHARP
+        scales = [nearest if near else float(f"{found:.3g}")]
+    for scale in dict.fromkeys(scales):
         yield Mistake(
             3,
             f"wrong depth scale: the depth is {scale / depth_scale:g} times"

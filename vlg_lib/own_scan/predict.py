@@ -32,7 +32,7 @@ from vlg_lib.data.point_clouds import (
 from vlg_lib.geometry.upright import AXES
 from vlg_lib.networks.point_network import PointNetwork
 from vlg_lib.networks.tiling import Question, label_points
-from vlg_lib.networks.zoo import load_checkpoint
+from vlg_lib.networks.zoo import list_checkpoints, load_checkpoint
 from vlg_lib.superpoints import SoftVote, SuperpointSettings, superpoints
 from vlg_lib.training.devices import choose_device
 from vlg_lib.vision_language import create_model
@@ -202,13 +202,27 @@ def predict(
             "tiles": found.tiles,
             "superpoints": found.superpoints,
             "device": str(chosen_device),
-            "notes": file.notes + found.notes,
+            "notes": [
+                *file.notes,
+                *found.notes,
+                *_trained_on(checkpoint),
+            ],
         }
     )
     write_labelled(out, file.axes, labels, scores, choice.class_set)
     _write_page(out.with_suffix(".html"), cloud.name, found, choice.class_set)
     write_json(out.with_suffix(".json"), summary)
     return Prediction(labels, scores, choice.class_set, summary)
+
+
+def _trained_on(checkpoint: str | Path) -> list[str]:
+    """What to expect of a network that comes with the library."""
+    if str(checkpoint) not in list_checkpoints():
+        return []
+    return [
+        f"{checkpoint} has learnt from the book's made rooms only: on a real"
+        " scan expect wrong labels, also where the score is high"
+    ]
 
 
 def _ask(

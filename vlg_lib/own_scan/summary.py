@@ -8,7 +8,12 @@ import torch
 from torch import Tensor
 
 from vlg_lib.data.frames import FrameFolder
-from vlg_lib.data.layout import LABELS, read_manifest, read_scene
+from vlg_lib.data.layout import (
+    LABELS,
+    read_manifest,
+    read_scene,
+    read_world_offset,
+)
 
 SAMPLE = 16
 """How many frames, spread over the scene, the range of depth is taken from."""
@@ -43,6 +48,7 @@ def describe(folder: Path) -> str:
         "points": f"{len(scene.points)}, {_box(scene.points)}",
         "frames": str(len(scene.frames)),
         **about,
+        **_offset(folder),
         "left out": (
             ", ".join(
                 f"{count} x {reason}" for reason, count in scene.skipped.items()
@@ -71,6 +77,15 @@ def describe(folder: Path) -> str:
         ),
     }
     return "\n".join(f"{name + ':':14} {fact}" for name, fact in facts.items())
+
+
+def _offset(folder: Path) -> dict[str, str]:
+    """Where the scene's origin lies in its source, where that is elsewhere."""
+    offset = read_world_offset(folder)
+    if not bool(offset.any()):
+        return {}
+    numbers = ", ".join(f"{number:.3f}" for number in offset.tolist())
+    return {"origin": f"({numbers}) m in the source's world, z up"}
 
 
 def _box(points: Tensor) -> str:

@@ -137,7 +137,7 @@ def read_colmap_points(
     folder: Path,
 ) -> tuple[Float[Tensor, "N 3"], UInt8[Tensor, "N 3"]]:
     """The sparse points of a COLMAP model, ``points3D.txt`` or ``.bin``: (N, 3)
-    float32 in its own unit and world, colours (N, 3) uint8.
+    float64 in its own unit and world, colours (N, 3) uint8.
     """
     model = _model_folder(folder)
     table = torch.tensor(read_points(model), dtype=torch.float64).view(-1, 6)
@@ -150,7 +150,7 @@ def read_colmap_points(
             f"{model / 'points3D.txt'} or .bin: expected points, x y z and red"
             f" green blue (0 to 255), found {len(table)} rows"
         )
-    return table[:, :3].float(), table[:, 3:].to(torch.uint8)
+    return table[:, :3], table[:, 3:].to(torch.uint8)
 
 
 def _model_folder(folder: Path) -> Path:

@@ -46,6 +46,7 @@ from vlg_lib.convert.frames import (
     usable,
     why_unusable,
 )
+from vlg_lib.convert.origin import moved, with_offset, world_offset
 from vlg_lib.convert.parsing import camera_of_matrix
 from vlg_lib.convert.registration import target_camera
 from vlg_lib.convert.scene_labels import known_classes
@@ -210,7 +211,9 @@ def convert_rgbd_folder(
     settings = settings or RgbdSettings()
     class_set = settings.known_classes()
     frames = open_folder(folder, settings)
-    points, colors = _points(folder, frames, settings, progress)
+    offset = world_offset(frames.poses)
+    frames = moved(frames, offset)
+    points, colors = _points(folder, frames, settings, progress, offset)
     scene = Scene(
         out.resolve().name,
         points,
@@ -229,7 +232,11 @@ def convert_rgbd_folder(
             **_conventions(settings),
         },
         depth_scale=settings.depth_scale,
-        axis_alignment=up_rotation(settings.up),
+        axis_alignment=with_offset(
+            up_rotation(settings.up),
+            up_rotation(settings.up)[:3, :3].T @ offset,
+        ),
+        world_offset=offset,
     )
     return ConvertedScene(
         out,
@@ -406,13 +413,17 @@ def _load(color: Path, depth: Path | None, settings: RgbdSettings) -> Images:
 
 
 def _points(
-    folder: Path, frames: Shots, settings: RgbdSettings, progress: bool
+    folder: Path,
+    frames: Shots,
+    settings: RgbdSettings,
+    progress: bool,
+    offset: Float[Tensor, "3"],
 ) -> tuple[Float[Tensor, "N 3"], UInt8[Tensor, "N 3"]]:
     """The points of the scene, in a world with z up, and their colours."""
     if settings.cloud is not None:
-        points, colors, _ = read_points(settings.cloud)
+        points, colors, _ = read_points(settings.cloud, torch.float64)
         turn = up_rotation(settings.up)[:3, :3]
-        return (points.double() @ turn.T).float(), colors
+        return (points @ turn.T - offset).float(), colors
     if not (folder / settings.depth).is_dir():
         raise LayoutError(
             f"{folder / settings.depth}: no such folder; without depth, give"
