@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from plyfile import PlyData, PlyElement
 from small_scene import floor_frame, floor_scene
 
 from vlg_lib.classes import ROOMS_12, get_class_set, own_class_set
@@ -354,11 +355,12 @@ class TestPly:
             read_scene(folder)
 
     def test_an_empty_cloud(self, folder):
-        write_points(
-            folder / "points.ply",
-            torch.zeros(0, 3),
-            torch.zeros(0, 3, dtype=torch.uint8),
-        )
+        path = folder / "points.ply"
+        nothing = torch.zeros(0, 3)
+        with pytest.raises(ValueError, match="expected points of shape"):
+            write_points(path, nothing, nothing.byte())
+        vertices = np.zeros(0, [(name, "f4") for name in "xyz"])
+        PlyData([PlyElement.describe(vertices, "vertex")]).write(path)
         with pytest.raises(
             PlyError, match=r"points\.ply: expected points .*, found none"
         ):
@@ -447,7 +449,7 @@ class TestPly:
                 torch.tensor([[float("nan"), 0.0, 0.0]]),
                 torch.zeros(1, 3),
                 torch.zeros(1),
-                "points must be finite; 1 of them",
+                "points must be finite in float32; 1 of them",
             ),
             (
                 torch.zeros(2, 3),

@@ -10,11 +10,13 @@ from pathlib import Path
 import pytest
 import typer
 from click.testing import Result
+from small_scene import floor_scene
 from typer.testing import CliRunner
 
 from vlg_lib import cli, plan
 from vlg_lib.classes import CLASS_SETS
 from vlg_lib.cli import options
+from vlg_lib.data.layout import write_scene
 from vlg_lib.data.point_clouds import UNITS
 from vlg_lib.geometry.upright import AXES
 from vlg_lib.networks.zoo import list_checkpoints
@@ -212,15 +214,19 @@ def test_a_device_that_is_not_there_is_one_line(
     assert list(tmp_path.iterdir()) == []
 
 
-def test_label_hands_its_device_on(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_label_hands_its_device_on(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     given = {}
+    write_scene(tmp_path / "a", floor_scene(), provenance={"by": "test"})
 
     def spy(*_: object, **more: object) -> dict[str, int]:
         given.update(more)
         return {}
 
     monkeypatch.setattr("vlg_lib.own_scan.label.label_scan", spy)
-    words = ["label", "scenes/a", "--tags", "floor", "--device", "cpu"]
+    folder = str(tmp_path / "a")
+    words = ["label", folder, "--tags", "floor", "--device", "cpu"]
     assert CliRunner().invoke(cli.app, words).exit_code == 0
     assert given["device"] == "cpu"
 

@@ -108,20 +108,29 @@ def test_what_is_not_there_is_said():
         tsdf_points([replace(view, depth=torch.zeros_like(view.depth))], CELL)
 
 
-def test_without_open3d_the_error_says_how_to_get_it(monkeypatch):
+@pytest.mark.parametrize(
+    ("error", "words"),
+    [
+        (
+            ModuleNotFoundError("No module named 'open3d'", name="open3d"),
+            r"not installed here: pip install open3d \(or take --points average",
+        ),
+        (
+            ImportError("libGL.so.1: cannot open shared object file"),
+            "installed here but cannot be imported; a library of the system",
+        ),
+    ],
+)
+def test_without_open3d_the_error_says_how_to_get_it(monkeypatch, error, words):
     whole = builtins.__import__
 
     def without(name, *arguments, **options):
         if name == "open3d":
-            raise ImportError("libGL.so.1: cannot open shared object file")
+            raise error
         return whole(name, *arguments, **options)
 
     monkeypatch.setattr(builtins, "__import__", without)
-    with pytest.raises(
-        ValueError, match=r"pip install open3d \(or take --points average\)"
-    ) as told:
+    with pytest.raises(ValueError, match=words) as told:
         tsdf_points(frames(0.0), CELL)
     # installed or not: the reason is that of the import
-    assert str(told.value).endswith(
-        "libGL.so.1: cannot open shared object file"
-    )
+    assert str(told.value).endswith(str(error))
