@@ -113,7 +113,7 @@ def test_what_is_not_there_is_said():
     [
         (
             ModuleNotFoundError("No module named 'open3d'", name="open3d"),
-            r"not installed here: pip install open3d \(or take --points average",
+            r"not installed here: pip install open3d \(or take --points",
         ),
         (
             ImportError("libGL.so.1: cannot open shared object file"),
