@@ -16,7 +16,8 @@ apart::
                                    from 0; optional, where a data set ships
                                    some
     scene.json                     name, class set, scene labels, depth code,
-                                   provenance, counts of what was skipped
+                                   provenance, counts of what was skipped; the
+                                   world_offset of a scan far from the origin
 
 Weakly supervised code calls :func:`read_scene`, which never opens
 ``labels.ply``; :func:`read_point_labels` is the only door to point labels.
