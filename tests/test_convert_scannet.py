@@ -464,7 +464,7 @@ class TestLabels:
             folder, [("wall", [1]), ("floor", [2])], [1, 1, 2, 2, 2, 3]
         )
         tsv = write_tsv(tmp_path / "a.tsv", [("wall", 1), ("floor", 2)])
-        blank = "203\tpaper cutter\tpaper cutter\t1\t\t\t\n204\tshort\n"
+        blank = "203\tpaper cutter\tpaper cutter\t1\t\t\t\n204\tshort\n205\n"
         tsv.write_text(tsv.read_text() + blank)
         converted(tmp_path / "scans", tmp_path / "out", tsv=tsv)
         labels = read_point_labels(tmp_path / "out" / "scene0000_00").tolist()

@@ -117,12 +117,14 @@ def read_tsv(path: Path) -> dict[str, int | None]:
         delimiter="\t",
     )
     try:
-        return {row["raw_category"]: _id_of(row["nyu40id"]) for row in rows}
+        found = [(row["raw_category"], _id_of(row["nyu40id"])) for row in rows]
     except (KeyError, TypeError, ValueError, csv.Error) as error:
         raise LayoutError(
             f"{path}: expected tab-separated columns raw_category and nyu40id"
             f" ({error!r})"
         ) from error
+    # a row may end before its word
+    return {word: number for word, number in found if word}
 
 
 def _id_of(text: str | None) -> int | None:
