@@ -40,7 +40,12 @@ _DEPTH_SCALES = (
 """Depth units a metre that are in use."""
 
 _SHARP = 0.03
-"""How far, as a share, a fitted depth scale may lie from the true one."""
+"""How far, as a share, a fitted depth scale may lie from the true one where
+depth is clean."""
+
+_BLUNT = 0.2
+"""The same where depth is that of a sensor: so a usual scale this near is tried
+beside the fitted one, and the frames decide."""
 
 _WORDS = (("right", "left"), ("down", "up"), ("forward", "backward"))
 _USUAL = {"right, up, backward": " (OpenGL, ARKit, Blender)"}
@@ -169,7 +174,7 @@ def wrong_depth_scale(
     geometry: Geometry, depth_scale: float, fitted: float | None = None
 ) -> Iterator[Mistake]:
     """Depth in another unit: the one that fits, where a factor on the depth was
-    ``fitted``, and that of those in use which is as near as a fit is sharp;
+    ``fitted``, and that of those in use which is as near as a fit may be off;
     else all those in use, and factors of 5 and 10.
     """
     scales = [
@@ -179,8 +184,10 @@ def wrong_depth_scale(
     if fitted is not None:
         found = depth_scale / fitted
         nearest = min(scales, key=lambda scale: abs(math.log(scale / found)))
-        near = abs(math.log(nearest / found)) < _SHARP
-        scales = [nearest if near else float(f"{found:.3g}")]
+        off = abs(math.log(nearest / found))
+        scales = [nearest] if off < _BLUNT else []
+        if off >= _SHARP:
+            scales.append(float(f"{found:.3g}"))
     for scale in dict.fromkeys(scales):
         yield Mistake(
             3,
