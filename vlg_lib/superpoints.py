@@ -91,7 +91,7 @@ def superpoints(
 
     ``points``: (N, 3) float32, metres. ``colors``: (N, 3) uint8. ``progress``:
     whether to show a bar. An edge joins
-    a point and each of its nearest others; its weight is 1 - |n . m| of their
+    a point and each of its nearest others; its weight is ``1 - |n . m|`` of their
     normals plus the distance of their colours. Edges are taken in the order of
     their weights. One between two pieces merges them where it weighs no more
     than Int + k / size of either; Int is the heaviest edge of the piece's

@@ -296,7 +296,7 @@ def get_profile(name: str = "auto") -> Profile:
     Raises ValueError naming the known profiles for any other name.
 
     >>> get_profile("book").training.steps
-    7000
+    1400
     """
     if name == "auto":
         name = os.environ.get("VLG_PROFILE") or (
