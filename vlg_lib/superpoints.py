@@ -90,12 +90,11 @@ def superpoints(
     of their first points.
 
     ``points``: (N, 3) float32, metres. ``colors``: (N, 3) uint8. ``progress``:
-    whether to show a bar. An edge joins
-    a point and each of its nearest others; its weight is ``1 - |n . m|`` of their
-    normals plus the distance of their colours. Edges are taken in the order of
-    their weights. One between two pieces merges them where it weighs no more
-    than Int + k / size of either; Int is the heaviest edge of the piece's
-    minimum spanning tree. Small pieces are joined afterwards, over the lightest
+    whether to show a bar. An edge joins a point and each of its nearest others;
+    its weight is ``1 - |n . m|`` of their normals plus the distance of their
+    colours. Edges are taken in the order of their weights. One between two
+    pieces merges them where it weighs no more than Int + k / size of either;
+    Int is the heaviest edge of the piece's minimum spanning tree. Small pieces are joined afterwards, over the lightest
     edges first. This is the published algorithm. Its image grid alone is
     replaced by the graph of neighbours.
 
