@@ -94,9 +94,9 @@ def superpoints(
     its weight is ``1 - |n . m|`` of their normals plus the distance of their
     colours. Edges are taken in the order of their weights. One between two
     pieces merges them where it weighs no more than Int + k / size of either;
-    Int is the heaviest edge of the piece's minimum spanning tree. Small pieces are joined afterwards, over the lightest
-    edges first. This is the published algorithm. Its image grid alone is
-    replaced by the graph of neighbours.
+    Int is the heaviest edge of the piece's minimum spanning tree. Small pieces
+    are joined afterwards, over the lightest edges first. This is the published
+    algorithm. Its image grid alone is replaced by the graph of neighbours.
 
     Equal weights are taken in the order of the points. Where no two weights and
     no two distances are equal, another order of the points gives the same
