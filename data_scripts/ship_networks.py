@@ -20,10 +20,11 @@ import torch
 from vlg_lib.artifacts import atomic_write
 from vlg_lib.networks.point_network import save_network
 from vlg_lib.networks.zoo import FOLDER
-from vlg_lib.pipeline.network_facts import TAUGHT_BY, network_facts
+from vlg_lib.pipeline.network_facts import network_facts
 from vlg_lib.pipeline.networks import NETWORKS
 from vlg_lib.pipeline.run import open_run
 from vlg_lib.pipeline.table import ROWS_3D, Row
+from vlg_lib.pipeline.teaching import teaching
 
 
 def curve(losses: list[float], points: int = 100) -> list[dict[str, float]]:
@@ -80,7 +81,7 @@ def card(
 | Network | {settings["architecture"]}, voxels of {settings["voxel_size"]:g} m, {settings["norm"]} normalisation |
 | Input | points (metres, z up) and colours: no image, no tags |
 | Output | {settings["output"]}, {settings["channels"]} a point |
-| Taught by | {TAUGHT_BY[kind]} |
+| Taught by | {teaching(kind).says} |
 | Classes | {", ".join(about["class_set"]["names"])} |
 | Licence | MIT, as the code; no data but the book's own generated rooms went in |
 

@@ -9,58 +9,20 @@ with which versions and seeds.
 
 import argparse
 import json
-import os
-import platform
 import statistics
 import subprocess
 import sys
-import time
-from importlib.metadata import version as installed
 from pathlib import Path
 from typing import Any
 
 from chapters import ROOT
 
 from vlg_lib.artifacts import write_json
+from vlg_lib.pipeline.circumstances import circumstances
 from vlg_lib.pipeline.networks import NETWORKS
 from vlg_lib.pipeline.options import RunOptions
 from vlg_lib.pipeline.run import open_run
 from vlg_lib.pipeline.table import Row
-
-PACKAGES = ("torch", "numpy", "open_clip_torch", "embreex")
-
-
-def circumstances() -> dict[str, Any]:
-    """Commit, hardware and versions of this run; a commit with local changes
-    says so.
-    """
-    commit = subprocess.run(
-        ["git", "describe", "--always", "--dirty", "--abbrev=12"],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        check=True,
-    ).stdout.strip()
-    return {
-        "date": time.strftime("%Y-%m-%d", time.gmtime()),
-        "commit": commit,
-        "hardware": f"{os.cpu_count()} cores, {_processor()}",
-        "system": f"{platform.system()} {platform.machine()}",
-        "versions": (
-            {"python": platform.python_version()}
-            | {name: installed(name) for name in PACKAGES}
-        ),
-    }
-
-
-def _processor() -> str:
-    """The processor's name where the system tells it."""
-    told = Path("/proc/cpuinfo")
-    if told.is_file():
-        for line in told.read_text().splitlines():
-            if line.startswith("model name"):
-                return line.split(":", 1)[1].strip()
-    return platform.processor() or "unknown processor"
 
 
 def record_pipeline(

@@ -43,7 +43,7 @@ class SuperpointSettings:
     normal_neighbours: int = 16
     """Points, itself among them, whose best plane gives a point its normal;
     from 3."""
-    scale: float = 0.5
+    scale: float = 2.0
     """k of the algorithm, in units of the edge weight, from 0: the larger, the
     larger the pieces. With 0 only edges of weight 0 merge."""
     least: int = 30

@@ -9,19 +9,8 @@ import torch
 
 import vlg_lib
 from vlg_lib.pipeline.run import Run
+from vlg_lib.pipeline.teaching import teaching
 from vlg_lib.vision_language.prompts import join_templates
-
-TAUGHT_BY = {
-    "cam": "the tags of each room alone (multiple-instance learning)",
-    "openscene": "P^2D, the fused 2D embeddings; no tags",
-    "cross-entropy": "the pseudo labels (2D embeddings and tags)",
-    "3dss-vlg": (
-        "A^3D, the adapted embeddings (2D embeddings and tags): the method of"
-        " the book"
-    ),
-    "supervised": "the true label of every point",
-}
-"""What each 3D network of a run learns from, in words."""
 
 
 def network_facts(run: Run, kind: str) -> dict[str, Any]:
@@ -41,7 +30,7 @@ def _training_facts(run: Run, kind: str) -> dict[str, Any]:
     made = run.cache.manifest(run.networks.artifact(kind))
     return {
         "kind": kind,
-        "taught_by": TAUGHT_BY[kind],
+        "taught_by": teaching(kind).says,
         "profile": run.profile.name,
         "seed": run.seed,
         "rooms": run.profile.rooms.train,

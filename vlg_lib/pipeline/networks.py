@@ -2,13 +2,14 @@
 supervision, on one recipe and one budget.
 """
 
+import time
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
-from jaxtyping import Float, Float16, Int
+from jaxtyping import Bool, Float, Float16, Int
 from torch import Tensor
 
 from vlg_lib.artifacts import code_key, key_of
@@ -24,18 +25,28 @@ from vlg_lib.networks.point_network import (
 from vlg_lib.pipeline.cache import Artifact
 from vlg_lib.pipeline.scenes import hash_tensor
 from vlg_lib.pipeline.stages import Stages
+from vlg_lib.pipeline.teaching import (
+    STAGE_1,
+    TEACHINGS,
+    TRUTH,
+    Teaching,
+    teaching,
+)
+from vlg_lib.pseudo_labels import PseudoLabels
+from vlg_lib.refine import best_class, masked_softmax, refine
 from vlg_lib.scene import Scene
 from vlg_lib.training.loop import FitSettings, Progress, load_model
 from vlg_lib.training.point_batches import Cloud, TrainingSettings
 
 NETWORKS = ("cam", "openscene", "cross-entropy", "3dss-vlg", "supervised")
-"""The 3D networks of the table, by what teaches them: scene labels alone; P^2D,
-without scene labels; the pseudo labels; A^3D, the method of the book; the true
-labels of all points."""
+"""The 3D networks of the table of `vlg run`, by what teaches them: scene labels
+alone; P^2D, without scene labels; the pseudo labels; A^3D, the method of the
+book; the true labels of all points. All there are:
+:data:`vlg_lib.pipeline.teaching.TEACHINGS`."""
 
-_EMBEDDINGS = ("openscene", "3dss-vlg")
-"""The networks whose output is compared with text; the others score fixed
-classes."""
+RELABELLING_AUGMENTATIONS = 5
+"""Turned copies of a training room whose scores are averaged where a network
+labels it for the next one."""
 
 
 @dataclass(frozen=True)
@@ -76,7 +87,7 @@ class Networks:
         return Cloud(scene.points, scene.colors)
 
     def settings(self, kind: str) -> NetworkSettings:
-        """The network of a kind, one of NETWORKS; ValueError for another."""
+        """The network of a kind; ValueError for an unknown one."""
         network = self._body(kind)
         if network.output == "embeddings":
             channels = self.stages.text_embeddings().shape[1]
@@ -86,15 +97,12 @@ class Networks:
 
     def _body(self, kind: str) -> NetworkSettings:
         """The network of a kind, whatever the number of its outputs."""
-        if kind not in NETWORKS:
-            raise ValueError(
-                f"unknown 3D network {kind!r}; known: {', '.join(NETWORKS)}"
-            )
-        profile = self.stages.profile
+        profile, loss = self.stages.profile, teaching(kind).loss
+        own_norm = loss == "multiple-instance"
         return replace(
             profile.network,
-            norm=profile.cam.norm if kind == "cam" else profile.network.norm,
-            output="embeddings" if kind in _EMBEDDINGS else "scores",
+            norm=profile.cam.norm if own_norm else profile.network.norm,
+            output="embeddings" if loss == "cosine" else "scores",
         )
 
     def recipe(self, kind: str) -> TrainingSettings:
@@ -109,32 +117,90 @@ class Networks:
         A^3D for ``3dss-vlg``; zero if unseen.
 
         The tensor is a mapped file: rows are read when they are asked for.
-        ValueError for another kind.
+        ValueError for a kind that learns no embeddings.
         """
-        if kind not in _EMBEDDINGS:
-            raise ValueError(
-                "only openscene and 3dss-vlg have target embeddings, not"
-                f" {kind!r}"
-            )
-        if kind == "openscene":
-            return self.stages.fused_rows(scene).embeddings
-        return self.stages.adapted_rows(scene).embeddings
+        taught = teaching(kind)
+        if taught.loss != "cosine":
+            raise ValueError(f"{kind!r} learns classes: it has no targets")
+        if taught.adapted:
+            rows = self.stages.adapted_rows(scene, masked=taught.tags)
+        else:
+            rows = self.stages.fused_rows(scene)
+        return rows.embeddings
 
     def known_labels(self, kind: str, scene: Scene) -> Int[Tensor, " N"]:
-        """The labels that say how frequent a class is: never more than what the
-        kind may know.
+        """The labels that a kind learns, or that say how frequent a class is:
+        never more than what it may know.
         """
-        if kind == "supervised":
+        taught = teaching(kind)
+        if taught.labeller == TRUTH:
             return self.stages.scenes.truth(scene)
-        masked = kind != "openscene"
-        return self.stages.pseudo_labels(scene, masked=masked).labels
+        if taught.labeller == STAGE_1 and taught.refinement is None:
+            return self.stages.pseudo_labels(scene, masked=taught.tags).labels
+        return self._refined(kind, scene).labels
+
+    def _refined(self, kind: str, scene: Scene) -> PseudoLabels:
+        """The labels of a scene after a network's answers, selection and vote,
+        whichever the kind has.
+        """
+        taught, stages = teaching(kind), self.stages
+        artifact = self._refined_artifact(kind, scene)
+        if artifact not in stages.cache:
+            started = time.perf_counter()
+            chances = self._probabilities(taught, scene)
+            if taught.refinement is None:
+                made = best_class(chances)
+            else:
+                regions = stages.superpoints(scene)
+                made = refine(chances, regions, taught.refinement)
+            stages.cache.write_pseudo_labels(
+                artifact, made, time.perf_counter() - started
+            )
+        return stages.cache.read_pseudo_labels(artifact)
+
+    def _probabilities(
+        self, taught: Teaching, scene: Scene
+    ) -> Float[Tensor, "N K"]:
+        """What those who label a scene believe of its points, on average."""
+        own = self.stages.probabilities(scene, masked=taught.tags)
+        if taught.labeller == STAGE_1:
+            return own
+        found = self.probabilities(
+            taught.labeller,
+            scene,
+            scene.scene_labels if taught.tags else None,
+            RELABELLING_AUGMENTATIONS,
+        )
+        return (own + found) / 2 if taught.beside_stage_1 else found
+
+    def _refined_artifact(self, kind: str, scene: Scene) -> Artifact:
+        taught, stages = teaching(kind), self.stages
+        found: dict[str, Any] = {
+            "refinement": taught.refinement and asdict(taught.refinement),
+            "tags": taught.tags and scene.class_set.present(scene.scene_labels),
+            "scene": stages.scenes.key(scene),
+            "code": code_key("vlg_lib.refine", "vlg_lib.superpoints"),
+        }
+        if taught.refinement is not None:
+            found["superpoints"] = stages.superpoints_artifact(scene).key
+        if taught.labeller == STAGE_1 or taught.beside_stage_1:
+            found["stage 1"] = stages.pseudo_labels_artifact(
+                scene, masked=taught.tags
+            ).key
+        if taught.labeller in TEACHINGS:
+            found["network"] = [
+                self.artifact(taught.labeller).key,
+                stages.profile.evaluation.templates,
+                RELABELLING_AUGMENTATIONS,
+            ]
+        return Artifact("refined", f"{kind}-{scene.name}", key_of(**found))
 
     def artifact(self, kind: str) -> Artifact:
         """The checkpoint of a kind's training, and all that it depends on;
         ValueError for an unknown kind.
         """
         stages, modules = self.stages, ["vlg_lib.distill"]
-        if kind not in _EMBEDDINGS:
+        if teaching(kind).loss != "cosine":
             modules += ["vlg_lib.baselines", "vlg_lib.class_activation_maps"]
         key = key_of(
             kind=kind,
@@ -150,28 +216,40 @@ class Networks:
 
     def _sources(self, kind: str) -> dict[str, Any]:
         """What teaches a network of a kind, by its keys."""
-        stages, cam = self.stages, self.stages.profile.cam
+        stages, cam, taught = (
+            self.stages,
+            self.stages.profile.cam,
+            teaching(kind),
+        )
         scenes = stages.scenes.split("train")
         found: dict[str, Any] = {
             "rooms": [stages.scenes.key(scene) for scene in scenes]
         }
-        if kind == "cam":
+        if taught.loss == "multiple-instance":
             found["tags"] = [
                 scene.class_set.present(scene.scene_labels) for scene in scenes
             ]
             found["bags"] = [cam.pooling, cam.cells]
-        elif kind == "supervised":
+        elif taught.labeller == TRUTH:
             found["labels"] = [self._truth_key(scene) for scene in scenes]
-        elif kind == "openscene":
-            found["fused"] = [
-                stages.fused_artifact(scene).key for scene in scenes
+        elif taught.labeller == STAGE_1 and taught.refinement is None:
+            found["pseudo"] = [
+                stages.pseudo_labels_artifact(scene, masked=taught.tags).key
+                for scene in scenes
             ]
         else:
-            found["pseudo"] = [
-                stages.pseudo_labels_artifact(scene).key for scene in scenes
+            found["refined"] = [
+                self._refined_artifact(kind, scene).key for scene in scenes
             ]
-        if kind == "3dss-vlg":
-            found["adapter"] = stages.adapter_artifact.key
+        if taught.loss == "cosine":
+            found["targets"] = [
+                (
+                    stages.adapted_artifact(scene, masked=taught.tags)
+                    if taught.adapted
+                    else stages.fused_artifact(scene)
+                ).key
+                for scene in scenes
+            ]
         return found
 
     def _truth_key(self, scene: Scene) -> str:
@@ -217,9 +295,10 @@ class Networks:
         self, kind: str, network: PointNetwork, fit_settings: FitSettings
     ) -> None:
         """Train a network, from what may teach its kind."""
-        if kind == "cam":
+        loss = teaching(kind).loss
+        if loss == "multiple-instance":
             self._train_cam(network, fit_settings)
-        elif kind in _EMBEDDINGS:
+        elif loss == "cosine":
             self._train_embeddings(kind, network, fit_settings)
         else:
             self._train_classes(kind, network, fit_settings)
@@ -253,9 +332,10 @@ class Networks:
         self, kind: str, network: PointNetwork, fit_settings: FitSettings
     ) -> None:
         stages = self.stages
-        if kind == "3dss-vlg":
+        taught = teaching(kind)
+        if taught.adapted:
             # all processes train it, so before they share work that needs it
-            _ = stages.adapter
+            stages.trained_adapter(masked=taught.tags)
         lesson, scenes = self.lesson(kind), stages.scenes.split("train")
         stages.share(f"targets of {kind}", scenes, partial(self.targets, kind))
         distill(
@@ -272,6 +352,9 @@ class Networks:
         stages = self.stages
         scenes = stages.scenes.split("train")
         classes = len(stages.scenes.class_set)
+        labeller = teaching(kind).labeller
+        if labeller in TEACHINGS:
+            self.trained(labeller)  # before the processes share its answers
         stages.share(
             f"labels of {kind}", scenes, partial(self.known_labels, kind)
         )
@@ -291,9 +374,14 @@ class Networks:
         ]
         return Lesson(labels, by_class, weights, clouds)
 
-    def scores(self, kind: str, scene: Scene) -> Float[Tensor, "N K"]:
+    def scores(
+        self, kind: str, scene: Scene, augmentations: int | None = None
+    ) -> Float[Tensor, "N K"]:
         """The scores of a 3D network at the points of a scene: from points and
         colours alone.
+
+        ``augmentations``: turned copies that are averaged; None: those of the
+        profile.
         """
         network, settings = self.trained(kind), self.stages.profile.evaluation
         texts = None
@@ -304,9 +392,26 @@ class Networks:
             scene.points,
             scene.colors,
             texts,
-            augmentations=settings.augmentations,
+            augmentations=augmentations or settings.augmentations,
             seed=self.stages.seed,
         )
+
+    def probabilities(
+        self,
+        kind: str,
+        scene: Scene,
+        scene_labels: Bool[Tensor, " K"] | None = None,
+        augmentations: int | None = None,
+    ) -> Float[Tensor, "N K"]:
+        """What a 3D network's scores say of every class at every point: their
+        softmax, among the classes of the scene; None: among all.
+
+        Cosines are divided by the temperature of stage 1 first.
+        """
+        scores = self.scores(kind, scene, augmentations)
+        if teaching(kind).loss == "cosine":
+            scores = scores / self.stages.profile.pseudo_labels.temperature
+        return masked_softmax(scores, scene_labels)
 
     def predict(self, kind: str, scene: Scene) -> Int[Tensor, " N"]:
         """The labels that a 3D network gives to the points of a scene, (N,)

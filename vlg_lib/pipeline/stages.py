@@ -6,7 +6,7 @@ Each is kept in the cache and made once.
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 
 from jaxtyping import Float, Int64
@@ -21,7 +21,11 @@ from vlg_lib.pipeline.cache import Artifact, Cache
 from vlg_lib.pipeline.options import RunOptions
 from vlg_lib.pipeline.profiles import Profile
 from vlg_lib.pipeline.scenes import Scenes, hash_tensor
-from vlg_lib.pseudo_labels import PseudoLabels, make_pseudo_labels
+from vlg_lib.pseudo_labels import (
+    PseudoLabels,
+    class_probabilities,
+    make_pseudo_labels,
+)
 from vlg_lib.scene import PointEmbeddings, Scene
 from vlg_lib.superpoints import superpoints_of
 from vlg_lib.training import distributed
@@ -59,6 +63,7 @@ class Stages:
         self.device = self.options.torch_device
         self.progress = self.options.has_bars(profile.name)
         self._texts: dict[tuple[str, ...], Tensor] = {}
+        self._adapters: dict[bool, TrainedAdapter] = {}
 
     def bar(self, title: str) -> str | None:
         """The title of a progress bar, or None where the run shows none."""
@@ -235,6 +240,21 @@ class Stages:
             )
         return self.cache.read_pseudo_labels(artifact)
 
+    def probabilities(
+        self, scene: Scene, *, masked: bool = True
+    ) -> Float[Tensor, "N K"]:
+        """The probability of every class at every point of a scene, of which
+        the pseudo labels are the highest; zero where no view saw the point.
+
+        ``masked=False``: without the tags.
+        """
+        return class_probabilities(
+            self.fused(scene),
+            self.text_embeddings(),
+            scene.scene_labels if masked else None,
+            self.profile.pseudo_labels.temperature,
+        )
+
     def superpoints_artifact(self, scene: Scene) -> Artifact:
         """The superpoints of a scene, and what they depend on: no image, no
         tag, no label.
@@ -264,31 +284,44 @@ class Stages:
     @cached_property
     def adapter_artifact(self) -> Artifact:
         """The checkpoint of the adapter's training, and what it depends on."""
+        return self._adapter_artifact(masked=True)
+
+    def _adapter_artifact(self, *, masked: bool) -> Artifact:
         key = key_of(
             rooms=[
-                self.pseudo_labels_artifact(scene).key
+                self.pseudo_labels_artifact(scene, masked=masked).key
                 for scene in self.scenes.split("train")
             ],
             code=code_key("vlg_lib.adapter"),
             seed=self.seed,
             settings=asdict(self.profile.adapter),
         )
-        return Artifact("adapter", "adapter", key)
+        name = "adapter" if masked else "adapter-untagged"
+        return Artifact("adapter", name, key)
 
     @property
     def adapter(self) -> nn.Module:
         """The trained adapter of stage 2 (ESS), on the CPU, from the pseudo
         labels of the training scenes.
         """
-        return self._trained_adapter.module
+        return self.trained_adapter().module
 
     def adapter_losses(self) -> list[float]:
         """The loss of each step of the adapter's training."""
-        return self._trained_adapter.progress.losses
+        return self.trained_adapter().progress.losses
 
-    @cached_property
-    def _trained_adapter(self) -> TrainedAdapter:
-        settings, artifact = self.profile.adapter, self.adapter_artifact
+    def trained_adapter(self, *, masked: bool = True) -> TrainedAdapter:
+        """The adapter of stage 2 and how its training went.
+
+        ``masked=False``: from labels without the tags, the zero-shot labels.
+        """
+        if masked not in self._adapters:
+            self._adapters[masked] = self._train_adapter(masked=masked)
+        return self._adapters[masked]
+
+    def _train_adapter(self, *, masked: bool) -> TrainedAdapter:
+        settings = self.profile.adapter
+        artifact = self._adapter_artifact(masked=masked)
         texts = self.text_embeddings().to(self.device)
         adapter = create_adapter(
             settings.kind, texts.shape[1], seed=self.seed
@@ -296,11 +329,12 @@ class Stages:
         made = artifact in self.cache
         if not made:
             scenes = self.scenes.split("train")
-            self.share("stage 1", scenes, self.pseudo_labels)
+            labels = partial(self.pseudo_labels, masked=masked)
+            self.share("stage 1", scenes, labels)
             train_adapter(
                 adapter,
                 [
-                    (self.fused_rows(scene), self.pseudo_labels(scene).labels)
+                    (self.fused_rows(scene), labels(scene).labels)
                     for scene in scenes
                 ],
                 texts,
@@ -330,22 +364,34 @@ class Stages:
             self.cache.finish(artifact, progress.seconds, len(progress.losses))
         distributed.barrier()
 
-    def adapted(self, scene: Scene) -> PointEmbeddings:
-        """A^3D of the paper: the adapted embeddings of a scene's points."""
-        return adapt(self.adapter, self.fused(scene))
+    def adapted(self, scene: Scene, *, masked: bool = True) -> PointEmbeddings:
+        """A^3D of the paper: the adapted embeddings of a scene's points.
 
-    def adapted_rows(self, scene: Scene) -> PointEmbeddings:
+        ``masked=False``: of the adapter that knows no tags.
+        """
+        adapter = self.trained_adapter(masked=masked).module
+        return adapt(adapter, self.fused(scene))
+
+    def adapted_artifact(
+        self, scene: Scene, *, masked: bool = True
+    ) -> Artifact:
+        """A^3D of a scene, and what it depends on."""
+        key = key_of(
+            fused=self.fused_artifact(scene).key,
+            adapter=self._adapter_artifact(masked=masked).key,
+        )
+        return Artifact("adapted", scene.name, key)
+
+    def adapted_rows(
+        self, scene: Scene, *, masked: bool = True
+    ) -> PointEmbeddings:
         """The same, kept: float16 in a mapped file, of which no more is read
         than is asked for.
         """
-        key = key_of(
-            fused=self.fused_artifact(scene).key,
-            adapter=self.adapter_artifact.key,
-        )
-        artifact = Artifact("adapted", scene.name, key)
+        artifact = self.adapted_artifact(scene, masked=masked)
         if artifact not in self.cache:
             started = time.perf_counter()
-            made = self.adapted(scene)
+            made = self.adapted(scene, masked=masked)
             self.cache.write_embeddings(
                 artifact, made, time.perf_counter() - started
             )

@@ -20,8 +20,8 @@ from vlg_lib.metrics import confusion, score
 from vlg_lib.pipeline.cache import Artifact
 from vlg_lib.pipeline.networks import NETWORKS, Networks
 from vlg_lib.pipeline.scenes import SPLITS
-from vlg_lib.pseudo_labels import class_probabilities, make_pseudo_labels
-from vlg_lib.scene import PointEmbeddings, Scene
+from vlg_lib.pseudo_labels import make_pseudo_labels
+from vlg_lib.scene import Scene
 from vlg_lib.superpoints import soft_vote
 from vlg_lib.training import distributed
 
@@ -205,7 +205,7 @@ class Table:
                 ).labels
                 matrix = confusion(labels, truth, classes)
                 answers[row] = Answer(matrix, time.perf_counter() - started)
-        answers[VOTED] = self._voted(scene, fused, truth)
+        answers[VOTED] = self._voted(scene, truth)
         for row, kind in kinds.items():
             started = time.perf_counter()
             labels = self.networks.predict(kind, scene)
@@ -213,18 +213,12 @@ class Table:
             answers[row] = Answer(matrix, time.perf_counter() - started)
         return answers
 
-    def _voted(
-        self, scene: Scene, fused: PointEmbeddings, truth: Int[Tensor, " N"]
-    ) -> Answer:
+    def _voted(self, scene: Scene, truth: Int[Tensor, " N"]) -> Answer:
         """The answer of the superpoints of a scene, which are made first."""
         stages = self.networks.stages
         pieces = stages.superpoints(scene)
         started = time.perf_counter()
-        probabilities = class_probabilities(
-            fused,
-            stages.text_embeddings(),
-            temperature=stages.profile.pseudo_labels.temperature,
-        )
+        probabilities = stages.probabilities(scene, masked=False)
         labels, _ = soft_vote(probabilities, pieces)
         matrix = confusion(labels, truth, len(scene.class_set))
         return Answer(matrix, time.perf_counter() - started)
