@@ -1,7 +1,13 @@
 """Shapes and dtypes of the library's arrays are checked in every test; what
 several files of tests compute, they share."""
 
+import os
 from pathlib import Path
+
+# Without it MKL takes fewer threads when a machine is busy, adds in another
+# order, and two trainings differ in their last digits. It is read when torch
+# multiplies for the first time.
+os.environ.setdefault("MKL_DYNAMIC", "FALSE")
 
 import pytest
 from click.testing import Result

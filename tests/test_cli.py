@@ -21,6 +21,7 @@ from vlg_lib.data.point_clouds import UNITS
 from vlg_lib.geometry.upright import AXES
 from vlg_lib.networks.zoo import list_checkpoints
 from vlg_lib.pipeline import profiles
+from vlg_lib.pipeline.experiments import EXPERIMENTS
 from vlg_lib.pipeline.networks import NETWORKS
 from vlg_lib.pipeline.table import ROWS
 from vlg_lib.training.devices import choose_device
@@ -107,6 +108,7 @@ def test_the_names_in_help_are_those_of_the_library() -> None:
     assert tuple(profiles.PROFILES) == options.PROFILES
     assert tuple(list_checkpoints()) == options.CHECKPOINTS
     assert options.NETWORKS == NETWORKS
+    assert tuple(EXPERIMENTS) == options.EXPERIMENTS
     assert tuple(UNITS) == options.UNITS
     assert options.UP_AXES == AXES
     assert tuple(CLASS_SETS) == options.CLASS_SETS
@@ -169,11 +171,13 @@ def test_every_conversion_has_out() -> None:
             assert "--out" in set().union(*known.values()), name
 
 
-def test_experiment_is_reserved() -> None:
-    result = invoke("experiment")
-    assert result.exit_code == 2
-    assert result.output.count("\n") == 1
-    assert "reserved for the recorded evidence" in result.output
+def test_a_wrong_experiment_or_method_is_named_with_those_there_are() -> None:
+    unknown = invoke("experiment", "all")
+    assert unknown.exit_code == 2
+    assert "unknown experiment 'all'; known: main" in unknown.output
+    method = invoke("experiment", "length", "--methods", "voted,cam")
+    assert method.exit_code == 2
+    assert "has no method 'cam'; it has: openscene" in method.output
 
 
 @pytest.mark.parametrize(

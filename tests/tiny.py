@@ -14,10 +14,10 @@ import torch
 from vlg_lib.adapter import AdapterSettings
 from vlg_lib.class_activation_maps import CamSettings
 from vlg_lib.networks.point_network import NetworkSettings
-from vlg_lib.pipeline.networks import NETWORKS
 from vlg_lib.pipeline.options import RunOptions
 from vlg_lib.pipeline.profiles import Profile
-from vlg_lib.pipeline.run import Run, run_pipeline
+from vlg_lib.pipeline.run import Run, open_run, run_pipeline
+from vlg_lib.pipeline.teaching import TEACHINGS, TRUTH
 from vlg_lib.rooms.scenes import RoomsSettings
 from vlg_lib.scene import Scene
 from vlg_lib.training.point_batches import TrainingSettings
@@ -36,10 +36,20 @@ TINY = Profile(
     checkpoint_every=6,
 )
 
+WEAK = tuple(
+    kind for kind, taught in TEACHINGS.items() if taught.labeller != TRUTH
+)
+"""The networks that no point label may teach."""
+
 
 def quiet(cache: Path, **more: Any) -> RunOptions:
     """A run on the CPU, without bars, with its artefacts in ``cache``."""
     return RunOptions(cache_folder=cache, device="cpu", progress=False, **more)
+
+
+def open_tiny_run(cache: Path, profile: Profile = TINY) -> Run:
+    """The parts of a tiny run, with its artefacts in ``cache``."""
+    return open_run(profile, options=quiet(cache))
 
 
 def scores(rows: list[dict]) -> list[dict]:
@@ -107,7 +117,7 @@ def contents(run: Run) -> dict[str, bytes | torch.Tensor]:
         f"adapter {name}": tensor
         for name, tensor in run.stages.adapter.state_dict().items()
     }
-    for kind in NETWORKS[:-1]:  # the last is the fully supervised one
+    for kind in WEAK:
         found |= {
             f"{kind} {name}": tensor
             for name, tensor in run.networks.trained(kind).state_dict().items()

@@ -122,7 +122,7 @@ def masked_softmax(
 
 def select_share(
     labels: Int[Tensor, " N"],
-    confidence: Float[Tensor, " N"],
+    confidence: Float[Tensor, " M"],
     share: float,
     by_class: bool = True,
 ) -> Int64[Tensor, " N"]:
@@ -163,7 +163,7 @@ def select_share(
 
 def class_thresholds(
     labels: Int[Tensor, " N"],
-    confidence: Float[Tensor, " N"],
+    confidence: Float[Tensor, " M"],
     classes: int,
     highest: float = 0.8,
 ) -> Float[Tensor, " K"]:
@@ -194,7 +194,7 @@ def class_thresholds(
 
 def select_sure(
     labels: Int[Tensor, " N"],
-    confidence: Float[Tensor, " N"],
+    confidence: Float[Tensor, " M"],
     thresholds: Float[Tensor, " K"],
 ) -> Int64[Tensor, " N"]:
     """The labels whose confidence reaches the threshold of their class;
@@ -320,7 +320,7 @@ def _weighed(
 
 
 def suspected_errors(
-    labels: Int[Tensor, " N"], probabilities: Float[Tensor, "N K"]
+    labels: Int[Tensor, " N"], probabilities: Float[Tensor, "M K"]
 ) -> Bool[Tensor, " N"]:
     """Labels that a network, trained without them, contradicts: confident
     learning (Northcutt et al. 2021), (N,) bool.

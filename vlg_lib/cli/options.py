@@ -28,6 +28,9 @@ CHECKPOINTS = ("3dss-vlg", "cam", "openscene", "supervised")
 NETWORKS = ("cam", "openscene", "cross-entropy", "3dss-vlg", "supervised")
 """The networks that a run trains, :mod:`vlg_lib.pipeline.networks`."""
 
+EXPERIMENTS = ("main", "grounded", "length")
+"""The recorded experiments, :mod:`vlg_lib.pipeline.experiments`."""
+
 UNITS = ("m", "cm", "mm")
 """The units of :mod:`vlg_lib.data.point_clouds`."""
 

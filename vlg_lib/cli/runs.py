@@ -267,14 +267,62 @@ def plan(
     )
 
 
-def experiment() -> None:
-    """Reserved for the recorded evidence."""
-    typer.echo(
-        "vlg experiment is reserved for the recorded evidence of the book; for"
-        " a run of your own: vlg run",
-        err=True,
+def experiment(
+    name: Annotated[
+        str,
+        typer.Argument(
+            metavar="NAME", help=f"One of {', '.join(options.EXPERIMENTS)}."
+        ),
+    ],
+    seeds: Annotated[
+        str, typer.Option(help="Seeds, with commas between [3,4,5].")
+    ] = "",
+    methods: Annotated[
+        str, typer.Option(help="Some of its methods, with commas [all].")
+    ] = "",
+    out: Annotated[
+        Path, typer.Option(help="Folder of the recorded files.")
+    ] = Path("results/evidence"),
+    cache: options.Cache = None,
+    device: options.Device = None,
+    quiet: options.Quiet = False,
+) -> None:
+    r"""Make the recorded evidence of the book: one file for each method and
+    seed, and the tables of them.
+
+    What is there is not made again, so an experiment that was stopped
+    continues, and its parts can run on several machines. A 3D network takes
+    about five minutes of a core; the whole of "main", over an hour a seed.
+
+    Examples::
+
+      vlg experiment main --seeds 3 --methods projection,3dss-vlg,supervised
+      vlg experiment main
+      vlg experiment grounded --seeds 3
+
+    Writes::
+
+      OUT/VARIANT/METHOD-seed-SEED.json   one confusion matrix a test room
+      OUT/VARIANT.json                    the tables, of the methods that have
+                                          all the seeds
+    """
+    from vlg_lib.pipeline.experiments import run_experiment
+    from vlg_lib.pipeline.options import RunOptions
+
+    settings = RunOptions(cache_folder=cache, device=device, progress=not quiet)
+    written = run_experiment(
+        name,
+        out,
+        seeds=[int(seed) for seed in _split(seeds)],
+        methods=_split(methods),
+        options=settings,
     )
-    raise typer.Exit(2)
+    for path in written:
+        typer.echo(path)
+
+
+def _split(words: str) -> list[str]:
+    return [word.strip() for word in words.split(",") if word.strip()]
 
 
 def _table(rows: "list[Row]") -> str:

@@ -8,7 +8,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from vlg_lib.artifacts import write_json
 from vlg_lib.pipeline.evidence import LABELS_2D, cell_path, make_cell
+from vlg_lib.pipeline.evidence_table import read_evidence, tables
 from vlg_lib.pipeline.options import RunOptions
 from vlg_lib.pipeline.profiles import Profile, get_profile, with_words
 from vlg_lib.pipeline.run import open_run
@@ -74,6 +76,16 @@ EXPERIMENTS = {
 """The experiments by name."""
 
 
+def write_tables(folder: Path, seeds: Sequence[int] = CLEAN_SEEDS) -> Path:
+    """The tables of the cells in a folder, in ``FOLDER.json`` beside it.
+
+    Errors as from :func:`vlg_lib.pipeline.evidence_table.read_evidence`.
+    """
+    path = folder.with_suffix(".json")
+    write_json(path, tables(read_evidence(folder, seeds)))
+    return path
+
+
 def run_experiment(
     name: str,
     out: Path,
@@ -82,10 +94,12 @@ def run_experiment(
     methods: Sequence[str] = (),
     options: RunOptions | None = None,
 ) -> list[Path]:
-    """Make the cells of an experiment that are not there yet; the paths of all.
+    """Make the cells of an experiment that are not there yet, and the tables
+    of each variant; the paths of the tables.
 
-    ``seeds``, ``methods``: a part of it; by default all. ValueError for an
-    unknown experiment and for a method that it does not have.
+    ``seeds``, ``methods``: a part of it; by default all. The tables are of the
+    methods that have all these seeds. ValueError for an unknown experiment and
+    for a method that it does not have.
     """
     if name not in EXPERIMENTS:
         raise ValueError(
@@ -98,15 +112,16 @@ def run_experiment(
             f"experiment {name!r} has no method {wrong[0]!r}; it has:"
             f" {', '.join(experiment.methods)}"
         )
-    paths = []
-    for seed in seeds or experiment.seeds:
-        for variant, profile in experiment.variants.items():
-            folder = out / variant
-            chosen = methods or experiment.methods
-            paths += [cell_path(folder, method, seed) for method in chosen]
-            if all(path.is_file() for path in paths[-len(chosen) :]):
-                continue
-            run = open_run(profile, seed, options)
-            for method in chosen:
-                make_cell(run, method, folder)
-    return paths
+    chosen = tuple(methods) or experiment.methods
+    wanted = tuple(seeds) or experiment.seeds
+    written = []
+    for variant, profile in experiment.variants.items():
+        folder = out / variant
+        for seed in wanted:
+            paths = [cell_path(folder, method, seed) for method in chosen]
+            if not all(path.is_file() for path in paths):
+                run = open_run(profile, seed, options)
+                for method in chosen:
+                    make_cell(run, method, folder)
+        written.append(write_tables(folder, wanted))
+    return written
