@@ -12,7 +12,7 @@ import os
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from jaxtyping import Int64
+from jaxtyping import Float, Int64
 from torch import Tensor
 
 from vlg_lib.artifacts import (
@@ -168,3 +168,17 @@ class Cache:
         """
         tensors, _ = load_tensors(self.path(artifact))
         return tensors["superpoints"]
+
+    def write_beliefs(
+        self, artifact: Artifact, made: Float[Tensor, "R K"], seconds: float
+    ) -> None:
+        """Keep what is believed of every superpoint."""
+        save_tensors(self.path(artifact), {"beliefs": made})
+        self.finish(artifact, seconds)
+
+    def read_beliefs(self, artifact: Artifact) -> Float[Tensor, "R K"]:
+        """Beliefs that are kept; StoreError where the file is missing or
+        damaged.
+        """
+        tensors, _ = load_tensors(self.path(artifact))
+        return tensors["beliefs"]

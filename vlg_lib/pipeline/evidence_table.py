@@ -43,9 +43,13 @@ NAMES = {
     "round-3": "+ vote, third round",
     "3dss-vlg-round-2": "3DSS-VLG, then a round",
     "3dss-vlg-round-3": "3DSS-VLG, then two rounds",
+    "co-trained": "+ second labeller: shapes",
+    "co-trained-round-2": "+ shapes, second round",
+    "co-trained-round-3": "+ shapes, third round",
     "voted-untagged": "vote without tags",
     "round-2-untagged": "vote without tags, second round",
     "round-3-untagged": "vote without tags, third round",
+    "co-trained-untagged": "shapes without tags",
     "supervised": CEILING,
 }
 """What the methods are called in tables, in their order."""
@@ -65,10 +69,14 @@ AGAINST = {
     "round-3": "round-2",
     "3dss-vlg-round-2": "3dss-vlg",
     "3dss-vlg-round-3": "3dss-vlg-round-2",
+    "co-trained": "voted",
+    "co-trained-round-2": "co-trained",
+    "co-trained-round-3": "co-trained-round-2",
+    "co-trained-untagged": "co-trained",
     "voted-untagged": "voted",
     "round-2-untagged": "voted-untagged",
     "round-3-untagged": "round-2-untagged",
-    "supervised": "round-3",
+    "supervised": "co-trained-round-2",
 }
 """The method that each is compared with: as a rule, the one from which it
 differs in one thing."""
@@ -81,6 +89,9 @@ PAIRS = (
     ("round-3", "3dss-vlg"),
     ("round-3", "3dss-vlg-round-3"),
     ("round-3", "round-3-untagged"),
+    ("co-trained", "3dss-vlg"),
+    ("co-trained", "round-2"),
+    ("co-trained-round-2", "3dss-vlg"),
 )
 """More pairs that a reader asks for: the student and its teacher, above all."""
 

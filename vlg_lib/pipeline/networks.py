@@ -23,6 +23,7 @@ from vlg_lib.networks.point_network import (
     point_scores,
 )
 from vlg_lib.pipeline.cache import Artifact
+from vlg_lib.pipeline.co_trained import CoTrained
 from vlg_lib.pipeline.scenes import hash_tensor
 from vlg_lib.pipeline.stages import Stages
 from vlg_lib.pipeline.teaching import (
@@ -79,6 +80,7 @@ class Networks:
 
     def __init__(self, stages: Stages) -> None:
         self.stages = stages
+        self.co_trained = CoTrained(stages)
         self._trained: dict[str, TrainedNetwork] = {}
         self._truth_keys: dict[str, str] = {}
 
@@ -135,7 +137,7 @@ class Networks:
         taught = teaching(kind)
         if taught.labeller == TRUTH:
             return self.stages.scenes.truth(scene)
-        if taught.labeller == STAGE_1 and taught.refinement is None:
+        if taught.plain:
             return self.stages.pseudo_labels(scene, masked=taught.tags).labels
         return self._refined(kind, scene).labels
 
@@ -162,7 +164,8 @@ class Networks:
         self, taught: Teaching, scene: Scene
     ) -> Float[Tensor, "N K"]:
         """What those who label a scene believe of its points, on average."""
-        own = self.stages.probabilities(scene, masked=taught.tags)
+        first = self.co_trained if taught.co_trained else self.stages
+        own = first.probabilities(scene, masked=taught.tags)
         if taught.labeller == STAGE_1:
             return own
         found = self.probabilities(
@@ -185,6 +188,10 @@ class Networks:
             found["superpoints"] = stages.superpoints_artifact(scene).key
         if taught.labeller == STAGE_1 or taught.beside_stage_1:
             found["stage 1"] = stages.pseudo_labels_artifact(
+                scene, masked=taught.tags
+            ).key
+        if taught.co_trained:
+            found["co-trained"] = self.co_trained.artifact(
                 scene, masked=taught.tags
             ).key
         if taught.labeller in TEACHINGS:
@@ -232,7 +239,7 @@ class Networks:
             found["bags"] = [cam.pooling, cam.cells]
         elif taught.labeller == TRUTH:
             found["labels"] = [self._truth_key(scene) for scene in scenes]
-        elif taught.labeller == STAGE_1 and taught.refinement is None:
+        elif taught.plain:
             found["pseudo"] = [
                 stages.pseudo_labels_artifact(scene, masked=taught.tags).key
                 for scene in scenes
@@ -352,9 +359,13 @@ class Networks:
         stages = self.stages
         scenes = stages.scenes.split("train")
         classes = len(stages.scenes.class_set)
-        labeller = teaching(kind).labeller
-        if labeller in TEACHINGS:
-            self.trained(labeller)  # before the processes share its answers
+        taught = teaching(kind)
+        if taught.labeller in TEACHINGS:
+            self.trained(
+                taught.labeller
+            )  # before the processes share its answers
+        if taught.co_trained:
+            self.co_trained.make(masked=taught.tags)
         stages.share(
             f"labels of {kind}", scenes, partial(self.known_labels, kind)
         )

@@ -13,6 +13,7 @@ import torch
 
 from vlg_lib.adapter import AdapterSettings
 from vlg_lib.class_activation_maps import CamSettings
+from vlg_lib.co_training import CoTrainingSettings
 from vlg_lib.fusion import FusionSettings
 from vlg_lib.geometry.visibility import PUBLISHED, Visibility
 from vlg_lib.networks.point_network import NetworkSettings
@@ -69,6 +70,9 @@ class Profile:
     """How similarities become probabilities, in stages 1 and 2."""
     superpoints: SuperpointSettings = field(default_factory=SuperpointSettings)
     """How clouds are cut into pieces that vote; a row of the table."""
+    co_training: CoTrainingSettings = field(default_factory=CoTrainingSettings)
+    """How shapes give a second opinion on pseudo labels; a row of the
+    evidence."""
     adapter: AdapterSettings = field(default_factory=AdapterSettings)
     """Stage 2."""
     network: NetworkSettings = field(

@@ -34,6 +34,19 @@ class Teaching:
     """What becomes of the labels before they are learnt."""
     beside_stage_1: bool = False
     """Whether stage 1 votes together with the network that labels."""
+    co_trained: bool = False
+    """Whether a second labeller, which sees the shapes of superpoints alone,
+    has its say wherever stage 1 has
+    (:func:`vlg_lib.co_training.co_train`)."""
+
+    @property
+    def plain(self) -> bool:
+        """Whether it learns the pseudo labels of stage 1 as they are."""
+        return (
+            self.labeller == STAGE_1
+            and self.refinement is None
+            and not self.co_trained
+        )
 
     @property
     def needs(self) -> str:
@@ -51,15 +64,19 @@ _VOTE = Refinement(vote="soft")
 _PUBLISHED_SHARE = 0.3
 
 
-def _round(labeller: str, *, tags: bool = True) -> Teaching:
+def _round(
+    labeller: str, *, tags: bool = True, co_trained: bool = False
+) -> Teaching:
     under = "under the tags" if tags else "without tags"
+    beside = "stage 1 and of shapes" if co_trained else "stage 1"
     return Teaching(
-        f"the answers of {labeller!r} on the training rooms and those of stage"
-        f" 1, {under}, after a vote of the superpoints",
+        f"the answers of {labeller!r} on the training rooms and those of"
+        f" {beside}, {under}, after a vote of the superpoints",
         labeller=labeller,
         tags=tags,
         refinement=_VOTE,
         beside_stage_1=True,
+        co_trained=co_trained,
     )
 
 
@@ -100,6 +117,12 @@ TEACHINGS = {
     "round-3": _round("round-2"),
     "3dss-vlg-round-2": _round("3dss-vlg"),
     "3dss-vlg-round-3": _round("3dss-vlg-round-2"),
+    "co-trained": Teaching(
+        "what stage 1 and the shapes of superpoints agree on, under the tags",
+        co_trained=True,
+    ),
+    "co-trained-round-2": _round("co-trained", co_trained=True),
+    "co-trained-round-3": _round("co-trained-round-2", co_trained=True),
     "voted-untagged": Teaching(
         "the zero-shot labels, without tags, after a vote of the superpoints",
         tags=False,
@@ -107,6 +130,11 @@ TEACHINGS = {
     ),
     "round-2-untagged": _round("voted-untagged", tags=False),
     "round-3-untagged": _round("round-2-untagged", tags=False),
+    "co-trained-untagged": Teaching(
+        "what stage 1 and the shapes of superpoints agree on, without tags",
+        tags=False,
+        co_trained=True,
+    ),
     "supervised": Teaching(
         "the true label of every point", labeller=TRUTH, tags=False
     ),
