@@ -11,6 +11,7 @@ from tiny import TINY, WEAK, open_tiny_run
 
 from vlg_lib.artifacts import StoreError
 from vlg_lib.classes import IGNORE_LABEL
+from vlg_lib.co_training import co_train, make_pieces
 from vlg_lib.metrics import confusion, mean_iou
 from vlg_lib.networks.point_network import point_scores
 from vlg_lib.pipeline import evidence, experiments
@@ -25,7 +26,7 @@ from vlg_lib.pipeline.evidence_table import (
 from vlg_lib.pipeline.networks import NETWORKS, RELABELLING_AUGMENTATIONS
 from vlg_lib.pipeline.run import Run
 from vlg_lib.pipeline.teaching import LOSSES, STAGE_1, TEACHINGS, TRUTH
-from vlg_lib.refine import select_share
+from vlg_lib.refine import best_class, select_share
 from vlg_lib.superpoints import soft_vote, vote
 
 
@@ -51,7 +52,7 @@ def test_what_a_network_needs_is_what_its_labellers_need() -> None:
     assert needs["supervised"] == "labels of all points"
     assert needs["cam"] == needs["cam-retrained"] == "tags"
     assert needs["openscene"] == needs["round-3-untagged"] == "images"
-    assert needs["3dss-vlg"] == needs["round-3"] == "images, tags"
+    assert needs["3dss-vlg"] == needs["co-trained"] == "images, tags"
     assert set(WEAK) == set(TEACHINGS) - {"supervised"}
 
 
@@ -108,6 +109,30 @@ def test_a_round_learns_what_its_network_and_stage_1_agree_on(
     assert bool(room.scene_labels[labels[labels != IGNORE_LABEL]].all())
 
 
+@pytest.mark.parametrize("masked", [True, False])
+def test_the_second_labeller_is_that_of_all_training_rooms(
+    run: Run, masked: bool
+) -> None:
+    rooms = run.scenes.split("train")
+    pieces = [
+        make_pieces(
+            room.points,
+            run.stages.superpoints(room),
+            run.stages.probabilities(room, masked=masked),
+            room.scene_labels if masked else None,
+        )
+        for room in rooms
+    ]
+    beliefs = co_train(pieces, run.profile.co_training, seed=run.seed)
+    kind = "co-trained" if masked else "co-trained-untagged"
+    run.networks.trained(kind)
+    for room, part, own in zip(rooms, pieces, beliefs, strict=True):
+        labels = run.networks.known_labels(kind, room)
+        assert torch.equal(labels, best_class(own[part.index]).labels)
+        if masked:
+            assert bool(room.scene_labels[labels[labels >= 0]].all())
+
+
 def test_cam_retrained_learns_what_cam_says_under_the_tags(run: Run) -> None:
     (room, *_) = run.scenes.split("train")
     answers = run.networks.probabilities("cam", room, room.scene_labels, 5)
@@ -154,7 +179,8 @@ def test_other_settings_remake_the_refined_labels_and_their_networks(
     assert changed == {
         kind
         for kind in TEACHINGS
-        if "voted" in kind or "round" in kind or kind == "selected"
+        if "round" in kind
+        or kind.startswith(("voted", "selected", "co-trained"))
     }
 
 

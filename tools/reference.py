@@ -66,6 +66,7 @@ PAGES = (
             "fusion",
             "pseudo_labels",
             "superpoints",
+            "co_training",
             "class_activation_maps",
             "adapter",
             "distill",

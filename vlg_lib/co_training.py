@@ -86,8 +86,8 @@ class Pieces:
 
 def make_pieces(
     points: Float[Tensor, "N 3"],
-    regions: Int[Tensor, " N"],
-    probabilities: Float[Tensor, "N K"],
+    regions: Int[Tensor, " M"],
+    probabilities: Float[Tensor, "P K"],
     scene_labels: Bool[Tensor, " K"] | None = None,
 ) -> Pieces:
     """The superpoints of a scene with their shapes and the first opinion.

@@ -13,5 +13,6 @@ __all__ = [
     "chapter07",
     "chapter08",
     "chapter09",
+    "chapter11",
     "chapter12",
 ]
