@@ -63,6 +63,7 @@ lint: env
 	$(BIN)/python tools/file_tree.py --check
 	$(BIN)/python tools/reference.py --check
 	$(BIN)/python tools/format_keys.py --check
+	$(BIN)/python tools/evidence_page.py --check
 	$(BIN)/python tools/notebooks.py check
 	$(BIN)/nbstripout --verify --keep-id --keep-count --extra-keys "$(STRIP_KEYS)" notebooks/[0-9]*.ipynb notebooks/student/*.ipynb
 
@@ -106,6 +107,7 @@ sync: env
 	$(BIN)/python tools/notebooks.py sync
 	$(BIN)/python tools/reference.py
 	$(BIN)/python tools/format_keys.py
+	$(BIN)/python tools/evidence_page.py
 	$(BIN)/python tools/file_tree.py
 
 minkowski: env

@@ -286,23 +286,23 @@ def test_the_tables_are_means_over_seeds_and_shares_of_the_gap(
         f"{name}{end}"
         for name in (
             "projection",
-            "+ superpoint vote",
-            "+ vote, second round",
+            "voted labels",
+            "voted labels, second round",
             "full supervision",
         )
         for end in ("", ", voted")
     }
     low = 100 * (50 / 150 + 60 / 140) / 2
     middle, high = 100 * 70 / 130, 100 * (90 / 110 + 1) / 2
-    voted = rows["+ superpoint vote"]
+    voted = rows["voted labels"]
     assert voted["miou"] == pytest.approx(middle, abs=0.01)
     assert voted["by_seed"] == pytest.approx([middle, middle], abs=0.01)
     assert voted["share_of_gap"] == pytest.approx(
         100 * (middle - low) / (high - low), abs=0.02
     )
     assert voted["interval"] == pytest.approx([middle, middle], abs=0.01)
-    second = rows["+ vote, second round"]
-    assert second["compared_with"] == "+ superpoint vote"
+    second = rows["voted labels, second round"]
+    assert second["compared_with"] == "voted labels"
     gain = 100 * 75 / 125 - middle
     assert second["difference"] == pytest.approx(gain, abs=0.02)
     assert second["difference_interval"] == pytest.approx(
@@ -343,6 +343,6 @@ def test_an_experiment_continues_and_writes_its_tables(
     found = json.loads(table.read_text())
     cell = read_cell(tmp_path / "small" / "voted-seed-0.json")
     rows = {row["row"]: row["miou"] for row in found["rows"]}
-    assert rows["+ superpoint vote"] == pytest.approx(
+    assert rows["voted labels"] == pytest.approx(
         100 * mean_iou(cell.matrices["plain"].sum(0)), abs=0.01
     )

@@ -15,4 +15,5 @@ __all__ = [
     "chapter09",
     "chapter11",
     "chapter12",
+    "chapter13",
 ]
