@@ -24,6 +24,7 @@ from vlg_lib.pipeline.evidence_table import (
     tables,
 )
 from vlg_lib.pipeline.networks import NETWORKS, RELABELLING_AUGMENTATIONS
+from vlg_lib.pipeline.profiles import get_profile
 from vlg_lib.pipeline.run import Run
 from vlg_lib.pipeline.teaching import LOSSES, STAGE_1, TEACHINGS, TRUTH
 from vlg_lib.refine import best_class, select_share
@@ -318,6 +319,20 @@ def test_the_tables_are_means_over_seeds_and_shares_of_the_gap(
     assert learnt["coverage"] == 100
     assert found["cpu_hours"] == 4.0
     assert found["test_rooms"] == [2, 2]
+
+
+def test_every_variant_of_an_experiment_is_another_run() -> None:
+    """Two experiments may share a folder only where their runs are the same."""
+    runs: dict[str, object] = {}
+    for name, experiment in experiments.EXPERIMENTS.items():
+        assert experiment.says.endswith((".", "?")), name
+        for variant, profile in experiment.variants.items():
+            assert runs.setdefault(variant, profile) == profile, variant
+    profiles = list(runs.values())
+    assert all(profiles.count(profile) == 1 for profile in profiles)
+    book = experiments.EXPERIMENTS["main"].variants["main"]
+    assert book.rooms.test == experiments.TEST_ROOMS
+    assert replace(book, rooms=get_profile("book").rooms) == get_profile("book")
 
 
 def test_an_experiment_continues_and_writes_its_tables(

@@ -28,7 +28,16 @@ CHECKPOINTS = ("3dss-vlg", "cam", "openscene", "supervised")
 NETWORKS = ("cam", "openscene", "cross-entropy", "3dss-vlg", "supervised")
 """The networks that a run trains, :mod:`vlg_lib.pipeline.networks`."""
 
-EXPERIMENTS = ("main", "grounded", "length")
+EXPERIMENTS = (
+    "main",
+    "grounded",
+    "length",
+    "capacity",
+    "shift",
+    "sensitivity",
+    "annotated-points",
+    "annotated-tags",
+)
 """The recorded experiments, :mod:`vlg_lib.pipeline.experiments`."""
 
 UNITS = ("m", "cm", "mm")

@@ -7,7 +7,9 @@ method and seed (:mod:`vlg_lib.pipeline.evidence`).
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
+from vlg_lib.adapter import ADAPTERS
 from vlg_lib.artifacts import write_json
 from vlg_lib.pipeline.evidence import LABELS_2D, cell_path, make_cell
 from vlg_lib.pipeline.evidence_table import read_evidence, tables
@@ -45,12 +47,31 @@ def _evidence_profile() -> Profile:
     return replace(book, rooms=replace(book.rooms, test=TEST_ROOMS))
 
 
-def _longer(profile: Profile, factor: float) -> Profile:
-    steps = round(factor * profile.training.steps)
-    return replace(profile, training=replace(profile.training, steps=steps))
+def _longer(factor: float) -> Profile:
+    steps = round(factor * _BOOK.training.steps)
+    return replace(_BOOK, training=replace(_BOOK.training, steps=steps))
+
+
+def _with_rooms(**settings: Any) -> Profile:
+    return replace(_BOOK, rooms=replace(_BOOK.rooms, **settings))
+
+
+def _with_network(**settings: Any) -> Profile:
+    return replace(_BOOK, network=replace(_BOOK.network, **settings))
+
+
+def _with_tolerance(tolerance: float) -> Profile:
+    seen = replace(_BOOK.visibility, tolerance=tolerance)
+    return replace(_BOOK, visibility=seen)
+
+
+def _with_adapter(kind: str) -> Profile:
+    return replace(_BOOK, adapter=replace(_BOOK.adapter, kind=kind))
 
 
 _BOOK = _evidence_profile()
+_TAUGHT_WITHOUT_POINTS = ("3dss-vlg", "co-trained")
+_ONE_SEED = CLEAN_SEEDS[:1]
 
 EXPERIMENTS = {
     "main": Experiment(
@@ -60,17 +81,74 @@ EXPERIMENTS = {
     ),
     "grounded": Experiment(
         "The same with a 2D model that knows less: small-grounded.",
-        (*LABELS_2D, "openscene", "3dss-vlg", "voted", "round-2", "round-3"),
+        (
+            *LABELS_2D,
+            "openscene",
+            "3dss-vlg",
+            "voted",
+            "co-trained",
+            "supervised",
+        ),
         {"grounded": with_words(_BOOK, "small-grounded")},
     ),
     "length": Experiment(
-        "Does the length of the training decide? Half and twice the steps.",
-        ("openscene", "3dss-vlg", "voted", "supervised"),
+        "Does the length of the training decide?",
+        ("openscene", "3dss-vlg", "co-trained", "supervised"),
+        {f"length-{part:g}": _longer(part) for part in (0.5, 0.8, 2.0)},
+        _ONE_SEED,
+    ),
+    "capacity": Experiment(
+        "Table 5 of the paper in shape: larger networks, other adapters.",
+        ("3dss-vlg", "co-trained", "supervised"),
         {
-            f"length-{factor:g}": _longer(_BOOK, factor)
-            for factor in (0.5, 0.8, 2.0)
+            f"network-{name}": _with_network(architecture=name)
+            for name in ("MinkUNet14A", "MinkUNet18A")
+        }
+        | {
+            f"adapter-{kind}": _with_adapter(kind)
+            for kind in ADAPTERS
+            if kind != _BOOK.adapter.kind
         },
-        CLEAN_SEEDS[:1],
+        _ONE_SEED,
+    ),
+    "shift": Experiment(
+        "Table 4 in shape: colours nearer to what the 2D model saw, and"
+        " farther.",
+        ("projection", *_TAUGHT_WITHOUT_POINTS, "supervised"),
+        {f"shift-{part:g}": _with_rooms(shift=part) for part in (0.0, 1.0)},
+        _ONE_SEED,
+    ),
+    "sensitivity": Experiment(
+        "What views, the depth test and the size of voxels are worth.",
+        ("projection", *_TAUGHT_WITHOUT_POINTS),
+        {f"views-{count}": _with_rooms(views=count) for count in (5, 10, 40)}
+        | {
+            f"tolerance-{part:g}": _with_tolerance(part)
+            for part in (0.003, 0.03, 0.1)
+        }
+        | {
+            f"voxels-{100 * size:g}cm": _with_network(voxel_size=size)
+            for size in (0.05, 0.12)
+        },
+        _ONE_SEED,
+    ),
+    "annotated-points": Experiment(
+        "Accuracy by annotation time, one half: every point of few rooms.",
+        ("supervised",),
+        {
+            f"rooms-{count}": _with_rooms(train=count)
+            for count in (1, 2, 4, 8, 16, 32, 64)
+        },
+        _ONE_SEED,
+    ),
+    "annotated-tags": Experiment(
+        "The other half: tags of many rooms.",
+        _TAUGHT_WITHOUT_POINTS,
+        {
+            f"rooms-{count}": _with_rooms(train=count)
+            for count in (8, 32, 64, 256, 512)
+        },
+        _ONE_SEED,
     ),
 }
 """The experiments by name."""
