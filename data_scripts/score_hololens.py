@@ -207,14 +207,15 @@ def main() -> None:
     parser.add_argument(
         "--networks",
         nargs="+",
-        choices=list_checkpoints(),
         default=list_checkpoints(),
+        help="names of shipped networks, or files",
     )
+    parser.add_argument("--regions", type=Path, default=REGIONS)
     parser.add_argument("--augmentations", type=int, nargs="+", default=[1, 5])
     parser.add_argument("--threads", type=int, default=1)
     given = parser.parse_args()
     torch.set_num_threads(given.threads)
-    regions = read_regions()
+    regions = read_regions(given.regions)
     scene = read_scan(given.scan, regions)
     where = region_of(scene.points, regions)
     for name in given.networks:

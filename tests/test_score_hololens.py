@@ -5,6 +5,8 @@ import itertools
 import json
 import math
 import os
+import shutil
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,6 +16,7 @@ from score_hololens import (
     Region,
     Regions,
     line,
+    main,
     read_regions,
     read_scan,
     region_of,
@@ -25,6 +28,9 @@ from vlg_lib.convert.formats.rgbd_folder import (
     RgbdSettings,
     convert_rgbd_folder,
 )
+from vlg_lib.data.layout import write_scene
+from vlg_lib.networks.zoo import FOLDER as FOLDER_OF_NETWORKS
+from vlg_lib.scene import Scene
 
 FLOOR, WALL = ROOMS_12.index("floor"), ROOMS_12.index("wall")
 LOW = Region("low", FLOOR, (0.0, 0.0, 0.0), (1.0, 1.0, 1.0))
@@ -127,6 +133,47 @@ def test_the_regions_are_twenty_boxes_apart():
             one.high[axis] < other.low[axis] or other.high[axis] < one.low[axis]
             for axis in range(3)
         ), f"{one.name} meets {other.name}"
+
+
+@pytest.fixture
+def typed(tmp_path, monkeypatch, capsys):
+    """Runs the script on a flat floor of 400 points; the lines it printed."""
+    torch.set_num_threads(1)
+    points = torch.rand(400, 3, generator=torch.Generator().manual_seed(0))
+    points[:, 2] *= 0.02
+    scene = Scene(
+        "flat",
+        points,
+        torch.full((400, 3), 120, dtype=torch.uint8),
+        [],
+        ROOMS_12,
+        ROOMS_12.mask([]),
+    )
+    write_scene(tmp_path / "flat", scene, provenance={})
+    regions = written(tmp_path / "regions.json", high=[1.0, 1.0, 0.5])
+
+    def run(*words: str, points: int = 400) -> list[dict]:
+        held = json.loads(regions.read_text()) | {"points": points}
+        regions.write_text(json.dumps(held))
+        scan = [str(tmp_path / "flat"), "--regions", str(regions)]
+        monkeypatch.setattr(sys, "argv", ["script", *scan, *words])
+        main()
+        lines = capsys.readouterr().out.splitlines()
+        return [json.loads(line) for line in lines]
+
+    return run
+
+
+def test_the_script_scores_names_and_files(typed, tmp_path):
+    """A file of the same weights says the same as the name does."""
+    copy = tmp_path / "copy.safetensors"
+    shutil.copy(FOLDER_OF_NETWORKS / "3dss-vlg.safetensors", copy)
+    lines = typed("--networks", "3dss-vlg", str(copy), "--augmentations", "1")
+    assert [entry.pop("network") for entry in lines] == ["3dss-vlg", str(copy)]
+    assert lines[0] == lines[1]
+    assert lines[0]["accuracy"] == lines[0]["right_by_region"][0]
+    with pytest.raises(ValueError, match="expected the 7 points"):
+        typed(points=7)
 
 
 FOLDER = os.environ.get("VLG_HOLOLENS_DIR", "")
