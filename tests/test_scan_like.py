@@ -230,9 +230,11 @@ def test_far_points_are_thinner():
         ]
     ).float()
     assert 0.1 < float(gone.mean()) < 0.9
-    small = room(side=1.0, count=2000)
-    close = scanned(replace(NOTHING, thinning=1.0), 0, small)
-    assert len(close.origin) > 0.8 * len(small)
+    # all within 1.8 m of the sensor: (1.5 / 1.8)^2 = .69 is left, or more
+    small = 0.2 * torch.rand(2000, 3, generator=of(0))
+    for seed in range(10):
+        close = scanned(replace(NOTHING, thinning=1.0), seed, small)
+        assert len(close.origin) > 0.6 * len(small)
 
 
 def test_a_ceiling_nobody_looked_at():
