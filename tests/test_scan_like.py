@@ -77,7 +77,7 @@ def lost(scan: Scan, points: Tensor) -> Tensor:
 @pytest.mark.parametrize("amounts", [NOTHING, replace(ALWAYS, share=0.0)])
 def test_nothing_changes_nothing(amounts):
     points = room()
-    colors = 2 * torch.rand(len(points), 3, generator=of(1)) - 1
+    colors = (2 * torch.rand(len(points), 3, generator=of(1)) - 1) ** 3
     scan = scan_like(points, colors, amounts, of(0))
     assert torch.equal(scan.points, points)
     assert torch.equal(scan.colors, colors)

@@ -22,7 +22,14 @@ PROFILES = (
 )
 """The names in :mod:`vlg_lib.pipeline.profiles`."""
 
-CHECKPOINTS = ("3dss-vlg", "cam", "openscene", "supervised")
+CHECKPOINTS = (
+    "3dss-vlg",
+    "3dss-vlg-scans",
+    "cam",
+    "openscene",
+    "supervised",
+    "supervised-scans",
+)
 """The networks that come with the library, :mod:`vlg_lib.networks.zoo`."""
 
 NETWORKS = ("cam", "openscene", "cross-entropy", "3dss-vlg", "supervised")

@@ -14,8 +14,11 @@ def list_checkpoints() -> list[str]:
     """The names that :func:`load_checkpoint` knows, sorted; empty where the
     library was taken without them.
 
-    >>> list_checkpoints()
+    >>> [name for name in list_checkpoints() if not name.endswith("-scans")]
     ['3dss-vlg', 'cam', 'openscene', 'supervised']
+
+    Names that end in ``-scans`` learnt from rooms that were made to look like
+    scans (:mod:`vlg_lib.training.scan_like`).
     """
     return sorted(path.stem for path in FOLDER.glob("*.safetensors"))
 
