@@ -1,5 +1,5 @@
-"""The one training loop, its batches of points, its device, and how processes
-share it.
+"""The one training loop, its batches of points and how they are changed, its
+device, and how processes share it.
 """
 
 __all__ = [
@@ -9,4 +9,5 @@ __all__ = [
     "loop",
     "muon",
     "point_batches",
+    "scan_like",
 ]

@@ -24,6 +24,7 @@ from vlg_lib.training.augmentation import Augmentation, augment, crop
 from vlg_lib.training.distributed import mixed_precision
 from vlg_lib.training.loop import SCHEDULES, FitSettings, Optimization, fit
 from vlg_lib.training.muon import Muon
+from vlg_lib.training.scan_like import Scan, ScanLike, scan_like
 
 
 @dataclass(frozen=True)
@@ -123,6 +124,8 @@ class TrainingSettings:
     """How many times as long the sides of coarser voxels are, above 0."""
     augmentation: Augmentation = field(default_factory=Augmentation)
     """How far rooms are changed at random."""
+    scan_like: ScanLike | None = None
+    """How much rooms are made to look like scans; None: not at all."""
     schedule: str = "one_cycle"
     """How the rate changes, a name in
     :data:`vlg_lib.training.loop.SCHEDULES`. The paper: ``poly_decay``."""
@@ -145,14 +148,15 @@ class TrainingSettings:
 
 @dataclass(frozen=True)
 class _Crop:
-    """A part of a room, changed: the index of the room, the crop's points in
-    it, where they were moved to, and their features.
+    """A part of a room, changed: the index of the room, which of its points the
+    crop has, where they were moved to, and their features; after them come
+    points that are no room's.
     """
 
     cloud: int
     chosen: Int64[Tensor, " M"]
-    points: Float[Tensor, "M 3"]
-    features: Float[Tensor, "M C"]
+    points: Float[Tensor, "P 3"]
+    features: Float[Tensor, "P C"]
     voxel_size: float
 
 
@@ -189,23 +193,42 @@ def _draw(
         : settings.batch_rooms
     ].tolist():
         cloud = clouds[index]
+        scan, weights = _scan(cloud, settings.scan_like, generator)
         moved, colors = augment(
-            cloud.points,
-            scaled_colors(cloud.colors),
-            settings.augmentation,
-            generator,
+            scan.points, scan.colors, settings.augmentation, generator
         )
         features = point_features(moved, colors, network.settings.height)
         moved = moved + torch.rand(3, generator=generator) * voxel_size
         chosen = (
             torch.arange(len(moved))
             if settings.crop is None
-            else crop(moved, settings.crop, generator, cloud.sampling_weights)
+            else crop(moved, settings.crop, generator, weights)
         )
+        origin = scan.origin[chosen]
         crops.append(
-            _Crop(index, chosen, moved[chosen], features[chosen], voxel_size)
+            _Crop(
+                index,
+                origin[origin >= 0],
+                moved[chosen],
+                features[chosen],
+                voxel_size,
+            )
         )
     return crops
+
+
+def _scan(
+    cloud: Cloud, settings: ScanLike | None, generator: Generator
+) -> tuple[Scan, Float[Tensor, " M"] | None]:
+    """A room as a scan might show it, and how likely each of its points is to
+    be the centre of a crop; what is no room's is none.
+    """
+    colors, weights = scaled_colors(cloud.colors), cloud.sampling_weights
+    if settings is None:
+        every = torch.arange(len(cloud.points))
+        return Scan(cloud.points, colors, every), weights
+    scan = scan_like(cloud.points, colors, settings, generator)
+    return scan, None if weights is None else scan.carry(weights, 0)
 
 
 def _voxel_size(
@@ -223,11 +246,17 @@ def _collate(network: PointNetwork, crops: Sequence[_Crop]) -> CloudBatch:
         [(crop.points, crop.features) for crop in crops],
         crops[0].voxel_size,
     )
+    by_crop = rows.split([len(crop.points) for crop in crops])
     return CloudBatch(
         inputs,
         [crop.cloud for crop in crops],
         [crop.chosen for crop in crops],
-        rows,
+        torch.cat(
+            [
+                part[: len(crop.chosen)]
+                for part, crop in zip(by_crop, crops, strict=True)
+            ]
+        ),
     )
 
 
