@@ -2,13 +2,17 @@
 that are made of cells: at the smallest size, and by hand."""
 
 import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from tiny import TINY, WEAK, open_tiny_run
+from torch.nn.functional import cross_entropy
 
+from vlg_lib import baselines
 from vlg_lib.artifacts import StoreError
 from vlg_lib.classes import IGNORE_LABEL
 from vlg_lib.co_training import co_train, make_pieces
@@ -132,6 +136,43 @@ def test_the_second_labeller_is_that_of_all_training_rooms(
         assert torch.equal(labels, best_class(own[part.index]).labels)
         if masked:
             assert bool(room.scene_labels[labels[labels >= 0]].all())
+
+
+def test_a_round_that_was_stopped_goes_on_as_if_it_had_not_been(
+    run: Run, tiny_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Stopped in its second last step, after a state was kept."""
+    steps = []
+
+    def stopped(*given: Any, **options: Any) -> torch.Tensor:
+        steps.append(1)
+        if len(steps) == TINY.training.steps:
+            raise KeyboardInterrupt
+        return cross_entropy(*given, **options)
+
+    undisturbed = run.networks.trained("round-2").state_dict()
+    cache = tmp_path / "cache"
+    shutil.copytree(tiny_run, cache)
+    for kept in (cache / "network").glob("round-2-*"):
+        kept.unlink()
+    with monkeypatch.context() as patched:
+        patched.setattr(baselines, "cross_entropy", stopped)
+        with pytest.raises(KeyboardInterrupt):
+            open_tiny_run(cache).networks.trained("round-2")
+    monkeypatch.setattr(
+        baselines,
+        "cross_entropy",
+        lambda *given, **options: (
+            steps.append(1) or cross_entropy(*given, **options)
+        ),
+    )
+    steps.clear()
+    continued = open_tiny_run(cache).networks.trained("round-2").state_dict()
+    assert len(steps) == TINY.training.steps - TINY.checkpoint_every
+    assert all(
+        torch.equal(tensor, continued[name])
+        for name, tensor in undisturbed.items()
+    )
 
 
 def test_cam_retrained_learns_what_cam_says_under_the_tags(run: Run) -> None:
