@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from tiny import TINY, contents, quiet, room_folder, same, scores
+from tiny import REFINED, TINY, contents, quiet, room_folder, same, scores
 
 from vlg_lib.artifacts import StoreError, read_json, write_json
 from vlg_lib.classes import IGNORE_LABEL, ROOMS_12
@@ -424,12 +424,13 @@ def test_without_any_point_label_every_weakly_supervised_checkpoint_is_the_same(
 ) -> None:
     """Weak supervision: no pseudo label, adapter or weakly supervised network
     depends on a file of point labels."""
-    labelled = contents(open_tiny(cache))
+    kinds = (*NETWORKS[:-1], *REFINED)
+    labelled = contents(open_tiny(cache), kinds)
     run = open_tiny(tmp_path)
     run.scenes.split("train"), run.scenes.split("test")
     removed = [path.unlink() for path in tmp_path.rglob("labels.ply")]
     assert len(removed) == 3
-    unlabelled = contents(open_tiny(tmp_path))
+    unlabelled = contents(open_tiny(tmp_path), kinds)
     assert {name for name in labelled if name not in unlabelled} == {
         n for n in labelled if n.endswith("labels.ply")
     }

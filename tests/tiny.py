@@ -13,7 +13,9 @@ import torch
 
 from vlg_lib.adapter import AdapterSettings
 from vlg_lib.class_activation_maps import CamSettings
+from vlg_lib.co_training import CoTrainingSettings
 from vlg_lib.networks.point_network import NetworkSettings
+from vlg_lib.pipeline.networks import NETWORKS
 from vlg_lib.pipeline.options import RunOptions
 from vlg_lib.pipeline.profiles import Profile
 from vlg_lib.pipeline.run import Run, open_run, run_pipeline
@@ -30,6 +32,7 @@ TINY = Profile(
     training=TrainingSettings(
         steps=8, batch_rooms=2, crop=1.6, learning_rate=3e-3
     ),
+    co_training=CoTrainingSettings(rounds=1, trees=10),
     cam=CamSettings(
         TrainingSettings(steps=4, batch_rooms=4, learning_rate=3e-3)
     ),
@@ -40,6 +43,9 @@ WEAK = tuple(
     kind for kind, taught in TEACHINGS.items() if taught.labeller != TRUTH
 )
 """The networks that no point label may teach."""
+
+REFINED = ("cam-retrained", "adapter-untagged", "round-2", "co-trained-round-2")
+"""Some of them that, with those who label for them, go every way there is."""
 
 
 def quiet(cache: Path, **more: Any) -> RunOptions:
@@ -90,9 +96,12 @@ def room_folder(run: Run, scene: Scene) -> Path:
     return run.cache.folder / run.scenes.key(scene)
 
 
-def contents(run: Run) -> dict[str, bytes | torch.Tensor]:
+def contents(
+    run: Run, kinds: Sequence[str] = NETWORKS[:-1]
+) -> dict[str, bytes | torch.Tensor]:
     """Every byte of the rooms, and every tensor that is made from them without
-    point labels."""
+    point labels; of the 3D networks, those of ``kinds``, by default all of a
+    run but the last, the fully supervised one."""
     found: dict[str, bytes | torch.Tensor] = {}
     for split in ("train", "test"):
         for scene in run.scenes.split(split):
@@ -117,7 +126,7 @@ def contents(run: Run) -> dict[str, bytes | torch.Tensor]:
         f"adapter {name}": tensor
         for name, tensor in run.stages.adapter.state_dict().items()
     }
-    for kind in WEAK:
+    for kind in kinds:
         found |= {
             f"{kind} {name}": tensor
             for name, tensor in run.networks.trained(kind).state_dict().items()
