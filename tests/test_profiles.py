@@ -166,6 +166,7 @@ def test_the_parts_of_a_profile_are_those_of_the_design() -> None:
         "PseudoLabelSettings",
         "RoomsSettings",
         "SuperpointSettings",
+        "CoTrainingSettings",
         "TeacherSettings",
         "TrainingSettings",
         "Visibility",

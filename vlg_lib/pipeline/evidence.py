@@ -72,7 +72,11 @@ Answer = Callable[[Scene], Float[Tensor, "N K"]]
 
 
 def cell_path(folder: Path, method: str, seed: int) -> Path:
-    """Where the file of a method and a seed lies."""
+    """Where the file of a method and a seed lies.
+
+    >>> cell_path(Path("evidence"), "voted", 3).name
+    'voted-seed-3.json'
+    """
     return folder / f"{method}-seed-{seed}.json"
 
 
