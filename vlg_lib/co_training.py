@@ -93,8 +93,9 @@ def make_pieces(
     """The superpoints of a scene with their shapes and the first opinion.
 
     ``points``: metres, z up. ``regions``: any whole numbers.
-    ``probabilities``: of stage 1 (:func:`vlg_lib.pseudo_labels
-    .class_probabilities`), masked by ``scene_labels`` where they are given.
+    ``probabilities``: of stage 1
+    (:func:`vlg_lib.pseudo_labels.class_probabilities`), masked by
+    ``scene_labels`` where they are given.
     ValueError for lengths that differ.
 
     >>> points = torch.tensor([[0.0, 0, 0], [1, 0, 0], [0, 0, 2]])

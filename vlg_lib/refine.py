@@ -216,7 +216,7 @@ def majority(votes: Int[Tensor, "N J"], classes: int) -> Float[Tensor, "N K"]:
     each point, ``IGNORE_LABEL`` where it gives none. Rows that nobody labels
     are zero. ValueError for labels out of range.
 
-    >>> majority(torch.tensor([[0, 0, 1], [1, -1, -1]]), classes=2)
+    >>> majority(torch.tensor([[0, 0, 1], [1, 1, -1]]), classes=2)
     tensor([[0.6667, 0.3333],
             [0.0000, 1.0000]])
     """
